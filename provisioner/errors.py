@@ -1,0 +1,74 @@
+"""The error tree. Branches say what a caller can do, not where the error arose.
+
+    ProvisionerError
+    ├── InputError            mend the input: fleet file, argument, secret
+    ├── NotReadyError         wait, then ask again (retryable)
+    ├── RefusedError          a rule of ours says no; free something or change the rule's input
+    └── OutsideError          another system failed or said no
+        ├── HypervisorError       Proxmox VE
+        ├── GuestError            the operating system of a node, or the way into it
+        └── EngineError           the inference server on a node
+
+Every message has three parts: what happened, on what, what to do next.
+"""
+
+from __future__ import annotations
+
+
+class ProvisionerError(Exception):
+    """Something a person or program can act on.
+
+    Args:
+        summary: what happened, one sentence that starts with "cannot" and carries the numbers.
+        subject: on what, for instance ``node "llm-gpu-01" (vm 5001 on pve1)``.
+        next_step: what to type or change next.
+        retryable: the same call may succeed later without any change.
+    """
+
+    def __init__(self, summary: str, *, subject: str, next_step: str, retryable: bool = False) -> None:
+        super().__init__(summary)
+        self.summary = summary
+        self.subject = subject
+        self.next_step = next_step
+        self.retryable = retryable
+
+    def __str__(self) -> str:
+        return f"{self.summary}\non: {self.subject}\nnext: {self.next_step}"
+
+    def as_dict(self) -> dict[str, object]:
+        """Return the error as plain values, for ``--json`` and problem documents."""
+        return {
+            "error": type(self).__name__,
+            "summary": self.summary,
+            "subject": self.subject,
+            "next_step": self.next_step,
+            "retryable": self.retryable,
+        }
+
+
+class InputError(ProvisionerError):
+    """The fleet file, an argument or a secret is wrong; nothing was touched."""
+
+
+class NotReadyError(ProvisionerError):
+    """The thing waited for did not happen in time."""
+
+
+class RefusedError(ProvisionerError):
+    """A rule of ours forbids the act, for instance touching a VM without our tag."""
+
+
+class OutsideError(ProvisionerError):
+    """Another system failed or said no; its own words are in the summary."""
+
+
+class HypervisorError(OutsideError):
+    """Proxmox VE failed or refused."""
+
+
+class GuestError(OutsideError):
+    """A guest could not be reached, or something inside it failed."""
+
+
+class EngineError(OutsideError):
+    """An inference server did not come up or did not answer."""
