@@ -1,0 +1,311 @@
+"""Reads ``fleet.yml`` into a `FleetSpec`, or says on which lines it is wrong.
+
+All problems are reported at once, each with file, line, what was found and
+what is allowed. Nothing outside the file is touched; secrets are not read.
+"""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from provisioner.adapters.files.fleet_schema import (
+    ArtifactShape,
+    ClusterShape,
+    DefaultsShape,
+    FleetShape,
+    HypervisorShape,
+    NodeShape,
+)
+from provisioner.adapters.files.positions import Document, YamlBroken, read_document
+from provisioner.domain.catalogue import IMAGES
+from provisioner.domain.conventions import conventional_address, conventional_vmid
+from provisioner.domain.cross_checks import Place, Problem, cross_checks
+from provisioner.domain.fleet import (
+    Artifact,
+    ClusterSpec,
+    ConnectSpec,
+    FleetSpec,
+    GpuSpec,
+    GuestKind,
+    HypervisorSpec,
+    ImageSpec,
+    ModeSpec,
+    NodeSpec,
+    Patience,
+    SecretReference,
+    SecretSource,
+    SshAccess,
+    StorageRoles,
+    TlsTrust,
+)
+from provisioner.domain.names import (
+    ClusterName,
+    EngineName,
+    GpuName,
+    HypervisorName,
+    ImageName,
+    MappingId,
+    ModeName,
+    NodeName,
+    StorageName,
+    Vmid,
+)
+from provisioner.errors import InputError
+
+_SECRET_KEYS = {"secret", "api_key", "password"}
+_LONGEST_FOUND = 120
+
+
+class FleetFileError(InputError):
+    """The fleet file is wrong; `problems` lists every place."""
+
+    def __init__(self, path: Path, problems: Iterable[tuple[int, Problem]]) -> None:
+        self.problems = tuple(sorted(problems, key=lambda each: each[0]))
+        count = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
+        lines = "".join(
+            f"\n  {path}:{line}: {_dotted(problem.place)}: found {problem.found}; allowed: {problem.allowed}"
+            for line, problem in self.problems
+        )
+        super().__init__(
+            f"cannot load the fleet file: {count}{lines}",
+            subject=f"fleet file {path}",
+            next_step="mend the lines named; `provisioner schema` prints what an editor needs to complete the file",
+        )
+        self.path = path
+
+    def as_dict(self) -> dict[str, object]:
+        """Return the error with one entry per problem."""
+        return super().as_dict() | {
+            "problems": [
+                {
+                    "file": str(self.path),
+                    "line": line,
+                    "place": _dotted(problem.place),
+                    "found": problem.found,
+                    "allowed": problem.allowed,
+                }
+                for line, problem in self.problems
+            ]
+        }
+
+
+def load_fleet(path: Path, *, engines: tuple[str, ...]) -> FleetSpec:
+    """Read and check a fleet file.
+
+    Args:
+        path: the file; relative paths inside it are taken from its folder.
+        engines: the names of the engines that are known.
+
+    Raises:
+        FleetFileError: with every problem found, each with its line.
+        InputError: when the file cannot be read at all.
+    """
+    document = _read(path)
+    if document.doubles:
+        _refuse(path, document, document.doubles)
+    if not isinstance(document.value, dict):
+        _refuse(path, document, [Problem((), "no entries", "the sections clusters, hypervisors, modes and nodes")])
+    try:
+        shape = FleetShape.model_validate(document.value)
+    except ValidationError as error:
+        _refuse(path, document, (_problem(details, document) for details in error.errors(include_url=False)))
+    missing = [
+        Problem(("nodes", name), f"no {key}", f"a {key}; only names like llm-gpu-01 and llm-cpu-01 imply one")
+        for name, node in shape.nodes.items()
+        for key, implied in (("vmid", conventional_vmid), ("address", conventional_address))
+        if getattr(node, key) is None and implied(NodeName(name)) is None
+    ]
+    if missing:
+        _refuse(path, document, missing)
+    fleet = _fleet(path, shape)
+    problems = cross_checks(fleet, engines=engines)
+    if problems:
+        _refuse(path, document, problems)
+    return fleet
+
+
+def _read(path: Path) -> Document:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError(
+            "cannot find the fleet file",
+            subject=str(path),
+            next_step="give its path with --fleet FILE, or write one (README, section 'The fleet file')",
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"cannot read the fleet file: {error}", subject=str(path), next_step="make it a readable UTF-8 text file"
+        ) from error
+    try:
+        return read_document(text)
+    except YamlBroken as broken:
+        raise FleetFileError(path, [(broken.line, Problem((), f"broken YAML: {broken.words}", "YAML"))]) from broken
+
+
+def _refuse(path: Path, document: Document, problems: Iterable[Problem]) -> NoReturn:
+    raise FleetFileError(path, [(document.line_of(problem.place), problem) for problem in problems])
+
+
+def _dotted(place: Place) -> str:
+    return ".".join(str(part) for part in place) or "the file"
+
+
+def _problem(details: ErrorDetails, document: Document) -> Problem:
+    """Say a pydantic error in our words: place, found, allowed."""
+    # pydantic marks a bad mapping key with the part "[key]" behind it.
+    place = tuple(part for part in details["loc"] if part != "[key]")
+    kind = details["type"]
+    if kind == "extra_forbidden":
+        return Problem(place, f'unknown key "{place[-1]}"', f"the keys {', '.join(_keys_at(place[:-1]))}")
+    if kind == "missing":
+        return Problem(place, "nothing", f"a value for {place[-1]}; it is required")
+    secret = any(part in _SECRET_KEYS for part in place)
+    found = "a literal value (not repeated here)" if secret else _shown(details["input"])
+    return Problem(place, found, _allowed(details))
+
+
+def _shown(value: object) -> str:
+    text = "nothing" if value is None else f'"{value}"' if isinstance(value, str) else repr(value)
+    return text if len(text) <= _LONGEST_FOUND else text[:_LONGEST_FOUND] + "..."
+
+
+_PATTERN_WORDS = {
+    r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$": "a name of small letters, digits and inner hyphens, at most 63 long",
+    r"^[A-Za-z0-9][A-Za-z0-9._-]*$": "a name of letters, digits, dots, hyphens and underscores",
+    r"^[A-Za-z][A-Za-z0-9_-]+$": "a Proxmox id: a letter, then letters, digits, hyphens, underscores; at least 2",
+    r"^https://[^/\s?#]+/?$": "an https URL without a path, such as https://10.10.0.2:8006",
+    r"^https?://\S+$": "an http or https URL",
+    r"^[^\s@!]+@[A-Za-z][A-Za-z0-9._-]+![A-Za-z][A-Za-z0-9._-]+$": "USER@REALM!TOKENID, such as provisioner@pve!fleet",
+}
+
+
+def _allowed(details: ErrorDetails) -> str:
+    context = details.get("ctx", {})
+    if details["type"] == "string_pattern_mismatch":
+        return _PATTERN_WORDS.get(context["pattern"], f"text like {context['pattern']}")
+    if details["type"] in ("value_error", "assertion_error"):
+        return str(context["error"])
+    words = details["msg"].removeprefix("Input should be ").removeprefix("a valid ")
+    return words[0].lower() + words[1:]
+
+
+def _keys_at(place: Place) -> list[str]:
+    """Return the keys allowed at a place, found by walking the shapes' annotations."""
+    here: Any = FleetShape
+    for part in place:
+        if isinstance(here, type) and issubclass(here, BaseModel):
+            here = here.model_fields[str(part)].annotation
+        else:
+            here = typing.get_args(here)[-1]
+        here = _bare(here)
+    return list(here.model_fields) if isinstance(here, type) and issubclass(here, BaseModel) else []
+
+
+def _bare(annotation: Any) -> Any:
+    """Strip Annotated and Optional."""
+    while True:
+        origin = typing.get_origin(annotation)
+        if origin is typing.Annotated:
+            annotation = typing.get_args(annotation)[0]
+        elif origin in (typing.Union, types.UnionType):
+            annotation = next(arm for arm in typing.get_args(annotation) if arm is not type(None))
+        else:
+            return annotation
+
+
+def _fleet(path: Path, shape: FleetShape) -> FleetSpec:
+    folder = path.parent
+    key = shape.ssh.private_key
+    return FleetSpec(
+        path=path,
+        clusters={ClusterName(name): _cluster(name, entry, folder) for name, entry in shape.clusters.items()},
+        hypervisors={HypervisorName(name): _hypervisor(name, entry) for name, entry in shape.hypervisors.items()},
+        images=IMAGES
+        | {ImageName(n): ImageSpec(ImageName(n), entry.url, entry.sha256) for n, entry in shape.images.items()},
+        engines={EngineName(name): _artifact(name, entry, folder) for name, entry in shape.engines.items()},
+        models={name: _artifact(name, entry, folder) for name, entry in shape.models.items()},
+        modes={
+            ModeName(name): ModeSpec(
+                ModeName(name), EngineName(entry.engine), entry.model, entry.context, entry.parallel, entry.threads
+            )
+            for name, entry in shape.modes.items()
+        },
+        nodes={NodeName(name): _node(NodeName(name), entry, shape.defaults) for name, entry in shape.nodes.items()},
+        ssh=SshAccess(shape.ssh.user, _path(key, folder) if key else None),
+    )
+
+
+def _path(text: str, folder: Path) -> Path:
+    return folder / Path(text).expanduser()
+
+
+def _cluster(name: str, entry: ClusterShape, folder: Path) -> ClusterSpec:
+    source, _, where = entry.token.secret.partition(":")
+    if source == SecretSource.FILE.value:
+        where = str(_path(where, folder))
+    tls = entry.tls
+    return ClusterSpec(
+        name=ClusterName(name),
+        api_url=entry.api.rstrip("/"),
+        token_id=entry.token.id,
+        token_secret=SecretReference(SecretSource(source), where),
+        tls=TlsTrust(tls.fingerprint, _path(tls.ca_file, folder) if tls.ca_file else None) if tls else TlsTrust(),
+        storage=StorageRoles(
+            StorageName(entry.storage.disks), StorageName(entry.storage.images), StorageName(entry.storage.iso)
+        ),
+        bridge=entry.bridge,
+        guests=GuestKind(entry.guests),
+    )
+
+
+def _hypervisor(name: str, entry: HypervisorShape) -> HypervisorSpec:
+    return HypervisorSpec(
+        name=HypervisorName(name),
+        cluster=ClusterName(entry.cluster),
+        gpus={
+            GpuName(gpu): GpuSpec(GpuName(gpu), MappingId(each.mapping), each.vram, each.survives_stop)
+            for gpu, each in entry.gpus.items()
+        },
+    )
+
+
+def _artifact(name: str, entry: ArtifactShape, folder: Path) -> Artifact:
+    remote = entry.source.startswith(("http://", "https://"))
+    return Artifact(name, entry.source if remote else str(_path(entry.source, folder)), entry.sha256)
+
+
+def _node(name: NodeName, entry: NodeShape, defaults: DefaultsShape) -> NodeSpec:
+    def chosen(key: str) -> Any:
+        own = getattr(entry, key)
+        return getattr(defaults, key) if own is None else own
+
+    vmid = Vmid(entry.vmid) if entry.vmid is not None else conventional_vmid(name)
+    address = entry.address or conventional_address(name)
+    assert vmid is not None  # noqa: S101 - the loader has refused the file otherwise
+    assert address is not None  # noqa: S101
+    return NodeSpec(
+        name=name,
+        vmid=vmid,
+        hypervisor=HypervisorName(entry.hypervisor),
+        address=address,
+        gateway=chosen("gateway"),
+        nameservers=tuple(chosen("nameservers")),
+        gpus=tuple(GpuName(gpu) for gpu in entry.gpus),
+        modes=tuple(ModeName(mode) for mode in entry.modes),
+        image=ImageName(chosen("image")),
+        cores=chosen("cores"),
+        memory_bytes=chosen("memory"),
+        disk_bytes=chosen("disk"),
+        idle_after_seconds=chosen("idle_after"),
+        min_uptime_seconds=chosen("min_uptime"),
+        patience=Patience(chosen("boot_within"), chosen("engine_within"), chosen("shutdown_within")),
+        connect=ConnectSpec(entry.connect.address, entry.connect.ssh_port) if entry.connect else None,
+    )

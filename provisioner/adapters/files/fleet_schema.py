@@ -1,0 +1,252 @@
+"""The shape of ``fleet.yml`` on the wire: what may stand where, nothing more.
+
+Rules that span several entries are in `provisioner.domain.cross_checks`; lines
+and wording of errors are in `fleet_file`. ``provisioner schema`` prints this
+shape as JSON Schema, so the descriptions here are what an editor shows.
+"""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv4Interface
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    WithJsonSchema,
+    model_validator,
+)
+
+from provisioner.domain.quantities import MIB, parse_duration, parse_size
+
+
+def _size(value: object) -> int:
+    if not isinstance(value, str):
+        raise ValueError("a size with its unit, such as 512MiB, 48GiB or 2TiB")
+    size = parse_size(value)
+    if size % MIB:
+        raise ValueError("a size in whole MiB, such as 512MiB, 48GiB or 2TiB")
+    return size
+
+
+def _duration(value: object) -> float:
+    if not isinstance(value, str):
+        raise ValueError("a time with its unit, such as 90s, 20m, 2h or 1d")
+    return parse_duration(value)
+
+
+def _secret(value: object) -> str:
+    # The text is never repeated: a person may have pasted the secret itself.
+    if not isinstance(value, str) or not value.startswith(("env:", "file:")) or value in ("env:", "file:"):
+        raise ValueError("env:NAME or file:PATH; a secret never stands in this file")
+    return value
+
+
+def _address(value: object) -> IPv4Interface:
+    if not isinstance(value, str) or "/" not in value:
+        raise ValueError("an IPv4 address with its prefix length, such as 10.10.90.1/16")
+    return IPv4Interface(value)
+
+
+def _ip(value: object) -> IPv4Address:
+    if not isinstance(value, str):
+        raise ValueError("an IPv4 address, such as 10.10.0.1")
+    return IPv4Address(value)
+
+
+def _fingerprint(value: str) -> str:
+    digits = value.replace(":", "").upper()
+    if len(digits) != 64 or any(digit not in "0123456789ABCDEF" for digit in digits):
+        raise ValueError("a SHA-256 fingerprint: 32 bytes in hexadecimal, such as AB:CD:... (64 digits)")
+    return ":".join(digits[at : at + 2] for at in range(0, 64, 2))
+
+
+def _sha256(value: str) -> str:
+    digits = value.removeprefix("sha256:").lower()
+    if len(digits) != 64 or any(digit not in "0123456789abcdef" for digit in digits):
+        raise ValueError("a SHA-256 checksum: 64 hexadecimal digits")
+    return digits
+
+
+def _text_schema(pattern: str, example: str) -> WithJsonSchema:
+    return WithJsonSchema({"type": "string", "pattern": pattern, "examples": [example]})
+
+
+Size = Annotated[int, BeforeValidator(_size), _text_schema(r"^\d+(\.\d+)?\s?(KiB|MiB|GiB|TiB)$", "48GiB")]
+Duration = Annotated[float, BeforeValidator(_duration), _text_schema(r"^\d+(\.\d+)?\s?[smhd]$", "20m")]
+Secret = Annotated[str, BeforeValidator(_secret), _text_schema(r"^(env|file):.+$", "env:PROXMOX_TOKEN_SECRET")]
+Address = Annotated[IPv4Interface, BeforeValidator(_address), _text_schema(r"^[0-9.]+/\d+$", "10.10.90.1/16")]
+Ip = Annotated[IPv4Address, BeforeValidator(_ip), _text_schema(r"^[0-9.]+$", "10.10.0.1")]
+Fingerprint = Annotated[str, AfterValidator(_fingerprint)]
+Sha256 = Annotated[str, AfterValidator(_sha256)]
+# A VM's name must be a DNS label: Proxmox refuses the rest, and it becomes the guest's host name.
+Label = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
+Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+# Proxmox's configuration ids: a letter, then at least one more; no dots.
+ConfigId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]+$")]
+HttpsUrl = Annotated[str, StringConstraints(pattern=r"^https://[^/\s?#]+/?$")]
+HttpUrl = Annotated[str, StringConstraints(pattern=r"^https?://\S+$")]
+TokenId = Annotated[str, StringConstraints(pattern=r"^[^\s@!]+@[A-Za-z][A-Za-z0-9._-]+![A-Za-z][A-Za-z0-9._-]+$")]
+
+
+
+class Shape(BaseModel):
+    """Base of all entries: strict, closed, frozen."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class TokenShape(Shape):
+    """An API token."""
+
+    id: TokenId = Field(description="USER@REALM!TOKENID", examples=["provisioner@pve!fleet"])
+    secret: Secret = Field(description="Where the token's secret is: env:NAME or file:PATH.")
+
+
+class TlsShape(Shape):
+    """How the certificate is trusted; leave it out for the system's trust store."""
+
+    fingerprint: Fingerprint | None = Field(None, description="SHA-256 fingerprint of the server's certificate.")
+    ca_file: str | None = Field(None, description="A CA certificate in PEM form.")
+
+    @model_validator(mode="after")
+    def _one_of(self) -> TlsShape:
+        if (self.fingerprint is None) == (self.ca_file is None):
+            raise ValueError("exactly one of fingerprint, ca_file")
+        return self
+
+
+class StorageShape(Shape):
+    """Which storage holds what."""
+
+    disks: ConfigId = Field(description="Holds VM disks (content type images).")
+    images: ConfigId = Field(description="Holds cloud images (content type import).")
+    iso: ConfigId = Field(description="Holds seed ISOs (content type iso).")
+
+
+class ClusterShape(Shape):
+    """A Proxmox cluster or a single server."""
+
+    api: HttpsUrl = Field(description="https://ADDRESS:8006", examples=["https://10.10.0.2:8006"])
+    token: TokenShape
+    tls: TlsShape | None = None
+    storage: StorageShape
+    bridge: ConfigId = Field("vmbr0", description="The bridge of the nodes' network card.")
+    guests: Literal["real", "simulated"] = Field(
+        "real", description="simulated: only for the embedded lab, whose simulated guests run no software."
+    )
+
+
+class GpuShape(Shape):
+    """A GPU slot."""
+
+    mapping: ConfigId = Field(description="The PCI resource mapping (Datacenter > Resource Mappings).")
+    vram: Size | None = None
+    survives_stop: bool = Field(True, description="false: the card does not come back after a VM stop.")
+
+
+class HypervisorShape(Shape):
+    """A server running Proxmox VE; its key is the name Proxmox knows it by."""
+
+    cluster: Word
+    gpus: dict[Word, GpuShape] = Field(default_factory=dict)
+
+
+class ImageShape(Shape):
+    """A cloud image."""
+
+    url: HttpUrl
+    sha256: Sha256
+
+
+class ArtifactShape(Shape):
+    """A file pinned by checksum: a URL that the guest fetches, or a file beside the fleet file that we copy in."""
+
+    source: Annotated[str, StringConstraints(min_length=1)]
+    sha256: Sha256
+
+
+class ModeShape(Shape):
+    """A named purpose: engine, model, arguments."""
+
+    engine: str
+    model: Annotated[str, StringConstraints(min_length=1)]
+    context: Annotated[int, Field(ge=128)] | None = Field(None, description="Context length in tokens.")
+    parallel: Annotated[int, Field(ge=1, le=256)] | None = Field(None, description="Requests served at once.")
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = Field(None, description="CPU threads of the engine.")
+
+
+class ConnectShape(Shape):
+    """Where the node is reached from here, when that is not its own address."""
+
+    address: Annotated[str, StringConstraints(min_length=1)]
+    ssh_port: Annotated[int, Field(ge=1, le=65535)] = 22
+
+
+class SshShape(Shape):
+    """How we log in to guests. Without a key one is made and kept in our state folder."""
+
+    user: Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_-]{0,31}$")] = "provisioner"
+    private_key: str | None = Field(None, description="Path of an unencrypted OpenSSH private key.")
+
+
+class DefaultsShape(Shape):
+    """What a node gets when it says nothing."""
+
+    image: Word = "ubuntu-24.04"
+    cores: Annotated[int, Field(ge=1, le=1024)] = 4
+    memory: Size = 16 * 1024 * MIB
+    disk: Size = 64 * 1024 * MIB
+    idle_after: Duration = 1200.0
+    min_uptime: Duration = 120.0
+    boot_within: Duration = 900.0
+    engine_within: Duration = 900.0
+    shutdown_within: Duration = 120.0
+    gateway: Ip | None = None
+    nameservers: list[Ip] = Field(default_factory=list)
+
+
+class NodeShape(Shape):
+    """One serving node. Anything left out comes from `defaults`, then from the node's name."""
+
+    hypervisor: Word
+    modes: Annotated[list[Word], Field(min_length=1)] = Field(description="What it may serve; the first is the default.")
+    vmid: Annotated[int, Field(ge=100, le=999_999_999)] | None = None
+    address: Address | None = None
+    gateway: Ip | None = None
+    nameservers: list[Ip] | None = None
+    gpus: list[Word] = Field(default_factory=list)
+    image: Word | None = None
+    cores: Annotated[int, Field(ge=1, le=1024)] | None = None
+    memory: Size | None = None
+    disk: Size | None = None
+    idle_after: Duration | None = None
+    min_uptime: Duration | None = None
+    boot_within: Duration | None = None
+    engine_within: Duration | None = None
+    shutdown_within: Duration | None = None
+    connect: ConnectShape | None = None
+
+
+class FleetShape(Shape):
+    """inventory/fleet.yml."""
+
+    clusters: Annotated[dict[Word, ClusterShape], Field(min_length=1)]
+    hypervisors: Annotated[dict[Label, HypervisorShape], Field(min_length=1)]
+    defaults: DefaultsShape = Field(default_factory=DefaultsShape)
+    ssh: SshShape = Field(default_factory=SshShape)
+    images: dict[Word, ImageShape] = Field(default_factory=dict)
+    engines: dict[str, ArtifactShape] = Field(default_factory=dict)
+    models: dict[str, ArtifactShape] = Field(default_factory=dict)
+    modes: Annotated[dict[Word, ModeShape], Field(min_length=1)]
+    nodes: dict[Label, NodeShape] = Field(default_factory=dict)
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema (draft 2020-12) of the fleet file."""
+    schema = FleetShape.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "provisioner fleet file", **schema}

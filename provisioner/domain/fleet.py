@@ -1,0 +1,265 @@
+"""The fleet that is wanted: what ``inventory/fleet.yml`` says, checked and with defaults applied.
+
+Pure values. Secrets are references here; reading one is an edge's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from ipaddress import IPv4Address, IPv4Interface
+from pathlib import Path
+from typing import TypeVar
+
+from provisioner.domain.names import (
+    ClusterName,
+    EngineName,
+    GpuName,
+    HypervisorName,
+    ImageName,
+    MappingId,
+    ModeName,
+    NodeName,
+    StorageName,
+    Vmid,
+)
+from provisioner.errors import InputError
+
+
+class SecretSource(Enum):
+    """Where a secret may come from."""
+
+    ENV = "env"
+    FILE = "file"
+
+
+@dataclass(frozen=True, slots=True)
+class SecretReference:
+    """``env:NAME`` or ``file:PATH``; the secret itself is never part of a spec."""
+
+    source: SecretSource
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.source.value}:{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class TlsTrust:
+    """How a Proxmox certificate is trusted: a pinned SHA-256 fingerprint, a CA file, or the system's store."""
+
+    fingerprint: str | None = None
+    ca_file: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StorageRoles:
+    """Which storage holds what."""
+
+    disks: StorageName
+    images: StorageName
+    iso: StorageName
+
+
+class GuestKind(Enum):
+    """Whether a cluster's guests are machines, or the embedded lab's simulated ones that run no software."""
+
+    REAL = "real"
+    SIMULATED = "simulated"
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterSpec:
+    """One Proxmox cluster (or a single server) and our way in."""
+
+    name: ClusterName
+    api_url: str
+    token_id: str
+    token_secret: SecretReference
+    tls: TlsTrust
+    storage: StorageRoles
+    bridge: str
+    guests: GuestKind = GuestKind.REAL
+
+
+@dataclass(frozen=True, slots=True)
+class GpuSpec:
+    """A GPU slot: a PCI resource mapping that one running VM may hold."""
+
+    name: GpuName
+    mapping: MappingId
+    vram_bytes: int | None = None
+    survives_stop: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class HypervisorSpec:
+    """A server running Proxmox VE."""
+
+    name: HypervisorName
+    cluster: ClusterName
+    gpus: Mapping[GpuName, GpuSpec] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSpec:
+    """A cloud image, pinned by checksum."""
+
+    name: ImageName
+    url: str
+    sha256: str
+
+    @property
+    def volume_name(self) -> str:
+        """The file name on the storage. The checksum is part of it: present means verified.
+
+        Proxmox checks the sum before it gives a download its name, and accepts
+        content type ``import`` only for names it knows as disk images, whatever
+        the publisher called the file (Ubuntu's ``.img`` is qcow2).
+        """
+        return f"{self.name}-{self.sha256[:12]}.qcow2"
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A file pinned by checksum: an engine's archive or a model. `source` is http(s) or a local path."""
+
+    name: str
+    source: str
+    sha256: str
+
+    @property
+    def local_path(self) -> Path | None:
+        """The file on this machine, or None when the guest fetches it itself."""
+        return None if self.source.startswith(("http://", "https://")) else Path(self.source)
+
+
+@dataclass(frozen=True, slots=True)
+class ModeSpec:
+    """A named purpose: engine, model, arguments."""
+
+    name: ModeName
+    engine: EngineName
+    model: str
+    context: int | None = None
+    parallel: int | None = None
+    threads: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SshAccess:
+    """How we log in to guests."""
+
+    user: str = "provisioner"
+    private_key: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectSpec:
+    """Where a guest is reached from here, when that is not its own address (NAT, port forward, lab)."""
+
+    address: str
+    ssh_port: int = 22
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long we wait, in seconds, before a boot or an engine counts as failed."""
+
+    boot_seconds: float = 900.0
+    engine_seconds: float = 900.0
+    shutdown_seconds: float = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSpec:
+    """One serving node as wanted, every default applied."""
+
+    name: NodeName
+    vmid: Vmid
+    hypervisor: HypervisorName
+    address: IPv4Interface
+    gateway: IPv4Address | None
+    nameservers: tuple[IPv4Address, ...]
+    gpus: tuple[GpuName, ...]
+    modes: tuple[ModeName, ...]
+    image: ImageName
+    cores: int
+    memory_bytes: int
+    disk_bytes: int
+    idle_after_seconds: float
+    min_uptime_seconds: float
+    patience: Patience
+    connect: ConnectSpec | None = None
+
+    @property
+    def reach(self) -> ConnectSpec:
+        """Where to connect: the override, or the node's own address."""
+        return self.connect or ConnectSpec(str(self.address.ip))
+
+    @property
+    def first_mode(self) -> ModeName:
+        """What the node serves after `up`."""
+        return self.modes[0]
+
+
+_Name = TypeVar("_Name", bound=str)
+_Spec = TypeVar("_Spec")
+
+
+@dataclass(frozen=True, slots=True)
+class FleetSpec:
+    """The whole fleet file. Its cross-checks have passed: every name used is defined."""
+
+    path: Path
+    clusters: Mapping[ClusterName, ClusterSpec]
+    hypervisors: Mapping[HypervisorName, HypervisorSpec]
+    images: Mapping[ImageName, ImageSpec]
+    engines: Mapping[EngineName, Artifact]
+    models: Mapping[str, Artifact]
+    modes: Mapping[ModeName, ModeSpec]
+    nodes: Mapping[NodeName, NodeSpec]
+    ssh: SshAccess = SshAccess()
+
+    def node(self, name: str) -> NodeSpec:
+        """Return a node. Raises InputError that lists the known ones."""
+        return self._known("node", self.nodes, NodeName(name))
+
+    def hypervisor(self, name: str) -> HypervisorSpec:
+        """Return a hypervisor. Raises InputError that lists the known ones."""
+        return self._known("hypervisor", self.hypervisors, HypervisorName(name))
+
+    def cluster_of(self, node: NodeSpec) -> ClusterSpec:
+        """Return the cluster that a node lives in."""
+        return self.clusters[self.hypervisors[node.hypervisor].cluster]
+
+    def gpus_of(self, node: NodeSpec) -> tuple[GpuSpec, ...]:
+        """Return the GPU slots a node uses, in the order it names them."""
+        return tuple(self.hypervisors[node.hypervisor].gpus[gpu] for gpu in node.gpus)
+
+    def mode_of(self, node: NodeSpec) -> ModeSpec:
+        """Return the mode that a node serves after `up`."""
+        return self.modes[node.first_mode]
+
+    def nodes_serving(self, model: str) -> tuple[NodeSpec, ...]:
+        """Return the nodes that serve a model, in file order. Raises InputError that lists the known models."""
+        found = tuple(node for node in self.nodes.values() if self.mode_of(node).model == model)
+        if not found:
+            known = sorted({self.mode_of(node).model for node in self.nodes.values()})
+            raise InputError(
+                f'cannot find a node that serves model "{model}"',
+                subject=f"fleet file {self.path}",
+                next_step=f"use one of: {', '.join(known) or 'none is defined'}; or add a mode with this model to a node",
+            )
+        return found
+
+    def _known(self, kind: str, table: Mapping[_Name, _Spec], name: _Name) -> _Spec:
+        try:
+            return table[name]
+        except KeyError:
+            raise InputError(
+                f'cannot find {kind} "{name}"',
+                subject=f"fleet file {self.path}",
+                next_step=f"use one of: {', '.join(table) or 'none is defined'}",
+            ) from None
