@@ -6,7 +6,12 @@
     ├── RefusedError          a rule of ours says no; free something or change the rule's input
     └── OutsideError          another system failed or said no
         ├── HypervisorError       Proxmox VE
+        │   ├── VmidTakenError        another VM has that VMID
+        │   ├── PermissionMissingError    the token lacks a privilege
+        │   └── UntrustedError        the certificate is not the one we know
         ├── GuestError            the operating system of a node, or the way into it
+        │   ├── HostKeyError          the guest is not the one we made
+        │   └── PlaybookError         a task failed inside the guest
         └── EngineError           the inference server on a node
 
 Every message has three parts: what happened, on what, what to do next.
@@ -66,8 +71,28 @@ class HypervisorError(OutsideError):
     """Proxmox VE failed or refused."""
 
 
+class VmidTakenError(HypervisorError):
+    """The VMID belongs to a VM already."""
+
+
+class PermissionMissingError(HypervisorError):
+    """The API token lacks a privilege; the summary names privilege and path."""
+
+
+class UntrustedError(HypervisorError):
+    """The server's certificate is not the pinned one, or no known CA signed it."""
+
+
 class GuestError(OutsideError):
     """A guest could not be reached, or something inside it failed."""
+
+
+class HostKeyError(GuestError):
+    """The guest showed another SSH host key than the one it was given."""
+
+
+class PlaybookError(GuestError):
+    """A playbook's task failed; the summary names the task and carries the guest's words."""
 
 
 class EngineError(OutsideError):

@@ -1,0 +1,86 @@
+"""What is seen, as plain values: VMs, storages, mappings, guests, engines. Nothing here is remembered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from provisioner.domain.conventions import TAG
+from provisioner.domain.names import HypervisorName, MappingId, StorageName, Vmid
+
+
+class Power(Enum):
+    """Whether a VM has power. Unknown is a state of its own, never dressed up as off."""
+
+    RUNNING = "running"
+    STOPPED = "stopped"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class VmSeen:
+    """A VM as Proxmox describes it now."""
+
+    vmid: Vmid
+    name: str
+    hypervisor: HypervisorName
+    power: Power
+    tags: frozenset[str] = frozenset()
+    lock: str | None = None
+    uptime_seconds: float = 0.0
+
+    @property
+    def is_ours(self) -> bool:
+        """It carries our tag."""
+        return TAG in self.tags
+
+
+@dataclass(frozen=True, slots=True)
+class StorageSeen:
+    """A storage on one hypervisor. `free_bytes` is None when Proxmox does not say."""
+
+    name: StorageName
+    hypervisor: HypervisorName
+    content: frozenset[str]
+    is_available: bool
+    free_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class MappingSeen:
+    """A PCI resource mapping as it stands on one hypervisor; `errors` are Proxmox's own findings."""
+
+    mapping: MappingId
+    errors: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterSnapshot:
+    """One cluster at one moment."""
+
+    hypervisors: Mapping[HypervisorName, bool]
+    """Name -> is online."""
+    vms: Mapping[Vmid, VmSeen]
+    storages: Mapping[tuple[HypervisorName, StorageName], StorageSeen]
+
+
+@dataclass(frozen=True, slots=True)
+class VmConfig:
+    """The fields of a VM's configuration that we read back."""
+
+    notes: str
+    disk_bytes: int | None
+    """Size of the boot disk; None while there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSeen:
+    """All that planning needs to know about one node's place in its cluster."""
+
+    cluster: ClusterSnapshot
+    vm: VmSeen | None
+    config: VmConfig | None
+    mappings: Mapping[MappingId, MappingSeen]
+    image_present: bool
+    seed_present: bool

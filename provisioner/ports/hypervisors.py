@@ -1,0 +1,97 @@
+"""What services need from a Proxmox cluster, in our words.
+
+Every method raises `HypervisorError` (or a branch of it) with Proxmox's own
+words in the summary. Methods that start work return when the work is done,
+but for `start_vm`, whose caller has better things to do meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from provisioner.domain.actions import VmShape
+from provisioner.domain.fleet import ImageSpec
+from provisioner.domain.names import HypervisorName, MappingId, StorageName, Vmid
+from provisioner.domain.snapshot import ClusterSnapshot, MappingSeen, VmConfig, VmSeen
+
+
+class Ticket(Protocol):
+    """Work under way on a hypervisor."""
+
+    def is_done(self) -> bool:
+        """Ask once. Raises HypervisorError when the work has failed."""
+        ...
+
+    def wait(self) -> None:
+        """Return when the work is done. Raises HypervisorError when it failed."""
+        ...
+
+
+class Hypervisors(Protocol):
+    """One Proxmox cluster."""
+
+    @property
+    def calls(self) -> int:
+        """API requests sent so far."""
+        ...
+
+    def snapshot(self) -> ClusterSnapshot:
+        """Look at the whole cluster in one call. Power may be some seconds old."""
+        ...
+
+    def mappings(self, hypervisor: HypervisorName) -> Mapping[MappingId, MappingSeen]:
+        """Return the PCI mappings with what is wrong with each on this hypervisor."""
+        ...
+
+    def volumes(self, hypervisor: HypervisorName, storage: StorageName, content: str) -> frozenset[str]:
+        """Return the file names of one content type on a storage."""
+        ...
+
+    def vm(self, hypervisor: HypervisorName, vmid: Vmid) -> VmSeen | None:
+        """Return a VM as it is right now, or None when that hypervisor has no such VM."""
+        ...
+
+    def config(self, hypervisor: HypervisorName, vmid: Vmid) -> VmConfig:
+        """Read back a VM's configuration."""
+        ...
+
+    def download_image(self, hypervisor: HypervisorName, storage: StorageName, image: ImageSpec) -> None:
+        """Have the hypervisor fetch an image; it keeps the file only if the checksum is right."""
+        ...
+
+    def upload_iso(self, hypervisor: HypervisorName, storage: StorageName, name: str, content: bytes) -> None:
+        """Upload an ISO, replacing one of the same name."""
+        ...
+
+    def create_vm(self, hypervisor: HypervisorName, shape: VmShape, notes: str) -> None:
+        """Create a VM with our tag. Raises VmidTakenError when the VMID exists already."""
+        ...
+
+    def set_notes(self, hypervisor: HypervisorName, vmid: Vmid, notes: str) -> None:
+        """Replace a VM's notes."""
+        ...
+
+    def grow_disk(self, hypervisor: HypervisorName, vmid: Vmid, size_bytes: int) -> None:
+        """Grow the boot disk."""
+        ...
+
+    def start_vm(self, hypervisor: HypervisorName, vmid: Vmid) -> Ticket:
+        """Power on; returns as soon as Proxmox has accepted it."""
+        ...
+
+    def shut_down_vm(self, hypervisor: HypervisorName, vmid: Vmid, *, seconds: float) -> None:
+        """Shut down cleanly within `seconds`. Raises HypervisorError when the guest did not comply."""
+        ...
+
+    def stop_vm(self, hypervisor: HypervisorName, vmid: Vmid) -> None:
+        """Cut the power."""
+        ...
+
+    def destroy_vm(self, hypervisor: HypervisorName, vmid: Vmid) -> None:
+        """Delete a stopped VM with its disks."""
+        ...
+
+    def delete_iso(self, hypervisor: HypervisorName, storage: StorageName, name: str) -> None:
+        """Delete an ISO. Raises PermissionMissingError when the token may not."""
+        ...

@@ -1,0 +1,43 @@
+"""Converging a guest with a playbook."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from provisioner.domain.fleet import NodeSpec
+
+
+@dataclass(frozen=True, slots=True)
+class PlaybookOutcome:
+    """How many tasks ran, and the names of those that changed something."""
+
+    tasks: int
+    changed: tuple[str, ...]
+
+
+class Playbooks(Protocol):
+    """Runs playbooks."""
+
+    def run(
+        self,
+        playbook: str,
+        node: NodeSpec,
+        host_key: str,
+        variables: Mapping[str, object],
+        on_task: Callable[[str], None],
+    ) -> PlaybookOutcome:
+        """Run one playbook on one node.
+
+        Args:
+            playbook: the name without folder or ending, such as ``deploy-llama-cpp``.
+            node: where.
+            host_key: the guest's public host key.
+            variables: what the playbook's header lists.
+            on_task: called with each task's name as it starts.
+
+        Raises:
+            PlaybookError: a task failed; names the task and carries the guest's words.
+        """
+        ...
