@@ -93,7 +93,6 @@ HttpUrl = Annotated[str, StringConstraints(pattern=r"^https?://\S+$")]
 TokenId = Annotated[str, StringConstraints(pattern=r"^[^\s@!]+@[A-Za-z][A-Za-z0-9._-]+![A-Za-z][A-Za-z0-9._-]+$")]
 
 
-
 class Shape(BaseModel):
     """Base of all entries: strict, closed, frozen."""
 
@@ -191,7 +190,7 @@ class SshShape(Shape):
     """How we log in to guests. Without a key one is made and kept in our state folder."""
 
     user: Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_-]{0,31}$")] = "provisioner"
-    private_key: str | None = Field(None, description="Path of an unencrypted OpenSSH private key.")
+    private_key: str | None = Field(default=None, description="Path of an unencrypted OpenSSH private key.")
 
 
 class DefaultsShape(Shape):
@@ -214,7 +213,9 @@ class NodeShape(Shape):
     """One serving node. Anything left out comes from `defaults`, then from the node's name."""
 
     hypervisor: Word
-    modes: Annotated[list[Word], Field(min_length=1)] = Field(description="What it may serve; the first is the default.")
+    modes: Annotated[list[Word], Field(min_length=1)] = Field(
+        description="What it may serve; the first is the default."
+    )
     vmid: Annotated[int, Field(ge=100, le=999_999_999)] | None = None
     address: Address | None = None
     gateway: Ip | None = None
@@ -237,8 +238,8 @@ class FleetShape(Shape):
 
     clusters: Annotated[dict[Word, ClusterShape], Field(min_length=1)]
     hypervisors: Annotated[dict[Label, HypervisorShape], Field(min_length=1)]
-    defaults: DefaultsShape = Field(default_factory=DefaultsShape)
-    ssh: SshShape = Field(default_factory=SshShape)
+    defaults: DefaultsShape = DefaultsShape()
+    ssh: SshShape = SshShape()
     images: dict[Word, ImageShape] = Field(default_factory=dict)
     engines: dict[str, ArtifactShape] = Field(default_factory=dict)
     models: dict[str, ArtifactShape] = Field(default_factory=dict)

@@ -71,7 +71,9 @@ def _note(node: yaml.Node, place: Place, document: Document, *, depth: int) -> N
             document.lines.setdefault(here, key.start_mark.line + 1)
             if name in seen:
                 line = key.start_mark.line + 1
-                document.doubles.append(Problem(here, f'the key "{name}" a second time, on line {line}', "each key once"))
+                document.doubles.append(
+                    Problem(here, f'the key "{name}" a second time, on line {line}', "each key once")
+                )
             seen.add(name)
             _note(value, here, document, depth=depth + 1)
     elif isinstance(node, yaml.SequenceNode):

@@ -1,0 +1,190 @@
+"""The port `Playbooks`: runs ansible-playbook on one guest and reports each task.
+
+Everything Ansible needs lies in a private folder for the time of the run:
+inventory, variables (they may hold secrets, so never on a command line) and
+the guest's host key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from provisioner.adapters.files.shipped import shipped_folder
+from provisioner.adapters.ssh.command_line import ssh_command
+from provisioner.adapters.ssh.login_key import LoginKey
+from provisioner.domain.actions import subject_of
+from provisioner.domain.fleet import NodeSpec, SshAccess
+from provisioner.errors import InputError, PlaybookError
+from provisioner.ports.playbooks import PlaybookOutcome
+
+_CALLBACK = "provisioner_events"
+# Words of Ansible's stderr that we pass on when it died without naming a task.
+_LONGEST_WORDS = 2000
+
+
+@dataclass(slots=True)
+class _Run:
+    """What the event lines of one run add up to."""
+
+    tasks: int = 0
+    changed: list[str] = field(default_factory=list)
+    failure: tuple[str, str] | None = None
+
+    def take(self, line: str, on_task: Callable[[str], None]) -> None:
+        try:
+            event = json.loads(line)
+        except ValueError:
+            return
+        if event["event"] == "task":
+            on_task(event["task"])
+        elif event["event"] == "ok":
+            self.tasks += 1
+            if event["changed"]:
+                self.changed.append(event["task"])
+        elif event["event"] in ("failed", "unreachable"):
+            self.failure = (event["task"], event["reason"])
+
+
+class AnsiblePlaybooks:
+    """Runs the shipped playbooks through ansible-core."""
+
+    def __init__(self, access: SshAccess, login_key: LoginKey) -> None:
+        self._access = access
+        self._login_key = login_key
+
+    def run(
+        self,
+        playbook: str,
+        node: NodeSpec,
+        host_key: str,
+        variables: Mapping[str, object],
+        on_task: Callable[[str], None],
+    ) -> PlaybookOutcome:
+        """Run one playbook on one node."""
+        verify_local_files(variables)
+        subject = subject_of(node.name, node.vmid, node.hypervisor)
+        with _private_folder() as folder:
+            self._write_inputs(folder, node, host_key, variables)
+            run, exit_code, words = _ansible(folder, playbook, on_task)
+            _close_connections(folder, node)
+        if exit_code == 0:
+            return PlaybookOutcome(run.tasks, tuple(run.changed))
+        task, reason = run.failure or ("before its first task", words[-_LONGEST_WORDS:] or f"exit code {exit_code}")
+        raise PlaybookError(
+            f'cannot configure the guest: playbook {playbook} failed at "{task}": {reason}',
+            subject=subject,
+            next_step=f"mend what it names, then run again: provisioner up {node.name} continues",
+        )
+
+    def _write_inputs(self, folder: Path, node: NodeSpec, host_key: str, variables: Mapping[str, object]) -> None:
+        command = ssh_command(node, self._access, host_key, self._login_key.path, folder)
+        host = {
+            "ansible_host": command.address,
+            "ansible_port": command.port,
+            "ansible_user": command.user,
+            "ansible_ssh_private_key_file": str(command.private_key),
+            "ansible_ssh_common_args": " ".join(command.options),
+        }
+        (folder / "inventory.yml").write_text(yaml.safe_dump({"all": {"hosts": {str(node.name): host}}}))
+        (folder / "variables.yml").write_text(yaml.safe_dump(dict(variables)))
+
+
+@contextmanager
+def _private_folder() -> Iterator[Path]:
+    # Short on purpose: a control socket lives in it, and socket paths end at 108 bytes.
+    folder = Path(tempfile.mkdtemp(prefix="prov-", dir="/tmp"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _ansible(folder: Path, playbook: str, on_task: Callable[[str], None]) -> tuple[_Run, int, str]:
+    books = shipped_folder("playbooks")
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")},
+        "ANSIBLE_CONFIG": str(books / "ansible.cfg"),
+        "ANSIBLE_STDOUT_CALLBACK": _CALLBACK,
+        "ANSIBLE_CALLBACK_PLUGINS": str(Path(__file__).parent / "callbacks"),
+        "ANSIBLE_SSH_CONTROL_PATH_DIR": str(folder / "c"),
+        "ANSIBLE_LOCAL_TEMP": str(folder / "tmp"),
+        "ANSIBLE_HOME": str(folder / "home"),
+        "ANSIBLE_NOCOLOR": "1",
+        # ansible-core insists on a UTF-8 locale.
+        "LC_ALL": "C.UTF-8",
+    }
+    command = [sys.executable, "-m", "ansible", "playbook", "-i", str(folder / "inventory.yml")]
+    command += ["-e", f"@{folder / 'variables.yml'}", str(books / f"{playbook}.yml")]
+    run = _Run()
+    with (
+        (folder / "stderr").open("w+", encoding="utf-8", errors="replace") as words,
+        subprocess.Popen(
+            command,
+            env=environment,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=words,
+            text=True,
+        ) as process,
+    ):
+        assert process.stdout is not None  # noqa: S101 - asked for above
+        try:
+            for line in process.stdout:
+                run.take(line, on_task)
+        except BaseException:
+            # Ctrl-C: a play that goes on without us would fight with the next run.
+            process.terminate()
+            raise
+        exit_code = process.wait()
+        words.seek(0)
+        return run, exit_code, words.read().strip()
+
+
+def _close_connections(folder: Path, node: NodeSpec) -> None:
+    """End the shared SSH connection that would otherwise linger for a minute."""
+    for socket in (folder / "c").glob("*") if (folder / "c").is_dir() else ():
+        subprocess.run(
+            ["ssh", "-o", f"ControlPath={socket}", "-O", "exit", node.reach.address],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=10,
+            check=False,
+        )
+
+
+def verify_local_files(variables: Mapping[str, object]) -> None:
+    """Check every local file that is about to be copied against its pinned checksum. Raises InputError."""
+    for name, value in variables.items():
+        digest = variables.get(f"{name}_sha256")
+        if not isinstance(digest, str) or not isinstance(value, str) or value.startswith(("http://", "https://")):
+            continue
+        path = Path(value)
+        try:
+            with path.open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise InputError(
+                f"cannot read {path.name}: {error.strerror}",
+                subject=str(path),
+                next_step="check `source` under engines and models in the fleet file",
+            ) from error
+        if found != digest:
+            raise InputError(
+                f"cannot use {path.name}: its checksum is {found}, the fleet file pins {digest}",
+                subject=str(path),
+                next_step="fetch the file again, or pin the new checksum if you trust the new file",
+            )

@@ -1,0 +1,128 @@
+"""Ways into the embedded lab's simulated guests, which run no software: through the guest agent alone.
+
+Wired only where the fleet file says ``guests: simulated``. A simulated guest
+understands a handful of commands; what would be a playbook is one of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+from provisioner.adapters.proxmox.session import ProxmoxSession
+from provisioner.domain.actions import subject_of
+from provisioner.domain.fleet import NodeSpec
+from provisioner.errors import HypervisorError, PlaybookError
+from provisioner.ports.clock import Clock
+from provisioner.ports.guest_shell import CommandResult, GuestAway, GuestShell
+from provisioner.ports.playbooks import PlaybookOutcome
+from provisioner.waiting import NotYet, Pace, WaitedInVain, wait_until
+
+_CONFIGURE_SECONDS = 60.0
+
+
+class AgentShells:
+    """Opens shells that are guest agent calls."""
+
+    def __init__(self, session: ProxmoxSession, clock: Clock) -> None:
+        self._session = session
+        self._clock = clock
+
+    def open(self, node: NodeSpec, host_key: str) -> GuestShell:
+        """Ask the agent for a sign of life. The host key is of no use: nothing is encrypted to it."""
+        shell = AgentShell(self._session, self._clock, f"nodes/{node.hypervisor}/qemu/{node.vmid}/agent")
+        shell.ping()
+        return shell
+
+
+class AgentShell:
+    """Runs commands through the guest agent of one VM."""
+
+    def __init__(self, session: ProxmoxSession, clock: Clock, path: str) -> None:
+        self._session = session
+        self._clock = clock
+        self._path = path
+
+    def ping(self) -> None:
+        """Ask for a sign of life. Raises GuestAway."""
+        try:
+            self._session.call("POST", f"{self._path}/ping")
+        except HypervisorError as error:
+            raise GuestAway(error.summary) from error
+
+    def run(
+        self, command: Sequence[str], *, seconds: float, privileged: bool = False, stdin: str | None = None
+    ) -> CommandResult:
+        """Run a program; the agent is root anyway."""
+        try:
+            pid = self._session.call("POST", f"{self._path}/exec", command=list(command), input_data=stdin)["pid"]
+
+            def look() -> dict[str, Any] | NotYet:
+                status: dict[str, Any] = self._session.call("GET", f"{self._path}/exec-status", pid=pid)
+                return status if int(status["exited"]) else NotYet("running")
+
+            status = wait_until(look, clock=self._clock, seconds=seconds, pace=Pace(longest=0.5))
+        except WaitedInVain as waited:
+            raise GuestAway(f"{command[0]} took longer than {seconds:g} s") from waited
+        except HypervisorError as error:
+            raise GuestAway(error.summary) from error
+        return CommandResult(
+            int(status.get("exitcode", -1)), str(status.get("out-data", "")), str(status.get("err-data", ""))
+        )
+
+    def __enter__(self) -> AgentShell:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Nothing is held open."""
+
+
+class SimulatedPlaybooks:
+    """Tells a simulated guest what a playbook would have made of it."""
+
+    def __init__(self, session: ProxmoxSession, clock: Clock) -> None:
+        self._shells = AgentShells(session, clock)
+
+    def run(
+        self,
+        playbook: str,
+        node: NodeSpec,
+        host_key: str,
+        variables: Mapping[str, object],
+        on_task: Callable[[str], None],
+    ) -> PlaybookOutcome:
+        """Have the guest pretend. Raises PlaybookError."""
+        on_task(f"Pretend to run {playbook}")
+        wanted = json.dumps(variables, sort_keys=True, default=str)
+        order = {
+            "engine": playbook.removeprefix("deploy-").replace("-cpp", ".cpp"),
+            "model": next((value for name, value in variables.items() if name.endswith("_alias")), ""),
+            "port": next((value for name, value in variables.items() if name.endswith("_port")), 0),
+            "digest": hashlib.sha256(wanted.encode()).hexdigest(),
+        }
+        subject = subject_of(node.name, node.vmid, node.hypervisor)
+        try:
+            with self._shells.open(node, host_key) as shell:
+                assert isinstance(shell, AgentShell)  # noqa: S101 - ours
+                result = shell.run(
+                    ["provisioner-simulated-configure"], seconds=_CONFIGURE_SECONDS, stdin=json.dumps(order)
+                )
+        except GuestAway as error:
+            raise PlaybookError(
+                f"cannot configure the simulated guest: {error}",
+                subject=subject,
+                next_step="run the same command again",
+            ) from error
+        if result.exit_code != 0:
+            raise PlaybookError(
+                f"cannot configure the simulated guest: {result.err.strip() or result.out.strip()}",
+                subject=subject,
+                next_step="this needs the embedded lab: see provisioner lab --help",
+            )
+        changed = int(json.loads(result.out).get("changed", 0))
+        return PlaybookOutcome(1, (f"Pretend to run {playbook}",) if changed else ())

@@ -1,0 +1,68 @@
+"""The key we log in to guests with: the fleet file's, or one made on first use and kept in our state folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import paramiko
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from provisioner.errors import InputError
+
+
+class LoginKey:
+    """A private key file and what can be read off it."""
+
+    def __init__(self, given: Path | None, state_folder: Path) -> None:
+        self._given = given
+        self._made = state_folder / "ssh" / "id_ed25519"
+
+    @property
+    def path(self) -> Path:
+        """The private key's file; made if the fleet file names none. Raises InputError."""
+        if self._given is not None:
+            return self._given
+        if not self._made.exists():
+            _make(self._made)
+        return self._made
+
+    def key(self) -> paramiko.PKey:
+        """Read the private key. Raises InputError."""
+        path = self.path
+        try:
+            return paramiko.PKey.from_path(path)
+        except FileNotFoundError:
+            raise _unusable(path, "there is no such file", "check ssh.private_key in the fleet file") from None
+        except paramiko.PasswordRequiredException as error:
+            raise _unusable(
+                path, "it is protected by a passphrase", "name a key without one; only this tool needs it"
+            ) from error
+        except (OSError, ValueError, TypeError, paramiko.SSHException) as error:
+            raise _unusable(path, f"it is no private key ({error})", "name an OpenSSH private key") from error
+
+    def public_line(self) -> str:
+        """Return the public key as a line of authorized_keys."""
+        key = self.key()
+        return f"{key.get_name()} {key.get_base64()}"
+
+
+def _make(path: Path) -> None:
+    """Create a key so that two processes starting at once end up with the same one."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    text = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(text)
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        pass
+    finally:
+        draft.unlink()
+
+
+def _unusable(path: Path, reason: str, next_step: str) -> InputError:
+    return InputError(f"cannot use the login key: {reason}", subject=str(path), next_step=next_step)

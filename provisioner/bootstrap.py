@@ -1,0 +1,123 @@
+"""Fleet and settings -> wired application. The one file that names concrete adapters.
+
+Imports stand where they are used: Fabric, Ansible, Jinja2 and the ISO writer
+take longer to load than most commands run, and most commands need none of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
+from typing import TypeVar
+
+from provisioner.adapters.storage.node_locks import NodeLocks
+from provisioner.adapters.system_clock import SystemClock
+from provisioner.domain.fleet import ClusterSpec, FleetSpec, GuestKind
+from provisioner.domain.names import ClusterName, EngineName
+from provisioner.engines.base import InferenceEngine
+from provisioner.engines.registry import ENGINES
+from provisioner.ports.activity_log import ActivityLog
+from provisioner.ports.guest_shell import GuestShells
+from provisioner.ports.hypervisors import Hypervisors
+from provisioner.ports.playbooks import Playbooks
+from provisioner.ports.seeds import Seeds
+from provisioner.ports.web import Web
+from provisioner.settings import Settings
+
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
+
+
+class _MadeOnDemand(Mapping[_Key, _Value]):
+    """A mapping whose values are made when first looked up."""
+
+    def __init__(self, keys: Mapping[_Key, object], make: Callable[[_Key], _Value]) -> None:
+        self._keys = keys
+        self._make = make
+        self._made: dict[_Key, _Value] = {}
+
+    def __getitem__(self, key: _Key) -> _Value:
+        if key not in self._keys:
+            raise KeyError(key)
+        if key not in self._made:
+            self._made[key] = self._make(key)
+        return self._made[key]
+
+    def __iter__(self) -> Iterator[_Key]:
+        return iter(self._keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+
+class RealWorld:
+    """Real Proxmox, real guests, real time."""
+
+    def __init__(self, fleet: FleetSpec, settings: Settings) -> None:
+        from provisioner.adapters.proxmox.session import ProxmoxSession
+        from provisioner.adapters.secrets import read_secret
+        from provisioner.adapters.ssh.login_key import LoginKey
+
+        self._fleet = fleet
+        self._settings = settings
+        self.clock = SystemClock()
+        self.locks = NodeLocks(settings.state_folder / "locks")
+        self.engines: Mapping[EngineName, InferenceEngine] = ENGINES
+        self.login_key = LoginKey(fleet.ssh.private_key, settings.state_folder)
+
+        def session(name: ClusterName) -> ProxmoxSession:
+            cluster = fleet.clusters[name]
+            return ProxmoxSession(cluster, read_secret(cluster.token_secret, subject=f"cluster {name}"))
+
+        self._sessions: Mapping[ClusterName, ProxmoxSession] = _MadeOnDemand(fleet.clusters, session)
+        self.clusters: Mapping[ClusterName, Hypervisors] = _MadeOnDemand(fleet.clusters, self._hypervisors)
+        self.shells: Mapping[ClusterName, GuestShells] = _MadeOnDemand(fleet.clusters, self._guest_shells)
+        self.playbooks: Mapping[ClusterName, Playbooks] = _MadeOnDemand(fleet.clusters, self._playbook_runner)
+
+    @cached_property
+    def seeds(self) -> Seeds:
+        """What guests get on their first boot."""
+        from provisioner.adapters.cloud_init.seeds import CloudInitSeeds
+
+        return CloudInitSeeds(lambda: (self.login_key.public_line(),))
+
+    @cached_property
+    def web(self) -> Web:
+        """HTTP to engines."""
+        from provisioner.adapters.web.http_client import HttpClient
+
+        return HttpClient()
+
+    @cached_property
+    def activity(self) -> ActivityLog:
+        """When nodes were last used."""
+        from provisioner.adapters.storage.sqlite import SqliteActivityLog
+
+        return SqliteActivityLog(self._settings.state_folder / "provisioner.sqlite")
+
+    def _hypervisors(self, name: ClusterName) -> Hypervisors:
+        from provisioner.adapters.proxmox.hypervisors import ProxmoxHypervisors
+
+        return ProxmoxHypervisors(self._sessions[name], self.clock)
+
+    def _guest_shells(self, name: ClusterName) -> GuestShells:
+        if self._is_simulated(self._fleet.clusters[name]):
+            from provisioner.adapters.proxmox.simulated_guests import AgentShells
+
+            return AgentShells(self._sessions[name], self.clock)
+        from provisioner.adapters.ssh.fabric_shell import FabricShells
+
+        return FabricShells(self._fleet.ssh, self.login_key)
+
+    def _playbook_runner(self, name: ClusterName) -> Playbooks:
+        if self._is_simulated(self._fleet.clusters[name]):
+            from provisioner.adapters.proxmox.simulated_guests import SimulatedPlaybooks
+
+            return SimulatedPlaybooks(self._sessions[name], self.clock)
+        from provisioner.adapters.ansible.playbook_runner import AnsiblePlaybooks
+
+        return AnsiblePlaybooks(self._fleet.ssh, self.login_key)
+
+    @staticmethod
+    def _is_simulated(cluster: ClusterSpec) -> bool:
+        return cluster.guests is GuestKind.SIMULATED

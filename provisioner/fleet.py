@@ -1,0 +1,173 @@
+"""The library's front door: one object for a fleet file, one method for each thing one does with a fleet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from provisioner.adapters.files.fleet_file import load_fleet
+from provisioner.adapters.ssh.command_line import SshCommand, ssh_command
+from provisioner.bootstrap import RealWorld
+from provisioner.domain.actions import Plan, subject_of
+from provisioner.domain.fleet import FleetSpec, NodeSpec
+from provisioner.domain.notes import read_notes
+from provisioner.engines.registry import ENGINES
+from provisioner.errors import HypervisorError, InputError, ProvisionerError
+from provisioner.planning.idle import IdleDecision
+from provisioner.planning.readiness import Check
+from provisioner.services.events import OnEvent, ignore
+from provisioner.services.fleet_view import FleetView, NodeState, NodeStatus
+from provisioner.services.proving import Endpoint
+from provisioner.services.provisioning import Provisioning, UpReport
+from provisioner.services.sleeping import Sleeping, SleepReport
+from provisioner.services.waking import WakeReport, Waking
+from provisioner.settings import Settings, read_settings
+
+_MOST_NODES_AT_ONCE = 4
+
+
+class Hypervisor:
+    """One server running Proxmox VE, as the fleet file names it."""
+
+    def __init__(self, name: str, provisioning: Provisioning) -> None:
+        self.name = name
+        self._provisioning = provisioning
+
+    def doctor(self) -> tuple[Check, ...]:
+        """Return what the API shows about its fitness for the fleet's nodes. Raises HypervisorError."""
+        return self._provisioning.doctor(self.name)
+
+
+class Fleet:
+    """A fleet file and the world it speaks of.
+
+    Every method raises `ProvisionerError` (see its branches) with what
+    happened, on what, and what to do next.
+    """
+
+    def __init__(self, spec: FleetSpec, settings: Settings) -> None:
+        self.spec = spec
+        self._settings = settings
+        self._world = RealWorld(spec, settings)
+        self._provisioning = Provisioning(spec, self._world)
+        self._waking = Waking(spec, self._world)
+        self._sleeping = Sleeping(spec, self._world)
+
+    @classmethod
+    def load(cls, path: str | Path | None = None, *, settings: Settings | None = None) -> Fleet:
+        """Read and check a fleet file; nothing else is touched.
+
+        Args:
+            path: the file; by default ``$PROVISIONER_FLEET`` or ``inventory/fleet.yml``.
+            settings: where state is kept; by default read from the environment.
+
+        Raises:
+            InputError: with file, line, what was found and what is allowed.
+        """
+        settings = settings or read_settings()
+        return cls(load_fleet(Path(path or settings.fleet_file), engines=tuple(ENGINES)), settings)
+
+    def hypervisor(self, name: str) -> Hypervisor:
+        """Return a hypervisor of the fleet. Raises InputError that lists the known ones."""
+        return Hypervisor(self.spec.hypervisor(name).name, self._provisioning)
+
+    def plan(self, node: str) -> Plan:
+        """Return what `up` would do for a node: a value; making and printing it moves nothing."""
+        return self._provisioning.plan(self.spec.node(node))
+
+    def apply(self, plan: Plan, on_event: OnEvent = ignore) -> UpReport:
+        """Carry out a plan; a run that was killed is continued by the next one.
+
+        Args:
+            plan: from `plan`.
+            on_event: told about each step as it starts, goes on, is done or fails.
+        """
+        with self._world.locks.held(plan.node):
+            return self._provisioning.apply(plan, on_event)
+
+    def up(self, node: str, on_event: OnEvent = ignore) -> UpReport:
+        """Converge a node: look, plan, carry out. A second run changes nothing."""
+        with self._world.locks.held(self.spec.node(node).name):
+            return self._provisioning.apply(self.plan(node), on_event)
+
+    def up_all(self, nodes: Iterable[str] = (), on_event: OnEvent = ignore) -> dict[str, UpReport | ProvisionerError]:
+        """Converge several nodes side by side (all of them when none is named); one's failure stops no other."""
+        names = [self.spec.node(name).name for name in nodes] or list(self.spec.nodes)
+
+        def one(name: str) -> UpReport | ProvisionerError:
+            try:
+                return self.up(name, on_event)
+            except ProvisionerError as error:
+                return error
+
+        if not names:
+            return {}
+        with ThreadPoolExecutor(min(len(names), _MOST_NODES_AT_ONCE)) as pool:
+            return dict(zip(names, pool.map(one, names), strict=True))
+
+    def wake(self, node: str | None = None, *, model: str | None = None, on_event: OnEvent = ignore) -> Endpoint:
+        """Return an endpoint that answers now, waking a node if need be.
+
+        Args:
+            node: which node, or
+            model: which model; a node that serves it already is preferred to one that sleeps.
+            on_event: told about the steps.
+        """
+        return self.wake_report(node, model=model, on_event=on_event).endpoint
+
+    def wake_report(
+        self, node: str | None = None, *, model: str | None = None, on_event: OnEvent = ignore
+    ) -> WakeReport:
+        """Like `wake`, with what it did and how long that took."""
+        return self._waking.wake(self._chosen(node, model), on_event)
+
+    def sleep(self, node: str, *, force: bool = False, on_event: OnEvent = ignore) -> SleepReport:
+        """Shut a node down cleanly; refuses while it is busy or does not say, unless `force`."""
+        spec = self.spec.node(node)
+        with self._world.locks.held(spec.name):
+            return self._sleeping.sleep(spec, on_event, force=force)
+
+    def idle(self, *, dry_run: bool = False, on_event: OnEvent = ignore) -> tuple[IdleDecision, ...]:
+        """Make one idle pass over all nodes; return every decision with its reason."""
+        return self._sleeping.idle(list(self.spec.nodes.values()), on_event, dry_run=dry_run)
+
+    def status(self, nodes: Iterable[str] = ()) -> tuple[NodeStatus, ...]:
+        """Return what is seen of the nodes (all of them when none is named)."""
+        chosen: Sequence[NodeSpec] = [self.spec.node(name) for name in nodes] or list(self.spec.nodes.values())
+        return FleetView(self.spec, self._world).status(chosen)
+
+    def destroy(self, node: str, on_event: OnEvent = ignore) -> tuple[str, ...]:
+        """Delete a node's VM, disks and seed; only a VM with our tag. Returns what was removed."""
+        spec = self.spec.node(node)
+        with self._world.locks.held(spec.name):
+            return self._provisioning.destroy(spec, on_event)
+
+    def ssh(self, node: str) -> SshCommand:
+        """Return how to log in to a node's guest with the OpenSSH client, host key included."""
+        spec = self.spec.node(node)
+        subject = subject_of(spec.name, spec.vmid, spec.hypervisor)
+        api = self._world.clusters[self.spec.cluster_of(spec).name]
+        host_key = read_notes(api.config(spec.hypervisor, spec.vmid).notes).host_key
+        if host_key is None:
+            raise HypervisorError(
+                "cannot log in: the node's VM does not exist, or its notes do not hold the guest's host key",
+                subject=subject,
+                next_step=f"provisioner up {spec.name}",
+            )
+        folder = self._settings.state_folder / "known_hosts"
+        return ssh_command(spec, self.spec.ssh, host_key, self._world.login_key.path, folder)
+
+    def _chosen(self, node: str | None, model: str | None) -> NodeSpec:
+        if (node is None) == (model is None):
+            raise InputError(
+                "cannot tell what to wake", subject="wake", next_step="name either a node or, with --model, a model"
+            )
+        if node is not None:
+            return self.spec.node(node)
+        serving = self.spec.nodes_serving(model or "")
+        if len(serving) > 1:
+            best = (NodeState.SERVING, NodeState.STARTING, NodeState.ASLEEP)
+            seen = {status.node.name: status.state for status in self.status(each.name for each in serving)}
+            return min(serving, key=lambda each: best.index(seen[each.name]) if seen[each.name] in best else len(best))
+        return serving[0]

@@ -1,0 +1,197 @@
+"""Carries out steps: the only `match` over actions, each of which becomes port calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from provisioner.domain import actions
+from provisioner.domain.fleet import FleetSpec, NodeSpec
+from provisioner.domain.names import HypervisorName, StorageName, Vmid
+from provisioner.domain.notes import NodeNotes, read_notes, write_notes
+from provisioner.domain.quantities import size_text
+from provisioner.domain.snapshot import Power
+from provisioner.engines.base import InferenceEngine
+from provisioner.errors import EngineError, HypervisorError, NotReadyError, ProvisionerError
+from provisioner.ports.clock import Clock
+from provisioner.ports.guest_shell import GuestAway
+from provisioner.ports.hypervisors import Hypervisors
+from provisioner.ports.playbooks import Playbooks
+from provisioner.ports.seeds import HostKeyPair, Seeds
+from provisioner.ports.web import Web
+from provisioner.services.guest_access import GuestAccess
+from provisioner.services.proving import EngineProbe, Proof
+from provisioner.waiting import NotYet, Pace, WaitedInVain, wait_until
+
+# A boot that has died shows in Proxmox, not in the guest; looking there costs an API call each time.
+_POWER_LOOK_SECONDS = 10.0
+_CREATION_SECONDS = 1800.0
+_LOG_TAIL_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a step did. `replan` means that the rest of the plan must be made anew."""
+
+    changed: bool
+    detail: str = ""
+    replan: bool = False
+
+
+@dataclass(slots=True)
+class Executor:
+    """Carries out the steps of one node's plan, in order; holds what one step learns for the next."""
+
+    fleet: FleetSpec
+    node: NodeSpec
+    engine: InferenceEngine
+    hypervisors: Hypervisors
+    guests: GuestAccess
+    playbooks: Playbooks
+    seeds: Seeds
+    web: Web
+    clock: Clock
+    subject: str
+    notes_text: str = ""
+    proof: Proof | None = None
+    _new_key: HostKeyPair | None = field(default=None, repr=False)
+
+    def carry_out(self, action: actions.Action, say: Callable[[str], None]) -> Outcome:
+        """Do one action. Raises ProvisionerError."""
+        here = self.node.hypervisor
+        match action:
+            case actions.DownloadImage(image, storage):
+                self.hypervisors.download_image(here, storage, image)
+                return Outcome(True, image.volume_name)
+            case actions.UploadSeed(storage, volume):
+                self._new_key = self.seeds.new_host_key()
+                iso = self.seeds.seed(self.fleet, self.node, self._new_key)
+                self.hypervisors.upload_iso(here, storage, volume, iso)
+                return Outcome(True, volume)
+            case actions.AwaitCreation(vmid):
+                return self._await_creation(here, vmid)
+            case actions.CreateVm(shape):
+                self.notes_text = self._notes_with_new_key()
+                self.hypervisors.create_vm(here, shape, self.notes_text)
+                return Outcome(True, f"vm {shape.vmid}")
+            case actions.RenewNotes(vmid):
+                self.notes_text = self._notes_with_new_key()
+                self.hypervisors.set_notes(here, vmid, self.notes_text)
+                return Outcome(True)
+            case actions.GrowDisk(vmid, size_bytes):
+                self.hypervisors.grow_disk(here, vmid, size_bytes)
+                return Outcome(True, size_text(size_bytes))
+            case actions.StartVm(vmid):
+                self.hypervisors.start_vm(here, vmid).wait()
+                return Outcome(True, "running")
+            case actions.AwaitGuest(seconds):
+                return self._await_guest(seconds, say)
+            case actions.SealSeed(storage, volume):
+                return self._seal(storage, volume)
+            case actions.RunPlaybook(playbook, variables):
+                outcome = self.playbooks.run(playbook, self.node, self._host_key(), variables, say)
+                what = ", ".join(outcome.changed) if outcome.changed else "everything was in place"
+                return Outcome(bool(outcome.changed), f"{outcome.tasks} tasks, {len(outcome.changed)} changed: {what}")
+            case actions.ProveEngine(seconds):
+                return self._prove(seconds)
+
+    def _host_key(self) -> str:
+        key = read_notes(self.notes_text).host_key
+        if key is None:
+            raise HypervisorError(
+                "cannot log in to the guest: its VM's notes no longer hold its SSH host key",
+                subject=self.subject,
+                next_step=(
+                    f"read it on the console (Proxmox > VM {self.node.vmid} > Console: cat "
+                    "/etc/ssh/ssh_host_ed25519_key.pub) and add a line `ssh-host-key: ssh-ed25519 AAAA...` to the notes"
+                ),
+            )
+        return key
+
+    def _notes_with_new_key(self) -> str:
+        assert self._new_key is not None  # noqa: S101 - planning puts UploadSeed first
+        return write_notes(self.notes_text, self.node.name, NodeNotes(self._new_key.public, seed_is_sealed=False))
+
+    def _await_creation(self, hypervisor: HypervisorName, vmid: Vmid) -> Outcome:
+        def look() -> Outcome | NotYet:
+            vm = self.hypervisors.vm(hypervisor, vmid)
+            if vm is None:
+                return Outcome(True, "it failed and left nothing behind", replan=True)
+            return NotYet("locked (create)") if vm.lock == "create" else Outcome(True, "it is done", replan=True)
+
+        try:
+            return wait_until(look, clock=self.clock, seconds=_CREATION_SECONDS, pace=Pace(longest=5.0))
+        except WaitedInVain as waited:
+            raise HypervisorError(
+                f"cannot go on: the VM has been in creation for more than {waited.seconds:g} s",
+                subject=self.subject,
+                next_step=(
+                    f"if no task is running for it (Proxmox > Tasks), the server lost it: qm unlock {vmid}, "
+                    f"qm destroy {vmid}, then: provisioner up {self.node.name}"
+                ),
+            ) from waited
+
+    def _await_guest(self, seconds: float, say: Callable[[str], None]) -> Outcome:
+        deadline = self.clock.monotonic() + seconds
+        with self.guests.shell(
+            self.node,
+            self._host_key(),
+            seconds=seconds,
+            subject=self.subject,
+            still_worth_it=self._watch_power(),
+            on_change=say,
+        ) as shell:
+            say("logged in, waiting for cloud-init")
+            remaining = max(deadline - self.clock.monotonic(), 1.0)
+            status = self.guests.await_first_boot(shell, self.node, seconds=remaining, subject=self.subject)
+        return Outcome(False, f"cloud-init {status}")
+
+    def _watch_power(self) -> Callable[[], None]:
+        """Return a look at the VM's power that costs an API call only now and then."""
+        last_look = [self.clock.monotonic()]
+
+        def look() -> None:
+            if self.clock.monotonic() - last_look[0] < _POWER_LOOK_SECONDS:
+                return
+            last_look[0] = self.clock.monotonic()
+            vm = self.hypervisors.vm(self.node.hypervisor, self.node.vmid)
+            if vm is None or vm.power is Power.STOPPED:
+                raise NotReadyError(
+                    "cannot go on: the VM went off while its guest was booting",
+                    subject=self.subject,
+                    next_step=f"look at Proxmox > VM {self.node.vmid} > Task History, then: provisioner up {self.node.name}",
+                    retryable=True,
+                )
+
+        return look
+
+    def _seal(self, storage: StorageName, volume: str) -> Outcome:
+        iso = self.seeds.sealed_seed(self.fleet, self.node, self._host_key())
+        self.hypervisors.upload_iso(self.node.hypervisor, storage, volume, iso)
+        before = read_notes(self.notes_text)
+        self.notes_text = write_notes(self.notes_text, self.node.name, NodeNotes(before.host_key, seed_is_sealed=True))
+        self.hypervisors.set_notes(self.node.hypervisor, self.node.vmid, self.notes_text)
+        return Outcome(True, "no secret is left on the ISO storage")
+
+    def _prove(self, seconds: float) -> Outcome:
+        probe = EngineProbe(self.fleet, self.node, self.engine, self.web, self.clock)
+        try:
+            self.proof = probe.prove(seconds=seconds, subject=self.subject, still_worth_it=self._watch_power())
+        except EngineError as error:
+            raise _with_log(error, self._log_tail()) from error
+        return Outcome(False, f"answers at {self.proof.endpoint.url}")
+
+    def _log_tail(self) -> str:
+        """Return the engine's last log lines: the evidence for why it does not answer. Best effort."""
+        try:
+            with self.guests.shell(self.node, self._host_key(), seconds=1.0, subject=self.subject) as shell:
+                command = ["journalctl", "-u", self.engine.unit, "-n", "8", "--no-pager", "-o", "cat"]
+                return shell.run(command, seconds=_LOG_TAIL_SECONDS, privileged=True).out.strip()
+        except (ProvisionerError, GuestAway) as reason:
+            return f"(its log could not be read: {str(reason).splitlines()[0]})"
+
+
+def _with_log(error: EngineError, log: str) -> EngineError:
+    """Return the error with the engine's own last words."""
+    summary = f"{error.summary}\nits log ends:\n  " + "\n  ".join(log.splitlines()) if log else error.summary
+    return EngineError(summary, subject=error.subject, next_step=error.next_step, retryable=error.retryable)

@@ -1,0 +1,105 @@
+"""Gathers what is wanted and what is seen of every node, for `status`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from enum import Enum
+
+from provisioner.domain.fleet import FleetSpec, NodeSpec
+from provisioner.domain.names import ClusterName
+from provisioner.domain.snapshot import ClusterSnapshot, Power
+from provisioner.errors import ProvisionerError
+from provisioner.services.proving import EngineProbe
+from provisioner.services.world import World
+
+_MOST_PROBES_AT_ONCE = 32
+
+
+class NodeState(Enum):
+    """A node in one word."""
+
+    ABSENT = "absent"
+    ASLEEP = "asleep"
+    STARTING = "starting"
+    SERVING = "serving"
+    LOCKED = "locked"
+    FOREIGN = "foreign"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStatus:
+    """One node as it is, with the reason for calling it so."""
+
+    node: NodeSpec
+    state: NodeState
+    reason: str
+    model: str
+    url: str | None = None
+    uptime_seconds: float = 0.0
+
+    def as_dict(self) -> dict[str, object]:
+        """Return plain values for ``--json``."""
+        return {
+            "node": self.node.name,
+            "vmid": self.node.vmid,
+            "hypervisor": self.node.hypervisor,
+            "address": str(self.node.address),
+            "gpus": list(self.node.gpus),
+            "state": self.state.value,
+            "reason": self.reason,
+            "model": self.model,
+            "url": self.url,
+            "uptime_seconds": round(self.uptime_seconds),
+        }
+
+
+class FleetView:
+    """`status`."""
+
+    def __init__(self, fleet: FleetSpec, world: World) -> None:
+        self._fleet = fleet
+        self._world = world
+
+    def status(self, nodes: Sequence[NodeSpec]) -> tuple[NodeStatus, ...]:
+        """Look at the nodes: one API call per cluster, one probe per running node.
+
+        A cluster that does not answer makes its nodes unknown; the others are still shown.
+        """
+        snapshots = {name: self._snapshot(name) for name in {self._fleet.cluster_of(node).name for node in nodes}}
+        if not nodes:
+            return ()
+        with ThreadPoolExecutor(min(len(nodes), _MOST_PROBES_AT_ONCE)) as pool:
+            return tuple(pool.map(lambda node: self._status(node, snapshots[self._fleet.cluster_of(node).name]), nodes))
+
+    def _snapshot(self, name: ClusterName) -> ClusterSnapshot | str:
+        try:
+            return self._world.clusters[name].snapshot()
+        except ProvisionerError as error:
+            return error.summary
+
+    def _status(self, node: NodeSpec, snapshot: ClusterSnapshot | str) -> NodeStatus:
+        model = self._fleet.mode_of(node).model
+        if isinstance(snapshot, str):
+            return NodeStatus(node, NodeState.UNKNOWN, snapshot, model)
+        vm = snapshot.vms.get(node.vmid)
+        if vm is None:
+            return NodeStatus(node, NodeState.ABSENT, f"no VM yet: provisioner up {node.name}", model)
+        if not vm.is_ours:
+            return NodeStatus(node, NodeState.FOREIGN, f'VM {vm.vmid} "{vm.name}" does not carry our tag', model)
+        if vm.lock is not None:
+            return NodeStatus(node, NodeState.LOCKED, f"the VM is locked ({vm.lock})", model)
+        if vm.power is Power.STOPPED:
+            return NodeStatus(node, NodeState.ASLEEP, "the VM is off", model)
+        if vm.power is Power.UNKNOWN:
+            return NodeStatus(node, NodeState.UNKNOWN, f"{vm.hypervisor} has not reported for a while", model)
+        engine = self._world.engines[self._fleet.mode_of(node).engine]
+        probe = EngineProbe(self._fleet, node, engine, self._world.web, self._world.clock)
+        trouble = probe.health()
+        if trouble:
+            return NodeStatus(node, NodeState.STARTING, f"{engine.name}: {trouble}", model, None, vm.uptime_seconds)
+        return NodeStatus(
+            node, NodeState.SERVING, f"{engine.name} is healthy", model, probe.endpoint.url, vm.uptime_seconds
+        )

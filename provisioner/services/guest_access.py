@@ -1,0 +1,119 @@
+"""Getting into a guest that boots, and letting its first boot finish."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from provisioner.domain.fleet import NodeSpec
+from provisioner.errors import GuestError, NotReadyError
+from provisioner.ports.clock import Clock
+from provisioner.ports.guest_shell import CommandResult, GuestAway, GuestRefuses, GuestShell, GuestShells
+from provisioner.waiting import NotYet, Pace, WaitedInVain, wait_until
+
+# sshd can be up a moment before cloud-init has written the authorized keys.
+_REFUSAL_GRACE_SECONDS = 20.0
+_LOGIN_PACE = Pace(first=0.1, growth=1.3, longest=1.0)
+_FINISHED = {"done", "disabled"}
+
+
+class GuestAccess:
+    """Opens shells into guests, with patience."""
+
+    def __init__(self, shells: GuestShells, clock: Clock) -> None:
+        self._shells = shells
+        self._clock = clock
+
+    @contextmanager
+    def shell(
+        self,
+        node: NodeSpec,
+        host_key: str,
+        *,
+        seconds: float,
+        subject: str,
+        still_worth_it: Callable[[], None] | None = None,
+        on_change: Callable[[str], None] | None = None,
+    ) -> Iterator[GuestShell]:
+        """Log in, waiting for the guest to come up.
+
+        Raises:
+            NotReadyError: nobody answered in time.
+            GuestError: our key is refused, or the host key is not the guest's.
+        """
+        refused_since: list[float] = []
+
+        def look() -> GuestShell | NotYet:
+            try:
+                return self._shells.open(node, host_key)
+            except GuestAway as reason:
+                refused_since.clear()
+                if still_worth_it is not None:
+                    still_worth_it()
+                return NotYet(str(reason))
+            except GuestRefuses as reason:
+                refused_since.append(self._clock.monotonic())
+                if refused_since[-1] - refused_since[0] >= _REFUSAL_GRACE_SECONDS:
+                    raise _key_refused(node, subject, str(reason)) from reason
+                return NotYet(str(reason))
+
+        try:
+            opened = wait_until(look, clock=self._clock, seconds=seconds, pace=_LOGIN_PACE, on_change=on_change)
+        except WaitedInVain as waited:
+            raise NotReadyError(
+                f"cannot log in to the guest within {seconds:g} s; last: {waited.last_seen}",
+                subject=subject,
+                next_step=f"look at its console (Proxmox > VM {node.vmid} > Console), then: provisioner up {node.name}",
+                retryable=True,
+            ) from waited
+        with opened as shell:
+            yield shell
+
+    def await_first_boot(self, shell: GuestShell, node: NodeSpec, *, seconds: float, subject: str) -> str:
+        """Let cloud-init finish; return its status, ``done`` or ``disabled``.
+
+        Raises:
+            NotReadyError: it did not finish in time, or the guest went away.
+            GuestError: it finished with errors.
+        """
+        try:
+            result = shell.run(["cloud-init", "status", "--wait", "--format", "json"], seconds=seconds)
+        except GuestAway as gone:
+            raise NotReadyError(
+                f"cannot see cloud-init finish within {seconds:g} s: {gone}",
+                subject=subject,
+                next_step=f"provisioner up {node.name} continues where this run ended",
+                retryable=True,
+            ) from gone
+        status, errors = _cloud_init_verdict(result)
+        if status not in _FINISHED or errors:
+            raise GuestError(
+                f"cannot use the guest: cloud-init ended as {status}: {'; '.join(errors) or result.err.strip()}",
+                subject=subject,
+                next_step=f"provisioner ssh {node.name} -- sudo cat /var/log/cloud-init-output.log",
+            )
+        return status
+
+
+def _cloud_init_verdict(result: CommandResult) -> tuple[str, list[str]]:
+    """Read ``cloud-init status``. Exit code 2 means "done, with a deprecation notice": only `errors` decide."""
+    # --wait prints progress dots before the document.
+    start = result.out.find("{")
+    try:
+        document = json.loads(result.out[start:]) if start >= 0 else {}
+    except ValueError:
+        document = {}
+    errors = [str(each) for each in document.get("errors", [])]
+    return str(document.get("status", f"unreadable (exit code {result.exit_code})")), errors
+
+
+def _key_refused(node: NodeSpec, subject: str, reason: str) -> GuestError:
+    return GuestError(
+        f"cannot log in to the guest: it refuses our SSH key ({reason})",
+        subject=subject,
+        next_step=(
+            f"the key or user under `ssh:` in the fleet file is not the one that made {node.name}: put that one back, "
+            f"or add the public key to ~/.ssh/authorized_keys in the guest (Proxmox > VM {node.vmid} > Console)"
+        ),
+    )

@@ -1,0 +1,169 @@
+"""Does the engine of a node really answer? Healthy, model listed, one chat.
+
+The same proof ends `up` and `wake`. It looks at the engine itself from the
+first moment on: no order of task, agent, SSH and engine is assumed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from provisioner.domain.fleet import FleetSpec, NodeSpec
+from provisioner.engines.base import AnswerUnreadable, InferenceEngine
+from provisioner.errors import EngineError
+from provisioner.ports.clock import Clock
+from provisioner.ports.web import NoAnswer, Web
+from provisioner.waiting import NotYet, Pace, WaitedInVain, wait_until
+
+# A booting guest does not answer at all; a connection opened too early can hang until the network
+# retransmits, seconds later. So each look is short and the next one knocks anew.
+_PROBE_SECONDS = 1.0
+# What we may add after the engine is ready is at most one pause.
+_PACE = Pace(first=0.05, growth=1.0, longest=0.05)
+_CHAT_SECONDS = 60.0
+_PROMPT = "Say hello."
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a model answers now.
+
+    `url` is the base URL a client of the `api` dialect needs; `model` is the
+    name to ask for.
+    """
+
+    node: str
+    url: str
+    api: str
+    model: str
+
+    def as_dict(self) -> dict[str, str]:
+        """Return plain values for ``--json``."""
+        return {"node": self.node, "url": self.url, "api": self.api, "model": self.model}
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """An endpoint that answered, and what it said.
+
+    `healthy_at` and `proved_at` are clock readings: what lies between them is
+    what we add once the engine itself is ready.
+    """
+
+    endpoint: Endpoint
+    reply: str
+    healthy_at: float
+    proved_at: float
+
+
+class EngineProbe:
+    """Looks at one node's engine over HTTP."""
+
+    def __init__(self, fleet: FleetSpec, node: NodeSpec, engine: InferenceEngine, web: Web, clock: Clock) -> None:
+        self._mode = fleet.mode_of(node)
+        self._node = node
+        self._engine = engine
+        self._web = web
+        self._clock = clock
+        self._address = f"http://{node.reach.address}:{engine.port}"
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where clients connect once the engine answers."""
+        return Endpoint(self._node.name, self._address + self._engine.api_path, self._engine.api, self._mode.model)
+
+    def health(self) -> str:
+        """Return "" when the engine says it is ready, else what it says instead."""
+        try:
+            answer = self._web.get(self._address + self._engine.health_path, seconds=_PROBE_SECONDS)
+        except NoAnswer as reason:
+            return str(reason)
+        return "" if answer.status == 200 else f"HTTP {answer.status} {_gist(answer.text)}"
+
+    def activity_text(self) -> str:
+        """Return the engine's own numbers. Raises NoAnswer."""
+        answer = self._web.get(self._address + self._engine.activity_path, seconds=_PROBE_SECONDS)
+        if answer.status != 200:
+            raise NoAnswer(f"HTTP {answer.status} from {self._engine.activity_path}")
+        return answer.text
+
+    def prove(self, *, seconds: float, subject: str, still_worth_it: Callable[[], None] | None = None) -> Proof:
+        """Wait until the model has answered.
+
+        Args:
+            seconds: how long to wait.
+            subject: the node, for errors.
+            still_worth_it: called between looks; raises when waiting has become pointless.
+
+        Raises:
+            EngineError: it did not come up, does not list the model, or answered nonsense.
+        """
+
+        def look() -> float | NotYet:
+            state = self.health()
+            if not state:
+                return self._clock.monotonic()
+            if still_worth_it is not None:
+                still_worth_it()
+            return NotYet(state)
+
+        try:
+            healthy_at = wait_until(look, clock=self._clock, seconds=seconds, pace=_PACE)
+        except WaitedInVain as waited:
+            raise EngineError(
+                f"cannot get an answer from {self._engine.name} within {seconds:g} s; last: {waited.last_seen}",
+                subject=subject,
+                next_step=f"provisioner ssh {self._node.name} -- sudo journalctl -u {self._engine.unit} -n 50",
+                retryable=True,
+            ) from waited
+        self._require_model(subject)
+        reply = self._chat(subject)
+        return Proof(self.endpoint, reply, healthy_at, self._clock.monotonic())
+
+    def _require_model(self, subject: str) -> None:
+        text = self._ask(subject, self._engine.models_path)
+        try:
+            models = self._engine.served_models(text)
+        except AnswerUnreadable as error:
+            raise self._failure(f"cannot read its list of models: {error}", subject) from error
+        if self._mode.model not in models:
+            raise self._failure(
+                f'cannot find model "{self._mode.model}" on it; it serves: {", ".join(models) or "none"}', subject
+            )
+
+    def _chat(self, subject: str) -> str:
+        request = self._engine.chat(self._mode.model, _PROMPT, max_tokens=1)
+        try:
+            answer = self._web.post_json(self._address + request.path, request.body, seconds=_CHAT_SECONDS)
+            if answer.status != 200:
+                raise self._failure(f"cannot chat with it: HTTP {answer.status} {_gist(answer.text)}", subject)
+            return self._engine.chat_reply(answer.text)
+        except (NoAnswer, AnswerUnreadable) as error:
+            raise self._failure(f"cannot chat with it: {error}", subject) from error
+
+    def _ask(self, subject: str, path: str) -> str:
+        try:
+            answer = self._web.get(self._address + path, seconds=_CHAT_SECONDS)
+        except NoAnswer as error:
+            raise self._failure(f"cannot read {path}: {error}", subject) from error
+        if answer.status != 200:
+            raise self._failure(f"cannot read {path}: HTTP {answer.status} {_gist(answer.text)}", subject)
+        return answer.text
+
+    def _failure(self, summary: str, subject: str) -> EngineError:
+        return EngineError(
+            f"{summary} ({self._engine.name} at {self._address})",
+            subject=subject,
+            next_step=f"provisioner ssh {self._node.name} -- sudo journalctl -u {self._engine.unit} -n 50",
+        )
+
+
+def _gist(text: str) -> str:
+    """Return the message inside an error body, or its first line."""
+    try:
+        document = json.loads(text)
+        return str(document["error"]["message"])[:200]
+    except (ValueError, KeyError, TypeError):
+        return text.strip().splitlines()[0][:200] if text.strip() else ""

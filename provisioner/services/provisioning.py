@@ -1,0 +1,235 @@
+"""Brings a node into being, repairs it, takes it away.
+
+Nothing is remembered between runs: every run looks at Proxmox, plans from
+what it sees and goes on from there, so a run killed anywhere is continued by
+the next.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from provisioner.domain.actions import Plan, subject_of
+from provisioner.domain.conventions import TAG
+from provisioner.domain.fleet import ClusterSpec, FleetSpec, NodeSpec
+from provisioner.domain.names import HypervisorName
+from provisioner.domain.snapshot import ClusterSnapshot, NodeSeen, Power, VmSeen
+from provisioner.engines.base import InferenceEngine
+from provisioner.errors import HypervisorError, PermissionMissingError, RefusedError
+from provisioner.planning.provision import plan_node, seed_volume
+from provisioner.planning.readiness import Check, HypervisorFacts, hypervisor_checks
+from provisioner.ports.hypervisors import Hypervisors
+from provisioner.services.events import OnEvent, running_step
+from provisioner.services.executor import Executor
+from provisioner.services.guest_access import GuestAccess
+from provisioner.services.proving import Endpoint
+from provisioner.services.world import World
+
+# A plan is made anew when the world moved under it; more than this many times is a loop.
+_MOST_ROUNDS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class UpReport:
+    """What `up` did for one node. `calls` counts Proxmox API requests."""
+
+    node: str
+    changed: tuple[str, ...]
+    endpoint: Endpoint
+    reply: str
+    seconds: float
+    calls: int
+
+    def as_dict(self) -> dict[str, object]:
+        """Return plain values for ``--json``."""
+        return {
+            "node": self.node,
+            "changed": list(self.changed),
+            "endpoint": self.endpoint.as_dict(),
+            "reply": self.reply,
+            "seconds": round(self.seconds, 3),
+            "api_calls": self.calls,
+        }
+
+
+class Provisioning:
+    """`plan`, `up`, `destroy`."""
+
+    def __init__(self, fleet: FleetSpec, world: World) -> None:
+        self._fleet = fleet
+        self._world = world
+
+    def doctor(self, hypervisor: str) -> tuple[Check, ...]:
+        """Return what the API shows about a hypervisor's fitness for its nodes."""
+        spec = self._fleet.hypervisor(hypervisor)
+        api = self._world.clusters[spec.cluster]
+        snapshot = api.snapshot()
+        mappings = api.mappings(spec.name) if spec.gpus and snapshot.hypervisors.get(spec.name) else {}
+        return hypervisor_checks(
+            HypervisorFacts(self._fleet, self._fleet.clusters[spec.cluster], spec, snapshot, mappings)
+        )
+
+    def plan(self, node: NodeSpec) -> Plan:
+        """Look, and return what `up` would do."""
+        return plan_node(self._fleet, node, self._look(node), self._engine(node))
+
+    def apply(self, plan: Plan, on_event: OnEvent) -> UpReport:
+        """Carry out a plan.
+
+        Raises:
+            RefusedError: the plan is a refusal.
+            ProvisionerError: a step failed; the next run continues there.
+        """
+        node = self._fleet.node(plan.node)
+        api = self._api(node)
+        clock = self._world.clock
+        calls, started = api.calls, clock.monotonic()
+        executor = self._executor(node)
+        changed: list[str] = []
+        for _ in range(_MOST_ROUNDS):
+            if plan.refusal:
+                raise RefusedError(
+                    f"cannot provision the node: {plan.refusal.reason}",
+                    subject=plan.subject,
+                    next_step=plan.refusal.next_step,
+                )
+            if self._carry_out(plan, executor, changed, on_event):
+                break
+            plan = self.plan(node)
+        if executor.proof is None:
+            raise HypervisorError(
+                f"cannot provision the node: its VM kept changing under {_MOST_ROUNDS} plans",
+                subject=plan.subject,
+                next_step="see who else works on it (Proxmox > Tasks), then run the same command again",
+                retryable=True,
+            )
+        return UpReport(
+            node.name,
+            tuple(changed),
+            executor.proof.endpoint,
+            executor.proof.reply,
+            clock.monotonic() - started,
+            api.calls - calls,
+        )
+
+    def destroy(self, node: NodeSpec, on_event: OnEvent) -> tuple[str, ...]:
+        """Delete a node's VM, disks and seed; return what was removed, in words.
+
+        Raises:
+            RefusedError: the VM does not carry our tag.
+        """
+        api, subject = self._api(node), subject_of(node.name, node.vmid, node.hypervisor)
+        done: list[str] = []
+        vm = api.vm(node.hypervisor, node.vmid)
+        if vm is not None:
+            self._require_ours(vm, node, subject)
+            if vm.power is not Power.STOPPED:
+                with running_step(on_event, node, "stop", self._world.clock) as step:
+                    api.stop_vm(node.hypervisor, node.vmid)
+                    step.detail = "power cut"
+            with running_step(on_event, node, "destroy", self._world.clock) as step:
+                # Read again right before: in the seconds since, another may have taken the VMID.
+                self._require_ours(api.vm(node.hypervisor, node.vmid), node, subject)
+                api.destroy_vm(node.hypervisor, node.vmid)
+                step.detail = f"vm {node.vmid} and its disks"
+            done.append(f"vm {node.vmid} and its disks")
+        done += self._remove_seed(node, api, on_event)
+        self._world.activity.forget(node.name)
+        return tuple(done)
+
+    def _remove_seed(self, node: NodeSpec, api: Hypervisors, on_event: OnEvent) -> list[str]:
+        storage, volume = self._fleet.cluster_of(node).storage.iso, seed_volume(node)
+        if volume not in api.volumes(node.hypervisor, storage, "iso"):
+            return []
+        with running_step(on_event, node, "remove seed", self._world.clock) as step:
+            try:
+                api.delete_iso(node.hypervisor, storage, volume)
+            except PermissionMissingError:
+                # The narrow role may replace an ISO but not delete one; what matters is that no key stays behind.
+                blank = self._world.seeds.sealed_seed(self._fleet, node, "")
+                api.upload_iso(node.hypervisor, storage, volume, blank)
+                step.detail = (
+                    f"{storage}:iso/{volume} holds no secret and stays: the token may not delete ISOs "
+                    f"(Datastore.Allocate on /storage/{storage})"
+                )
+                return []
+            step.detail = volume
+        return [f"seed {storage}:iso/{volume}"]
+
+    @staticmethod
+    def _require_ours(vm: VmSeen | None, node: NodeSpec, subject: str) -> None:
+        if vm is None or (vm.is_ours and vm.name == node.name):
+            return
+        raise RefusedError(
+            f'cannot destroy it: VM {vm.vmid} is "{vm.name}" with tags {", ".join(sorted(vm.tags)) or "none"}',
+            subject=subject,
+            next_step=f'only a VM with tag "{TAG}" and the node\'s name is ever deleted; check vmid in the fleet file',
+        )
+
+    def _api(self, node: NodeSpec) -> Hypervisors:
+        return self._world.clusters[self._cluster(node).name]
+
+    def _cluster(self, node: NodeSpec) -> ClusterSpec:
+        return self._fleet.cluster_of(node)
+
+    def _engine(self, node: NodeSpec) -> InferenceEngine:
+        return self._world.engines[self._fleet.mode_of(node).engine]
+
+    def _executor(self, node: NodeSpec) -> Executor:
+        world, cluster = self._world, self._cluster(node).name
+        return Executor(
+            fleet=self._fleet,
+            node=node,
+            engine=self._engine(node),
+            hypervisors=world.clusters[cluster],
+            guests=GuestAccess(world.shells[cluster], world.clock),
+            playbooks=world.playbooks[cluster],
+            seeds=world.seeds,
+            web=world.web,
+            clock=world.clock,
+            subject=subject_of(node.name, node.vmid, node.hypervisor),
+        )
+
+    def _carry_out(self, plan: Plan, executor: Executor, changed: list[str], on_event: OnEvent) -> bool:
+        """Run a plan's steps; return False when the rest must be planned anew."""
+        executor.notes_text = plan.notes
+        for step in plan.steps:
+            with running_step(on_event, executor.node, step.name, self._world.clock) as running:
+                outcome = executor.carry_out(step.action, running.say)
+                running.detail, running.changed = outcome.detail, outcome.changed
+            if outcome.changed:
+                changed.append(step.name)
+            if outcome.replan:
+                return False
+        return True
+
+    def _look(self, node: NodeSpec) -> NodeSeen:
+        """Gather what planning needs, and nothing it does not: every fact is an API call."""
+        api, here, roles = self._api(node), node.hypervisor, self._cluster(node).storage
+        cluster = api.snapshot()
+        online = bool(cluster.hypervisors.get(here))
+        vm = api.vm(here, node.vmid) if online and _is_here(cluster, node) else None
+        off = vm is not None and vm.power is not Power.RUNNING
+        return NodeSeen(
+            cluster=cluster,
+            vm=vm,
+            config=api.config(here, node.vmid) if vm is not None else None,
+            mappings=api.mappings(here) if online and node.gpus and (vm is None or off) else {},
+            image_present=vm is None
+            and _can_list(cluster, here, roles.images)
+            and self._fleet.images[node.image].volume_name in api.volumes(here, roles.images, "import"),
+            seed_present=not off
+            or (_can_list(cluster, here, roles.iso) and seed_volume(node) in api.volumes(here, roles.iso, "iso")),
+        )
+
+
+def _is_here(cluster: ClusterSnapshot, node: NodeSpec) -> bool:
+    vm = cluster.vms.get(node.vmid)
+    return vm is not None and vm.hypervisor == node.hypervisor
+
+
+def _can_list(cluster: ClusterSnapshot, hypervisor: HypervisorName, storage: str) -> bool:
+    return any(
+        where == hypervisor and name == storage and seen.is_available
+        for (where, name), seen in cluster.storages.items()
+    )

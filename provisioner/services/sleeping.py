@@ -1,0 +1,154 @@
+"""Puts nodes to sleep: on a person's word, or because nobody uses them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from provisioner.domain.actions import subject_of
+from provisioner.domain.activity import EngineActivity
+from provisioner.domain.fleet import FleetSpec, NodeSpec
+from provisioner.domain.snapshot import Power, VmSeen
+from provisioner.engines.base import AnswerUnreadable
+from provisioner.errors import HypervisorError, RefusedError
+from provisioner.planning.idle import IdleDecision, IdleVerdict, NodeUse, idle_decision
+from provisioner.ports.hypervisors import Hypervisors
+from provisioner.ports.web import NoAnswer
+from provisioner.services.events import OnEvent, running_step
+from provisioner.services.proving import EngineProbe
+from provisioner.services.world import World
+
+
+@dataclass(frozen=True, slots=True)
+class SleepReport:
+    """What a sleep did."""
+
+    node: str
+    was_running: bool
+    seconds: float
+
+    def as_dict(self) -> dict[str, object]:
+        """Return plain values for ``--json``."""
+        return {"node": self.node, "was_running": self.was_running, "seconds": round(self.seconds, 3)}
+
+
+class Sleeping:
+    """`sleep` and `idle`."""
+
+    def __init__(self, fleet: FleetSpec, world: World) -> None:
+        self._fleet = fleet
+        self._world = world
+
+    def sleep(self, node: NodeSpec, on_event: OnEvent, *, force: bool = False) -> SleepReport:
+        """Shut a node down cleanly.
+
+        Args:
+            node: which.
+            on_event: told about the steps.
+            force: also when it is busy or does not say; power is cut when it will not shut down.
+
+        Raises:
+            RefusedError: it is busy, or not ours.
+            HypervisorError: the guest did not shut down in time.
+        """
+        clock, subject = self._world.clock, _subject(node)
+        api = self._api(node)
+        begun = clock.monotonic()
+        vm = api.vm(node.hypervisor, node.vmid)
+        if vm is None or vm.power is Power.STOPPED:
+            return SleepReport(node.name, was_running=False, seconds=clock.monotonic() - begun)
+        self._require_ours(vm, node)
+        if not force:
+            self._require_quiet(node)
+        # The tag is read again right before: between look and act the VMID may have changed hands.
+        self._require_ours(api.vm(node.hypervisor, node.vmid), node)
+        with running_step(on_event, node, "shut down", clock) as step:
+            try:
+                api.shut_down_vm(node.hypervisor, node.vmid, seconds=node.patience.shutdown_seconds)
+            except HypervisorError as error:
+                if not force:
+                    raise HypervisorError(
+                        error.summary,
+                        subject=subject,
+                        next_step=f"provisioner sleep {node.name} --force cuts the power",
+                    ) from error
+                api.stop_vm(node.hypervisor, node.vmid)
+                step.detail = "power cut"
+        self._world.activity.forget(node.name)
+        return SleepReport(node.name, was_running=True, seconds=clock.monotonic() - begun)
+
+    def idle(self, nodes: Sequence[NodeSpec], on_event: OnEvent, *, dry_run: bool = False) -> tuple[IdleDecision, ...]:
+        """Make one idle pass; return the decision on every node with its reason.
+
+        Args:
+            nodes: whom to judge.
+            on_event: told about the steps.
+            dry_run: judge and remember, but stop nothing.
+        """
+        decisions = []
+        for node in nodes:
+            decision = idle_decision(self._use(node), self._world.clock.now())
+            if decision.record is not None:
+                self._world.activity.record(node.name, decision.record)
+            if decision.verdict is IdleVerdict.SLEEP and not dry_run:
+                decision = self._act(node, decision, on_event)
+            decisions.append(decision)
+        return tuple(decisions)
+
+    def _act(self, node: NodeSpec, decision: IdleDecision, on_event: OnEvent) -> IdleDecision:
+        try:
+            self.sleep(node, on_event)
+        except RefusedError as refusal:
+            # A request came in between the look and the act.
+            return IdleDecision(node, IdleVerdict.STAY, refusal.summary)
+        return decision
+
+    def _use(self, node: NodeSpec) -> NodeUse:
+        vm = self._api(node).vm(node.hypervisor, node.vmid)
+        activity, why = (None, "")
+        if vm is not None and vm.power is Power.RUNNING:
+            activity, why = self._activity(node)
+        return NodeUse(node, vm, activity, why, self._world.activity.last(node.name))
+
+    def _activity(self, node: NodeSpec) -> tuple[EngineActivity | None, str]:
+        engine = self._world.engines[self._fleet.mode_of(node).engine]
+        probe = EngineProbe(self._fleet, node, engine, self._world.web, self._world.clock)
+        try:
+            return engine.activity(probe.activity_text()), ""
+        except (NoAnswer, AnswerUnreadable) as reason:
+            return None, str(reason)
+
+    def _require_quiet(self, node: NodeSpec) -> None:
+        activity, why = self._activity(node)
+        if activity is None:
+            raise RefusedError(
+                f"cannot put the node to sleep: its engine does not say whether it is busy ({why})",
+                subject=_subject(node),
+                next_step=f"provisioner sleep {node.name} --force, if you know that nobody uses it",
+                retryable=True,
+            )
+        if activity.is_busy:
+            raise RefusedError(
+                f"cannot put the node to sleep: {activity.running} requests running, {activity.waiting} waiting",
+                subject=_subject(node),
+                next_step=f"wait for them; provisioner sleep {node.name} --force cuts them off",
+                retryable=True,
+            )
+
+    @staticmethod
+    def _require_ours(vm: VmSeen | None, node: NodeSpec) -> None:
+        if vm is not None and vm.is_ours and vm.name == node.name:
+            return
+        found = f'VM {vm.vmid} is "{vm.name}"' if vm else f"VM {node.vmid} is gone"
+        raise RefusedError(
+            f"cannot put the node to sleep: {found} and not ours",
+            subject=_subject(node),
+            next_step="check vmid in the fleet file",
+        )
+
+    def _api(self, node: NodeSpec) -> Hypervisors:
+        return self._world.clusters[self._fleet.cluster_of(node).name]
+
+
+def _subject(node: NodeSpec) -> str:
+    return subject_of(node.name, node.vmid, node.hypervisor)

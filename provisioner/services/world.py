@@ -1,0 +1,60 @@
+"""The edges that services act through, as one value: what `bootstrap` wires and tests replace with fakes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from provisioner.domain.names import ClusterName, EngineName
+from provisioner.engines.base import InferenceEngine
+from provisioner.ports.activity_log import ActivityLog
+from provisioner.ports.clock import Clock
+from provisioner.ports.guest_shell import GuestShells
+from provisioner.ports.hypervisors import Hypervisors
+from provisioner.ports.playbooks import Playbooks
+from provisioner.ports.seeds import Seeds
+from provisioner.ports.web import Web
+
+
+class World(Protocol):
+    """Everything outside. Whatever is costly to make is made when first asked for."""
+
+    @property
+    def clusters(self) -> Mapping[ClusterName, Hypervisors]:
+        """Proxmox, by cluster."""
+        ...
+
+    @property
+    def shells(self) -> Mapping[ClusterName, GuestShells]:
+        """Ways into guests, by cluster."""
+        ...
+
+    @property
+    def playbooks(self) -> Mapping[ClusterName, Playbooks]:
+        """Ways to converge guests, by cluster."""
+        ...
+
+    @property
+    def engines(self) -> Mapping[EngineName, InferenceEngine]:
+        """The engines that are known."""
+        ...
+
+    @property
+    def seeds(self) -> Seeds:
+        """What guests get on their first boot."""
+        ...
+
+    @property
+    def web(self) -> Web:
+        """HTTP."""
+        ...
+
+    @property
+    def activity(self) -> ActivityLog:
+        """When nodes were last used."""
+        ...
+
+    @property
+    def clock(self) -> Clock:
+        """Time."""
+        ...
