@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from typing import TypeVar
 
-from provisioner.adapters.storage.node_locks import NodeLocks
+from provisioner.adapters.storage.node_locks import FileNodeLocks
 from provisioner.adapters.system_clock import SystemClock
 from provisioner.domain.fleet import ClusterSpec, FleetSpec, GuestKind
 from provisioner.domain.names import ClusterName, EngineName
@@ -19,6 +19,7 @@ from provisioner.engines.registry import ENGINES
 from provisioner.ports.activity_log import ActivityLog
 from provisioner.ports.guest_shell import GuestShells
 from provisioner.ports.hypervisors import Hypervisors
+from provisioner.ports.node_locks import NodeLocks
 from provisioner.ports.playbooks import Playbooks
 from provisioner.ports.seeds import Seeds
 from provisioner.ports.web import Web
@@ -61,7 +62,7 @@ class RealWorld:
         self._fleet = fleet
         self._settings = settings
         self.clock = SystemClock()
-        self.locks = NodeLocks(settings.state_folder / "locks")
+        self.locks: NodeLocks = FileNodeLocks(settings.state_folder / "locks")
         self.engines: Mapping[EngineName, InferenceEngine] = ENGINES
         self.login_key = LoginKey(fleet.ssh.private_key, settings.state_folder)
 

@@ -83,13 +83,11 @@ class Fleet:
             plan: from `plan`.
             on_event: told about each step as it starts, goes on, is done or fails.
         """
-        with self._world.locks.held(plan.node):
-            return self._provisioning.apply(plan, on_event)
+        return self._provisioning.apply(plan, on_event)
 
     def up(self, node: str, on_event: OnEvent = ignore) -> UpReport:
         """Converge a node: look, plan, carry out. A second run changes nothing."""
-        with self._world.locks.held(self.spec.node(node).name):
-            return self._provisioning.apply(self.plan(node), on_event)
+        return self._provisioning.up(self.spec.node(node), on_event)
 
     def up_all(self, nodes: Iterable[str] = (), on_event: OnEvent = ignore) -> dict[str, UpReport | ProvisionerError]:
         """Converge several nodes side by side (all of them when none is named); one's failure stops no other."""
@@ -124,9 +122,7 @@ class Fleet:
 
     def sleep(self, node: str, *, force: bool = False, on_event: OnEvent = ignore) -> SleepReport:
         """Shut a node down cleanly; refuses while it is busy or does not say, unless `force`."""
-        spec = self.spec.node(node)
-        with self._world.locks.held(spec.name):
-            return self._sleeping.sleep(spec, on_event, force=force)
+        return self._sleeping.sleep(self.spec.node(node), on_event, force=force)
 
     def idle(self, *, dry_run: bool = False, on_event: OnEvent = ignore) -> tuple[IdleDecision, ...]:
         """Make one idle pass over all nodes; return every decision with its reason."""
@@ -139,9 +135,7 @@ class Fleet:
 
     def destroy(self, node: str, on_event: OnEvent = ignore) -> tuple[str, ...]:
         """Delete a node's VM, disks and seed; only a VM with our tag. Returns what was removed."""
-        spec = self.spec.node(node)
-        with self._world.locks.held(spec.name):
-            return self._provisioning.destroy(spec, on_event)
+        return self._provisioning.destroy(self.spec.node(node), on_event)
 
     def ssh(self, node: str) -> SshCommand:
         """Return how to log in to a node's guest with the OpenSSH client, host key included."""

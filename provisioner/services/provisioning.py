@@ -80,6 +80,15 @@ class Provisioning:
             RefusedError: the plan is a refusal.
             ProvisionerError: a step failed; the next run continues there.
         """
+        with self._world.locks.held(plan.node):
+            return self._apply(plan, on_event)
+
+    def up(self, node: NodeSpec, on_event: OnEvent) -> UpReport:
+        """Plan and apply under one lock, so that no other writer comes between the two."""
+        with self._world.locks.held(node.name):
+            return self._apply(self.plan(node), on_event)
+
+    def _apply(self, plan: Plan, on_event: OnEvent) -> UpReport:
         node = self._fleet.node(plan.node)
         api = self._api(node)
         clock = self._world.clock
@@ -118,6 +127,10 @@ class Provisioning:
         Raises:
             RefusedError: the VM does not carry our tag.
         """
+        with self._world.locks.held(node.name):
+            return self._destroy(node, on_event)
+
+    def _destroy(self, node: NodeSpec, on_event: OnEvent) -> tuple[str, ...]:
         api, subject = self._api(node), subject_of(node.name, node.vmid, node.hypervisor)
         done: list[str] = []
         vm = api.vm(node.hypervisor, node.vmid)

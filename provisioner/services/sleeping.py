@@ -10,7 +10,7 @@ from provisioner.domain.activity import EngineActivity
 from provisioner.domain.fleet import FleetSpec, NodeSpec
 from provisioner.domain.snapshot import Power, VmSeen
 from provisioner.engines.base import AnswerUnreadable
-from provisioner.errors import HypervisorError, RefusedError
+from provisioner.errors import HypervisorError, ProvisionerError, RefusedError
 from provisioner.planning.idle import IdleDecision, IdleVerdict, NodeUse, idle_decision
 from provisioner.ports.hypervisors import Hypervisors
 from provisioner.ports.web import NoAnswer
@@ -51,6 +51,10 @@ class Sleeping:
             RefusedError: it is busy, or not ours.
             HypervisorError: the guest did not shut down in time.
         """
+        with self._world.locks.held(node.name):
+            return self._sleep(node, on_event, force=force)
+
+    def _sleep(self, node: NodeSpec, on_event: OnEvent, *, force: bool) -> SleepReport:
         clock, subject = self._world.clock, _subject(node)
         api = self._api(node)
         begun = clock.monotonic()
@@ -87,20 +91,20 @@ class Sleeping:
         """
         decisions = []
         for node in nodes:
-            decision = idle_decision(self._use(node), self._world.clock.now())
-            if decision.record is not None:
-                self._world.activity.record(node.name, decision.record)
-            if decision.verdict is IdleVerdict.SLEEP and not dry_run:
-                decision = self._act(node, decision, on_event)
-            decisions.append(decision)
+            try:
+                decisions.append(self._judge(node, on_event, dry_run=dry_run))
+            except ProvisionerError as error:
+                # A request came in between look and act, another process works on the node, the guest hangs, or
+                # its cluster is away: the node stays, says why, and the others still get their turn.
+                decisions.append(IdleDecision(node, IdleVerdict.STAY, error.summary))
         return tuple(decisions)
 
-    def _act(self, node: NodeSpec, decision: IdleDecision, on_event: OnEvent) -> IdleDecision:
-        try:
+    def _judge(self, node: NodeSpec, on_event: OnEvent, *, dry_run: bool) -> IdleDecision:
+        decision = idle_decision(self._use(node), self._world.clock.now())
+        if decision.record is not None:
+            self._world.activity.record(node.name, decision.record)
+        if decision.verdict is IdleVerdict.SLEEP and not dry_run:
             self.sleep(node, on_event)
-        except RefusedError as refusal:
-            # A request came in between the look and the act.
-            return IdleDecision(node, IdleVerdict.STAY, refusal.summary)
         return decision
 
     def _use(self, node: NodeSpec) -> NodeUse:

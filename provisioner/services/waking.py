@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from provisioner.domain.actions import subject_of
@@ -10,15 +9,16 @@ from provisioner.domain.fleet import FleetSpec, NodeSpec
 from provisioner.domain.snapshot import Power
 from provisioner.errors import NotReadyError
 from provisioner.planning.wake import WakeNeed, wake_decision
+from provisioner.ports.clock import Clock
 from provisioner.ports.hypervisors import Hypervisors, Ticket
 from provisioner.services.events import OnEvent, running_step
 from provisioner.services.proving import Endpoint, EngineProbe
 from provisioner.services.world import World
 
-# Between two looks at the start's task while the engine is being probed: quick at first, since a start
-# that fails fails early, then rare.
-_TASK_LOOKS = (0.05, 0.2, 0.5, 1.0, 2.0, 5.0)
-_POWER_LOOK_SECONDS = 15.0
+# Seconds from one look at Proxmox to the next while the engine is being probed: a start that fails fails
+# early, and a VM found running may be on its way down.
+_LOOKS = (0.05, 0.2, 0.5, 1.0, 2.0, 5.0)
+_LATER_LOOKS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,55 +65,70 @@ class Waking:
         api = self._world.clusters[self._fleet.cluster_of(node).name]
         calls, begun = api.calls, clock.monotonic()
         decision = wake_decision(node, api.vm(node.hypervisor, node.vmid), subject)
-        ticket: Ticket | None = None
+        start = _Start(api, node, clock, subject)
         if decision.need is WakeNeed.START:
             with running_step(on_event, node, "start", clock) as step:
-                ticket = api.start_vm(node.hypervisor, node.vmid)
+                start.begin()
                 step.detail = "accepted"
-        probe = EngineProbe(
-            self._fleet, node, self._world.engines[self._fleet.mode_of(node).engine], self._world.web, clock
-        )
+        engine = self._world.engines[self._fleet.mode_of(node).engine]
+        probe = EngineProbe(self._fleet, node, engine, self._world.web, clock)
+        patience = node.patience.boot_seconds + node.patience.engine_seconds
         with running_step(on_event, node, "answer", clock) as step:
-            proof = probe.prove(
-                seconds=node.patience.boot_seconds + node.patience.engine_seconds,
-                subject=subject,
-                still_worth_it=self._watch(api, node, ticket, subject),
-            )
+            proof = probe.prove(seconds=patience, subject=subject, still_worth_it=start.look)
             step.detail, step.changed = proof.endpoint.url, False
-        if ticket is not None:
+        if start.was_needed:
             self._world.activity.forget(node.name)
         ended = clock.monotonic()
         return WakeReport(
             endpoint=proof.endpoint,
-            started=ticket is not None,
+            started=start.was_needed,
             seconds=ended - begun,
             added_seconds=ended - proof.healthy_at,
             calls=api.calls - calls,
         )
 
-    def _watch(self, api: Hypervisors, node: NodeSpec, ticket: Ticket | None, subject: str) -> Callable[[], None]:
-        """Return a look, cheap in API calls, that raises once waiting for the engine is pointless."""
-        clock = self._world.clock
-        looks = iter(_TASK_LOOKS)
-        state = {"task": ticket is not None, "next": clock.monotonic() + next(looks)}
 
-        def look() -> None:
-            if clock.monotonic() < state["next"]:
-                return
-            if state["task"] and ticket is not None:
-                state["task"] = not ticket.is_done()
-                state["next"] = clock.monotonic() + (
-                    next(looks, _TASK_LOOKS[-1]) if state["task"] else _POWER_LOOK_SECONDS
-                )
-                return
-            state["next"] = clock.monotonic() + _POWER_LOOK_SECONDS
-            vm = api.vm(node.hypervisor, node.vmid)
-            if vm is None or vm.power is Power.STOPPED:
-                raise NotReadyError(
-                    "cannot wake the node: its VM went off while it was starting",
-                    subject=subject,
-                    next_step=f"look at Proxmox > VM {node.vmid} > Task History, then: provisioner wake {node.name}",
-                    retryable=True,
-                )
+class _Start:
+    """The start of one VM, watched while its engine is being probed."""
 
-        return look
+    def __init__(self, api: Hypervisors, node: NodeSpec, clock: Clock, subject: str) -> None:
+        self._api = api
+        self._node = node
+        self._clock = clock
+        self._subject = subject
+        self._ticket: Ticket | None = None
+        self._pending = False
+        self._pauses = iter(_LOOKS)
+        self._next_look = clock.monotonic() + next(self._pauses)
+
+    @property
+    def was_needed(self) -> bool:
+        """We have started the VM."""
+        return self._ticket is not None
+
+    def begin(self) -> None:
+        """Power on; Proxmox has accepted it when this returns."""
+        self._ticket = self._api.start_vm(self._node.hypervisor, self._node.vmid)
+        self._pending = True
+
+    def look(self) -> None:
+        """Look at Proxmox when it is time to. Raises when waiting for the engine has become pointless."""
+        if self._clock.monotonic() < self._next_look:
+            return
+        self._next_look = self._clock.monotonic() + next(self._pauses, _LATER_LOOKS)
+        if self._pending and self._ticket is not None:
+            self._pending = not self._ticket.is_done()
+            return
+        vm = self._api.vm(self._node.hypervisor, self._node.vmid)
+        if vm is not None and vm.power is not Power.STOPPED:
+            return
+        if vm is not None and not self.was_needed:
+            # It ran when we looked first and was on its way down: whoever wants it now gets it started again.
+            self.begin()
+            return
+        raise NotReadyError(
+            "cannot wake the node: its VM went off while it was starting",
+            subject=self._subject,
+            next_step=f"look at Proxmox > VM {self._node.vmid} > Task History, then: provisioner wake {self._node.name}",
+            retryable=True,
+        )

@@ -11,6 +11,7 @@ from provisioner.ports.activity_log import ActivityLog
 from provisioner.ports.clock import Clock
 from provisioner.ports.guest_shell import GuestShells
 from provisioner.ports.hypervisors import Hypervisors
+from provisioner.ports.node_locks import NodeLocks
 from provisioner.ports.playbooks import Playbooks
 from provisioner.ports.seeds import Seeds
 from provisioner.ports.web import Web
@@ -57,4 +58,9 @@ class World(Protocol):
     @property
     def clock(self) -> Clock:
         """Time."""
+        ...
+
+    @property
+    def locks(self) -> NodeLocks:
+        """One writer per node."""
         ...

@@ -1,0 +1,69 @@
+# make demo    the whole path on this machine: fleet file to chat answer, to sleep, to wake
+# make test    every test, real guests included
+# make check   format, lint, types, import layers, playbooks
+# make lock    renew the pinned dependencies
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format lock clean lab-packages
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+LOCKS := tests/requirements
+# Only what has been out for a week is pinned: a bad release is usually withdrawn before that.
+QUARANTINE := $(shell date -u -d '7 days ago' +%Y-%m-%dT00:00:00Z)
+
+help:
+	@sed -n 's/^# \(make .*\)/\1/p' Makefile
+
+$(VENV)/pyvenv.cfg:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "Python 3.11 or newer is needed: install it, or name one with make PYTHON=/path/to/python3"; exit 1; }
+	@echo "setup: a virtual environment in $(VENV)"
+	@$(PYTHON) -m venv $(VENV) >/dev/null 2>&1 || { \
+	  sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; \
+	  echo "setup: installing Debian package python3-venv (virtual environments)"; \
+	  $$sudo apt-get update -q >/dev/null && $$sudo apt-get install -qy python3-venv >/dev/null; \
+	  $(PYTHON) -m venv --clear $(VENV); }
+
+$(VENV)/.lab: $(VENV)/pyvenv.cfg $(LOCKS)/lab.lock pyproject.toml
+	@echo "setup: Python packages (pinned in $(LOCKS)/lab.lock)"
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r $(LOCKS)/lab.lock
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.lab $(LOCKS)/dev.lock
+	@echo "setup: development packages (pinned in $(LOCKS)/dev.lock)"
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r $(LOCKS)/dev.lock
+	@touch $@
+
+# Says itself what it installs and why; without the right to install, the demo goes on with simulated guests.
+lab-packages: $(VENV)/.lab
+	@$(BIN)/python -m provisioner.lab.host_packages || true
+
+demo: lab-packages
+	@$(BIN)/provisioner demo $(DEMO)
+
+test: $(VENV)/.dev lab-packages
+	@$(BIN)/pytest $(TESTS)
+
+check: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/ansible-lint --offline -q playbooks
+
+format: $(VENV)/.dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lock: $(VENV)/.dev
+	$(BIN)/uv pip compile pyproject.toml $(LOCKS)/build.in --extra lab --universal --python-version 3.11 --generate-hashes \
+	  --exclude-newer $(QUARANTINE) --no-header --no-annotate --quiet --upgrade -o $(LOCKS)/lab.lock
+	$(BIN)/uv pip compile pyproject.toml $(LOCKS)/build.in --extra lab --group dev --universal --python-version 3.11 \
+	  --generate-hashes --exclude-newer $(QUARANTINE) --no-header --no-annotate --quiet --upgrade -o $(LOCKS)/dev.lock
+
+clean:
+	rm -rf $(VENV) build dist

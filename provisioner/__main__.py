@@ -1,0 +1,7 @@
+"""``python -m provisioner``."""
+
+from __future__ import annotations
+
+from provisioner.cli.app import main
+
+main()

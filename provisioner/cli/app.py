@@ -1,0 +1,73 @@
+"""The root command, global options, and the one place that catches ProvisionerError."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from provisioner.cli.context import Session
+from provisioner.cli.demo import demo
+from provisioner.cli.fleet import destroy, plan, schema, status, up
+from provisioner.cli.guest import ssh
+from provisioner.cli.hypervisor import doctor
+from provisioner.cli.lab import lab
+from provisioner.cli.output import print_error
+from provisioner.cli.power import idle, sleep, wake
+from provisioner.errors import ProvisionerError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.option(
+    "--fleet",
+    "fleet_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    envvar="PROVISIONER_FLEET",
+    help="The fleet file [default: inventory/fleet.yml].",
+)
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+@click.version_option(package_name="provisioner", prog_name="provisioner")
+@click.pass_context
+def root(context: click.Context, fleet_file: Path | None, debug: bool) -> None:
+    """Turn Proxmox VE servers with GPUs into LLM serving nodes that sleep until a request wakes them.
+
+    Exit codes: 0 done, 1 refused or failed, 2 wrong usage; plan and doctor use 3 for "there is something to do".
+    """
+    context.obj = Session(fleet_file, debug)
+
+
+for _command in (up, plan, status, wake, sleep, idle, destroy, ssh, doctor, schema, demo, lab):
+    root.add_command(_command)
+
+
+def main() -> None:
+    """Run the command line."""
+    arguments = sys.argv[1:]
+    session = {"debug": "--debug" in arguments, "json": "--json" in arguments}
+    try:
+        root.main(standalone_mode=False)
+    except click.exceptions.Exit as leaving:
+        sys.exit(leaving.exit_code)
+    except click.exceptions.Abort:
+        click.echo("stopped; the same command continues where it was", err=True)
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except ProvisionerError as error:
+        if session["debug"]:
+            raise
+        print_error(error, as_json=session["json"])
+        sys.exit(1)
+    except KeyboardInterrupt:
+        click.echo("stopped; the same command continues where it was", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of our output has gone (| head); that is no failure of ours.
+        sys.stderr.close()
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

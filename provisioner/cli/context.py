@@ -1,0 +1,46 @@
+"""What commands share: the fleet file they were given, and whether a person or a program reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from provisioner.fleet import Fleet
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+@dataclass(slots=True)
+class Session:
+    """One run of the command."""
+
+    fleet_file: Path | None
+    debug: bool
+    json: bool = False
+
+    def fleet(self) -> Fleet:
+        """Load the fleet file. Raises InputError."""
+        from provisioner.fleet import Fleet
+
+        return Fleet.load(self.fleet_file)
+
+
+pass_session = click.make_pass_decorator(Session)
+
+
+def json_option(command: _Command) -> _Command:
+    """Give a command ``--json``."""
+
+    def remember(context: click.Context, _: click.Parameter, value: bool) -> bool:
+        context.ensure_object(Session).json = value
+        return value
+
+    option = click.option(
+        "--json", is_flag=True, expose_value=False, callback=remember, help="Print JSON for programs, one object a line."
+    )
+    return option(command)

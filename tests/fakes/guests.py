@@ -1,0 +1,151 @@
+"""Guests behind the fake hypervisors: shells, playbooks and an engine that come up after their VM."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+
+from provisioner.domain.fleet import FleetSpec, NodeSpec
+from provisioner.domain.names import Vmid
+from provisioner.domain.snapshot import Power
+from provisioner.errors import HostKeyError, PlaybookError
+from provisioner.ports.guest_shell import CommandResult, GuestAway, GuestRefuses
+from provisioner.ports.playbooks import PlaybookOutcome
+from provisioner.ports.seeds import HostKeyPair
+from provisioner.ports.web import Answer, NoAnswer
+from tests.fakes.hypervisors import FakeHypervisors
+
+BOOT_SECONDS = 8.0
+LOAD_SECONDS = 3.0
+
+
+@dataclass
+class GuestDisk:
+    """What is written inside one guest: gone with its VM."""
+
+    host_key: str
+    applied: list[Mapping[str, object]] = field(default_factory=list)
+
+
+@dataclass
+class FakeGuests:
+    """All guests of a fake cluster; also the ports GuestShells, Playbooks and Web."""
+
+    hypervisors: FakeHypervisors
+    disks: dict[Vmid, GuestDisk] = field(default_factory=dict)
+    refuses_key: bool = False
+    never_boots: bool = False
+    engine_dead: bool = False
+    failing_task: str | None = None
+    cloud_init: Mapping[str, object] = field(default_factory=lambda: {"status": "done", "errors": []})
+    running: int = 0
+    tokens: float = 0.0
+    chats: int = 0
+
+    def _is_up(self, vmid: Vmid, extra: float = 0.0) -> bool:
+        vm = self.hypervisors.vms.get(vmid)
+        if vm is None or vm.seen.power is not Power.RUNNING or self.never_boots:
+            return False
+        if vmid not in self.disks:
+            storage, seed = vm.seed
+            self.disks[vmid] = GuestDisk(json.loads(self.hypervisors.files[storage, "iso"][seed])["public"])
+        return self.hypervisors.clock.monotonic() - vm.started_at >= BOOT_SECONDS + extra
+
+    # GuestShells
+
+    def open(self, node: NodeSpec, host_key: str) -> FakeShell:
+        if not self._is_up(node.vmid):
+            raise GuestAway("connection refused")
+        if self.refuses_key:
+            raise GuestRefuses("Authentication failed.")
+        if self.disks[node.vmid].host_key != host_key:
+            raise HostKeyError("another host key", subject=node.name, next_step="none")
+        return FakeShell(self, node)
+
+    # Playbooks
+
+    def run(
+        self,
+        playbook: str,
+        node: NodeSpec,
+        host_key: str,
+        variables: Mapping[str, object],
+        on_task: Callable[[str], None],
+    ) -> PlaybookOutcome:
+        self.open(node, host_key)
+        on_task("First task")
+        if self.failing_task:
+            raise PlaybookError(f'failed at "{self.failing_task}"', subject=node.name, next_step="none")
+        applied = self.disks[node.vmid].applied
+        if applied and applied[-1] == variables:
+            return PlaybookOutcome(5, ())
+        applied.append(variables)
+        return PlaybookOutcome(5, ("Write the unit",))
+
+    # Web
+
+    def get(self, url: str, *, seconds: float) -> Answer:
+        vmid = self._vmid(url)
+        if self.engine_dead or not self._is_up(vmid) or not self.disks[vmid].applied:
+            raise NoAnswer("connection refused")
+        if not self._is_up(vmid, LOAD_SECONDS):
+            return Answer(503, json.dumps({"error": {"message": "Loading model"}}))
+        path = url.split("/", 3)[3]
+        model = self.disks[vmid].applied[-1]["llama_cpp_alias"]
+        texts = {
+            "health": "ok",
+            "v1/models": json.dumps({"data": [{"id": model}]}),
+            "metrics": f"llamacpp:requests_processing {self.running}\nllamacpp:requests_deferred 0\n"
+            f"llamacpp:tokens_predicted_total {self.tokens}\nllamacpp:n_decode_total 0\n",
+        }
+        return Answer(200, texts[path])
+
+    def post_json(self, url: str, body: object, *, seconds: float) -> Answer:
+        self.get(url.rsplit("/v1/", 1)[0] + "/health", seconds=seconds)
+        self.chats += 1
+        self.tokens += 1
+        return Answer(200, json.dumps({"choices": [{"message": {"content": "hello"}}]}))
+
+    @staticmethod
+    def _vmid(url: str) -> Vmid:
+        last = int(url.split("/")[2].split(":")[0].rsplit(".", 1)[1])
+        return Vmid(5000 + last)
+
+
+@dataclass
+class FakeShell:
+    guests: FakeGuests
+    node: NodeSpec
+
+    def run(self, command: Sequence[str], *, seconds: float, privileged: bool = False) -> CommandResult:
+        if command[0] == "cloud-init":
+            return CommandResult(0, "....\n" + json.dumps(self.guests.cloud_init), "")
+        if command[0] == "journalctl":
+            return CommandResult(0, "error: failed to load model", "")
+        return CommandResult(127, "", f"{command[0]}: command not found")
+
+    def __enter__(self) -> FakeShell:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class FakeSeeds:
+    """Seeds one can read: JSON instead of an ISO."""
+
+    def __init__(self) -> None:
+        self._made = 0
+
+    def new_host_key(self) -> HostKeyPair:
+        self._made += 1
+        return HostKeyPair(public=f"ssh-ed25519 AAAA{self._made}", private=f"private {self._made}")
+
+    def seed(self, fleet: FleetSpec, node: NodeSpec, host_key: HostKeyPair) -> bytes:
+        return json.dumps({"public": host_key.public, "private": host_key.private}).encode()
+
+    def sealed_seed(self, fleet: FleetSpec, node: NodeSpec, host_key_public: str) -> bytes:
+        return json.dumps({"public": host_key_public}).encode()

@@ -1,0 +1,188 @@
+"""A Proxmox cluster that keeps its state and refuses what the real one refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from provisioner.domain.actions import VmShape
+from provisioner.domain.conventions import TAG
+from provisioner.domain.fleet import ImageSpec
+from provisioner.domain.names import HypervisorName, MappingId, StorageName, Vmid
+from provisioner.domain.quantities import GIB
+from provisioner.domain.snapshot import ClusterSnapshot, MappingSeen, Power, StorageSeen, VmConfig, VmSeen
+from provisioner.errors import HypervisorError, PermissionMissingError, VmidTakenError
+from tests.fakes.clock import FakeClock
+
+PVE1 = HypervisorName("pve1")
+IMAGE_BYTES = 3 * GIB
+
+
+def refusal(words: str) -> HypervisorError:
+    return HypervisorError(words, subject="fake cluster", next_step="none")
+
+
+@dataclass
+class FakeVm:
+    seen: VmSeen
+    notes: str
+    disk_bytes: int
+    mappings: tuple[MappingId, ...]
+    seed: tuple[StorageName, str]
+    started_at: float = 0.0
+
+
+@dataclass
+class FakeTicket:
+    failure: HypervisorError | None = None
+
+    def is_done(self) -> bool:
+        if self.failure:
+            raise self.failure
+        return True
+
+    def wait(self) -> None:
+        self.is_done()
+
+
+@dataclass
+class FakeHypervisors:
+    """One hypervisor, pve1, with storages local and local-lvm and a mapping rtx3090."""
+
+    clock: FakeClock
+    calls: int = 0
+    vms: dict[Vmid, FakeVm] = field(default_factory=dict)
+    files: dict[tuple[StorageName, str], dict[str, bytes]] = field(default_factory=dict)
+    mapping_errors: dict[MappingId, tuple[str, ...]] = field(default_factory=lambda: {MappingId("rtx3090"): ()})
+    may_delete_isos: bool = True
+    ignores_shutdown: bool = False
+    fails: dict[str, HypervisorError] = field(default_factory=dict)
+    """Method name -> what it raises, once."""
+    acts: list[str] = field(default_factory=list)
+    """What was changed, in order."""
+
+    def _call(self, name: str) -> None:
+        self.calls += 1
+        if name in self.fails:
+            raise self.fails.pop(name)
+
+    def snapshot(self) -> ClusterSnapshot:
+        self._call("snapshot")
+        content = {"local": frozenset({"iso", "import"}), "local-lvm": frozenset({"images"})}
+        return ClusterSnapshot(
+            hypervisors={PVE1: True},
+            vms={vmid: vm.seen for vmid, vm in self.vms.items()},
+            storages={
+                (PVE1, StorageName(name)): StorageSeen(StorageName(name), PVE1, kinds, True, 500 * GIB)
+                for name, kinds in content.items()
+            },
+        )
+
+    def mappings(self, hypervisor: HypervisorName) -> Mapping[MappingId, MappingSeen]:
+        self._call("mappings")
+        return {name: MappingSeen(name, errors) for name, errors in self.mapping_errors.items()}
+
+    def volumes(self, hypervisor: HypervisorName, storage: StorageName, content: str) -> frozenset[str]:
+        self._call("volumes")
+        return frozenset(self.files.get((storage, content), {}))
+
+    def vm(self, hypervisor: HypervisorName, vmid: Vmid) -> VmSeen | None:
+        self._call("vm")
+        vm = self.vms.get(vmid)
+        if vm is None or vm.seen.hypervisor != hypervisor:
+            return None
+        running = vm.seen.power is Power.RUNNING
+        return replace(vm.seen, uptime_seconds=self.clock.monotonic() - vm.started_at if running else 0.0)
+
+    def config(self, hypervisor: HypervisorName, vmid: Vmid) -> VmConfig:
+        self._call("config")
+        vm = self.vms.get(vmid)
+        return VmConfig(vm.notes, vm.disk_bytes) if vm else VmConfig("", None)
+
+    def download_image(self, hypervisor: HypervisorName, storage: StorageName, image: ImageSpec) -> None:
+        self._call("download_image")
+        self.files.setdefault((storage, "import"), {})[image.volume_name] = b"image"
+        self.acts.append(f"download {image.volume_name}")
+
+    def upload_iso(self, hypervisor: HypervisorName, storage: StorageName, name: str, content: bytes) -> None:
+        self._call("upload_iso")
+        self.files.setdefault((storage, "iso"), {})[name] = content
+        self.acts.append(f"upload {name}")
+
+    def create_vm(self, hypervisor: HypervisorName, shape: VmShape, notes: str) -> None:
+        self._call("create_vm")
+        if shape.vmid in self.vms:
+            raise VmidTakenError(f"VM {shape.vmid} already exists", subject="fake cluster", next_step="none")
+        if shape.image_volume not in self.files.get((shape.image_storage, "import"), {}):
+            raise refusal(f"no image {shape.image_volume}")
+        self.vms[shape.vmid] = FakeVm(
+            seen=VmSeen(shape.vmid, shape.name, hypervisor, Power.STOPPED, frozenset({TAG})),
+            notes=notes,
+            disk_bytes=IMAGE_BYTES,
+            mappings=shape.gpu_mappings,
+            seed=(shape.iso_storage, shape.seed_volume),
+        )
+        self.acts.append(f"create {shape.vmid}")
+
+    def set_notes(self, hypervisor: HypervisorName, vmid: Vmid, notes: str) -> None:
+        self._call("set_notes")
+        self._existing(vmid).notes = notes
+        self.acts.append(f"notes {vmid}")
+
+    def grow_disk(self, hypervisor: HypervisorName, vmid: Vmid, size_bytes: int) -> None:
+        self._call("grow_disk")
+        vm = self._existing(vmid)
+        if size_bytes < vm.disk_bytes:
+            raise refusal("shrinking disks is not supported")
+        vm.disk_bytes = size_bytes
+        self.acts.append(f"grow {vmid}")
+
+    def start_vm(self, hypervisor: HypervisorName, vmid: Vmid) -> FakeTicket:
+        self._call("start_vm")
+        vm = self._existing(vmid)
+        storage, seed = vm.seed
+        if seed not in self.files.get((storage, "iso"), {}):
+            return FakeTicket(refusal(f"volume '{storage}:iso/{seed}' does not exist"))
+        for other in self.vms.values():
+            if other is not vm and other.seen.power is Power.RUNNING and set(other.mappings) & set(vm.mappings):
+                return FakeTicket(refusal(f"PCI device '0000:01:00.0' already in use by VMID '{other.seen.vmid}'"))
+        vm.seen = replace(vm.seen, power=Power.RUNNING)
+        vm.started_at = self.clock.monotonic()
+        self.acts.append(f"start {vmid}")
+        return FakeTicket()
+
+    def shut_down_vm(self, hypervisor: HypervisorName, vmid: Vmid, *, seconds: float) -> None:
+        self._call("shut_down_vm")
+        if self.ignores_shutdown:
+            self.clock.advance(seconds)
+            raise refusal("VM quit/powerdown failed - got timeout")
+        self._off(vmid)
+        self.acts.append(f"shut down {vmid}")
+
+    def stop_vm(self, hypervisor: HypervisorName, vmid: Vmid) -> None:
+        self._call("stop_vm")
+        self._off(vmid)
+        self.acts.append(f"stop {vmid}")
+
+    def destroy_vm(self, hypervisor: HypervisorName, vmid: Vmid) -> None:
+        self._call("destroy_vm")
+        if self._existing(vmid).seen.power is Power.RUNNING:
+            raise refusal(f"VM {vmid} is running - destroy failed")
+        del self.vms[vmid]
+        self.acts.append(f"destroy {vmid}")
+
+    def delete_iso(self, hypervisor: HypervisorName, storage: StorageName, name: str) -> None:
+        self._call("delete_iso")
+        if not self.may_delete_isos:
+            raise PermissionMissingError("Datastore.Allocate", subject="fake token", next_step="none")
+        del self.files[storage, "iso"][name]
+        self.acts.append(f"delete {name}")
+
+    def _existing(self, vmid: Vmid) -> FakeVm:
+        if vmid not in self.vms:
+            raise refusal(f"Configuration file 'nodes/pve1/qemu-server/{vmid}.conf' does not exist")
+        return self.vms[vmid]
+
+    def _off(self, vmid: Vmid) -> None:
+        vm = self._existing(vmid)
+        vm.seen = replace(vm.seen, power=Power.STOPPED)

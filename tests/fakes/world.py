@@ -1,0 +1,66 @@
+"""A whole world of fakes around one fleet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from provisioner.domain.activity import ActivityRecord
+from provisioner.domain.names import ClusterName, EngineName, NodeName
+from provisioner.engines.base import InferenceEngine
+from provisioner.engines.registry import ENGINES
+from provisioner.errors import RefusedError
+from tests.fakes.clock import FakeClock
+from tests.fakes.guests import FakeGuests, FakeSeeds
+from tests.fakes.hypervisors import FakeHypervisors
+
+
+class MemoryActivityLog:
+    """Last activity in a dictionary."""
+
+    def __init__(self) -> None:
+        self.records: dict[NodeName, ActivityRecord] = {}
+
+    def last(self, node: NodeName) -> ActivityRecord | None:
+        return self.records.get(node)
+
+    def record(self, node: NodeName, record: ActivityRecord) -> None:
+        self.records[node] = record
+
+    def forget(self, node: NodeName) -> None:
+        self.records.pop(node, None)
+
+
+class MemoryNodeLocks:
+    """Locks in a set."""
+
+    def __init__(self) -> None:
+        self.taken: set[NodeName] = set()
+
+    @contextmanager
+    def held(self, node: NodeName) -> Iterator[None]:
+        if node in self.taken:
+            raise RefusedError("another provisioner works on it", subject=node, next_step="wait", retryable=True)
+        self.taken.add(node)
+        try:
+            yield
+        finally:
+            self.taken.discard(node)
+
+
+class FakeWorld:
+    """The port `World` made of fakes; `cluster` and `guests` are there to be looked at and broken."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        self.cluster = FakeHypervisors(self.clock)
+        self.guests = FakeGuests(self.cluster)
+        name = ClusterName("homelab")
+        self.clusters = {name: self.cluster}
+        self.shells = {name: self.guests}
+        self.playbooks = {name: self.guests}
+        self.engines: Mapping[EngineName, InferenceEngine] = ENGINES
+        self.seeds = FakeSeeds()
+        self.web = self.guests
+        self.activity = MemoryActivityLog()
+        self.locks = MemoryNodeLocks()
