@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import paramiko
@@ -49,11 +50,10 @@ class LoginKey:
 
 
 def _make(path: Path) -> None:
-    """Create a key so that two processes starting at once end up with the same one."""
+    """Create a key so that all who start at once end up with the same one (mkstemp makes mode 600)."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     text = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    descriptor, draft = tempfile.mkstemp(dir=path.parent)
     with os.fdopen(descriptor, "wb") as file:
         file.write(text)
     try:
@@ -61,7 +61,7 @@ def _make(path: Path) -> None:
     except FileExistsError:
         pass
     finally:
-        draft.unlink()
+        os.unlink(draft)
 
 
 def _unusable(path: Path, reason: str, next_step: str) -> InputError:

@@ -1,4 +1,4 @@
-"""One writer per node on this machine: a second `up`, `sleep` or `destroy` of the same node waits or is told."""
+"""The port `NodeLocks` for one machine: a second `up`, `sleep` or `destroy` of the same node is told so."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from provisioner.domain.names import NodeName
 from provisioner.errors import RefusedError
 
 
-class NodeLocks:
+class FileNodeLocks:
     """File locks; the kernel drops them with the process, so kill -9 leaves none behind."""
 
     def __init__(self, folder: Path) -> None:
