@@ -1,0 +1,180 @@
+"""The guest agent of a simulated guest, with the handful of programs that such a guest has."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from provisioner.lab.guests.base import AgentRefused
+from provisioner.lab.guests.simulated_disk import SimulatedDisk
+
+_ENGINE_SERVICES = frozenset({"llama-server", "ollama", "vllm", "tgi", "provisioner-engine"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Finished:
+    """A program that has run."""
+
+    code: int
+    out: str = ""
+    error: str = ""
+
+
+class SimulatedAgent:
+    """Answers agent commands for one running guest."""
+
+    def __init__(
+        self,
+        *,
+        hostname: str,
+        address: str | None,
+        prefix: int,
+        mac: str,
+        disk: SimulatedDisk,
+        disk_path: Path | None,
+        configured: Callable[[], None],
+    ) -> None:
+        self._hostname = hostname
+        self._address = address
+        self._prefix = prefix
+        self._mac = mac
+        self._disk = disk
+        self._disk_path = disk_path
+        self._configured = configured
+        self._programs: dict[int, _Finished] = {}
+        self._next_pid = 1000
+
+    def answer(self, command: str, arguments: Mapping[str, object]) -> object:
+        """Return what the agent says. Raises AgentRefused."""
+        match command:
+            case "guest-ping" | "guest-sync":
+                return {}
+            case "guest-network-get-interfaces":
+                return self._interfaces()
+            case "guest-get-osinfo":
+                return {
+                    "id": "ubuntu",
+                    "name": "Ubuntu",
+                    "pretty-name": "Ubuntu 24.04.3 LTS",
+                    "version": "24.04.3 LTS (Noble Numbat)",
+                    "version-id": "24.04",
+                    "kernel-release": "6.8.0-85-generic",
+                    "kernel-version": "#85-Ubuntu SMP PREEMPT_DYNAMIC",
+                    "machine": "x86_64",
+                }
+            case "guest-get-host-name":
+                return {"host-name": self._hostname}
+            case "guest-get-time":
+                return time.time_ns()
+            case "guest-get-timezone":
+                return {"offset": 0, "zone": "UTC"}
+            case "guest-info":
+                return {"version": "8.2.2", "supported_commands": []}
+            case "guest-get-users" | "guest-get-fsinfo" | "guest-get-vcpus":
+                return []
+            case "guest-fsfreeze-status":
+                return "thawed"
+            case "guest-fsfreeze-freeze" | "guest-fsfreeze-thaw":
+                return 1
+            case "guest-fstrim":
+                return {"paths": []}
+            case "guest-exec":
+                return self._execute(arguments)
+            case "guest-exec-status":
+                return self._status(arguments)
+        raise AgentRefused(f"The command {command} has not been found")
+
+    def _interfaces(self) -> list[dict[str, object]]:
+        loopback: dict[str, object] = {
+            "name": "lo",
+            "hardware-address": "00:00:00:00:00:00",
+            "ip-addresses": [{"ip-address-type": "ipv4", "ip-address": "127.0.0.1", "prefix": 8}],
+        }
+        addresses = []
+        if self._address is not None:
+            addresses = [{"ip-address-type": "ipv4", "ip-address": self._address, "prefix": self._prefix}]
+        return [loopback, {"name": "eth0", "hardware-address": self._mac.lower(), "ip-addresses": addresses}]
+
+    def _execute(self, arguments: Mapping[str, object]) -> dict[str, int]:
+        rest = arguments.get("arg")
+        words = (
+            [str(arguments["path"]), *(str(word) for word in rest)]
+            if isinstance(rest, list)
+            else [str(arguments["path"])]
+        )
+        given = base64.b64decode(str(arguments.get("input-data", ""))).decode("utf-8", "replace")
+        self._next_pid += 1
+        self._programs[self._next_pid] = self._run(words, given)
+        return {"pid": self._next_pid}
+
+    def _status(self, arguments: Mapping[str, object]) -> dict[str, object]:
+        program = self._programs.get(int(str(arguments.get("pid", 0))))
+        if program is None:
+            raise AgentRefused(f"Invalid parameter 'pid': PID {arguments.get('pid')} does not exist")
+        status: dict[str, object] = {"exited": True, "exitcode": program.code}
+        for key, text in (("out-data", program.out), ("err-data", program.error)):
+            if text:
+                status[key] = base64.b64encode(text.encode()).decode()
+        return status
+
+    def _run(self, words: Sequence[str], given: str) -> _Finished:
+        program = words[0].rpartition("/")[2]
+        match program:
+            case "cloud-init":
+                return self._cloud_init(words[1:])
+            case "provisioner-simulated-configure":
+                return self._configure(given)
+            case "systemctl":
+                return self._systemctl(words[1:])
+            case "journalctl":
+                lines = "-- Boot simulated --\n" if self._disk.engine is None else "engine: listening\n"
+                return _Finished(0, lines)
+            case "hostname":
+                return _Finished(0, f"{self._hostname}\n")
+            case "true":
+                return _Finished(0)
+        return _Finished(127, error=f"{words[0]}: command not found\n")
+
+    def _cloud_init(self, words: Sequence[str]) -> _Finished:
+        if not words or words[0] != "status":
+            return _Finished(2, error="usage: cloud-init status [--wait] [--format json]\n")
+        status = "disabled" if self._disk.engine is not None else "done"
+        if "json" in words:
+            shown: dict[str, object] = {
+                "status": status,
+                "extended_status": status,
+                "boot_status_code": "disabled-by-marker-file" if status == "disabled" else "enabled-by-generator",
+                "detail": "",
+                "errors": [],
+                "recoverable_errors": {},
+                "datasource": "" if status == "disabled" else "nocloud",
+            }
+            return _Finished(0, json.dumps(shown) + "\n")
+        return _Finished(0, f"status: {status}\n")
+
+    def _configure(self, given: str) -> _Finished:
+        """Install an engine on the disk; the same wish a second time changes nothing."""
+        try:
+            wanted = json.loads(given)
+        except ValueError:
+            return _Finished(2, error="the input is no JSON\n")
+        if not isinstance(wanted, dict):
+            return _Finished(2, error="the input is no JSON object\n")
+        if self._disk.engine is not None and self._disk.engine.get("digest") == wanted.get("digest"):
+            return _Finished(0, json.dumps({"changed": 0}) + "\n")
+        self._disk.engine = wanted
+        if self._disk_path is not None:
+            self._disk.write(self._disk_path)
+        self._configured()
+        return _Finished(0, json.dumps({"changed": len(wanted)}) + "\n")
+
+    def _systemctl(self, words: Sequence[str]) -> _Finished:
+        if len(words) < 2 or words[0] != "is-active":
+            return _Finished(0)
+        service = words[-1].removesuffix(".service")
+        active = service not in _ENGINE_SERVICES or self._disk.engine is not None
+        return _Finished(0, "active\n") if active else _Finished(3, "inactive\n")

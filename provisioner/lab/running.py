@@ -1,0 +1,71 @@
+"""A lab with its server: what the command and the test harness both start."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from aiohttp import web
+
+from provisioner.lab import initial, tls
+from provisioner.lab.core import Lab, LabOptions
+from provisioner.lab.guests.base import GuestBackend
+from provisioner.lab.server import ApiServer
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a lab listens."""
+
+    host: str
+    port: int
+
+    @property
+    def url(self) -> str:
+        """Return the base of the API without its path."""
+        return f"https://{self.host}:{self.port}"
+
+
+class Served:
+    """One lab behind HTTPS."""
+
+    def __init__(self, options: LabOptions, backend: GuestBackend) -> None:
+        self.lab = Lab(options, backend)
+        self._cert, self._key = tls.certificate(options.state_dir)
+        self.fingerprint = tls.fingerprint(self._cert)
+        self.certificate_file = self._cert
+        self._runner: web.AppRunner | None = None
+
+    async def open(self, host: str, port: int) -> Address:
+        """Load the cluster, find guests, listen; port 0 takes a free one."""
+        await self.lab.open()
+        self._runner = web.AppRunner(ApiServer(self.lab).application(), access_log=None, shutdown_timeout=1.0)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, host, port, ssl_context=tls.server_context(self._cert, self._key))
+        await site.start()
+        bound = self._runner.addresses[0]
+        return Address(host, bound[1])
+
+    async def close(self, *, stop_guests: bool = False) -> None:
+        """Stop listening and let go of everything."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+        await self.lab.close(stop_guests=stop_guests)
+
+    def credentials(self) -> dict[str, str]:
+        """Return identity to password or token secret."""
+        return initial.credentials(self.lab.cluster)
+
+
+def write_private(path: Path, content: str) -> None:
+    """Write a file that only its owner may read."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(content)
+
+
+def write_credentials(path: Path, credentials: dict[str, str]) -> None:
+    """Write who is known by which secret."""
+    write_private(path, json.dumps(credentials, indent=2) + "\n")

@@ -1,0 +1,260 @@
+"""The HTTPS face: decoding, identity, faults, and answers in Proxmox's shapes.
+
+The reason phrase carries the text of every refusal, and the connection is
+closed behind it, as the real server does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import parse_qsl, unquote
+
+from aiohttp import BodyPartReader, hdrs, web
+
+from provisioner.lab.core import Lab
+from provisioner.lab.dispatch import Dispatcher
+from provisioner.lab.refusals import Refusal, failed
+from provisioner.lab.schema.language import ParamTable
+
+BASE = "/api2/json"
+BODY_LIMIT = 512 * 1024
+_CHUNK = 1 << 20
+_TOKEN_SCHEME = "PVEAPIToken="  # noqa: S105 - a scheme
+_COOKIE = "PVEAuthCookie"
+
+
+class ApiServer:
+    """Serves one lab."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+        self._dispatcher = Dispatcher(lab)
+        self._incoming = lab.options.state_dir / "incoming"
+
+    def application(self) -> web.Application:
+        """Return the web application."""
+        # The limit is kept by hand: beyond it Proxmox answers 501 with a text of its own, and uploads have none.
+        app = web.Application(client_max_size=1 << 60)
+        app.router.add_route("GET", "/lab/requests", self._requests)
+        app.router.add_route("DELETE", "/lab/requests", self._forget_requests)
+        app.router.add_route("*", "/{path:.*}", self._handle)
+        return app
+
+    async def _requests(self, request: web.Request) -> web.Response:
+        return web.json_response(self._lab.journal.all())
+
+    async def _forget_requests(self, request: web.Request) -> web.Response:
+        self._lab.journal.clear()
+        return web.json_response([])
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        path = unquote(request.rel_url.raw_path).rstrip("/")
+        if not path.startswith(BASE):
+            return _plain(404, "no such file")
+        path = path.removeprefix(BASE) or "/"
+        rule = self._lab.faults.for_request(request.method, path)
+        if rule is not None:
+            if rule.delay:
+                await asyncio.sleep(rule.delay)
+            if rule.drop == "before":
+                return _dropped(request)
+            if rule.status is not None:
+                self._lab.journal.note(request.method, path, {}, rule.status, None)
+                return _plain(rule.status, rule.reason)
+        answer = await self._answer(request, path)
+        return _dropped(request) if rule is not None and rule.drop == "after" else answer
+
+    async def _answer(self, request: web.Request, path: str) -> web.StreamResponse:
+        params: dict[str, object] = {}
+        who: str | None = None
+        upload: Path | None = None
+        try:
+            match = self._dispatcher.match(request.method, path)
+            who = self._identity(request, path)
+            if path.endswith("/upload") and request.content_type.startswith("multipart/"):
+                self._lab.access.check(match.endpoint.rule, who, match.values)
+                params, upload = await self._receive(request)
+            else:
+                params = await _decode(request, match.endpoint.params)
+            data = await self._dispatcher.call(who, request.method, path, params, upload)
+            status = 200
+        except Refusal as refusal:
+            status = refusal.status
+            if upload is not None:
+                upload.unlink(missing_ok=True)
+            if status == 401:
+                await asyncio.sleep(self._lab.options.auth_delay_seconds)
+            answer = _refused(refusal)
+        else:
+            answer = _json(200, "OK", {"data": data})
+        self._lab.journal.note(request.method, path, params, status, who)
+        return answer
+
+    def _identity(self, request: web.Request, path: str) -> str | None:
+        header = request.headers.get(hdrs.AUTHORIZATION, "")
+        if header.startswith(_TOKEN_SCHEME):
+            return self._token_user(header.removeprefix(_TOKEN_SCHEME), request, path)
+        ticket = request.cookies.get(_COOKIE)
+        if ticket is None:
+            if path == "/access/ticket":
+                return None
+            raise Refusal(401, "No ticket")
+        user = self._lab.tickets.user_of(unquote(ticket))
+        if user is None or not self._is_enabled(user):
+            if path == "/access/ticket":
+                return None
+            raise Refusal(401, "permission denied - invalid PVE ticket")
+        if request.method != "GET" and path != "/access/ticket":
+            csrf = request.headers.get("CSRFPreventionToken", "")
+            if not self._lab.tickets.accepts_csrf(csrf, user):
+                raise Refusal(401, "Permission denied - invalid csrf token")
+        return user
+
+    def _token_user(self, text: str, request: web.Request, path: str) -> str:
+        name, _, secret = text.partition("=")
+        user, mark, token_name = name.partition("!")
+        if not mark:
+            raise Refusal(401, "no tokenid specified")
+        if not self._is_enabled(user):
+            raise Refusal(401, f"no such user ('{user}')" if user not in self._lab.cluster.users else "user disabled")
+        token = self._lab.cluster.tokens.get(name)
+        if token is None:
+            raise Refusal(401, f"no such token '{token_name}' for user '{user}'")
+        if token.expire and token.expire < time.time():
+            raise Refusal(401, "token expired")
+        if not secrets.compare_digest(token.secret, secret):
+            raise Refusal(401, "invalid token value!")
+        if path == "/access/ticket":
+            raise Refusal(403, "API tokens are not allowed to use this endpoint")
+        return name
+
+    def _is_enabled(self, name: str) -> bool:
+        user = self._lab.cluster.users.get(name)
+        return user is not None and user.enable and not (user.expire and user.expire < time.time())
+
+    async def _receive(self, request: web.Request) -> tuple[dict[str, object], Path | None]:
+        """Stream a multipart body to disk; what comes before the file is parameters."""
+        params: dict[str, object] = {}
+        upload: Path | None = None
+        async for part in await request.multipart():
+            if not isinstance(part, BodyPartReader) or part.name is None:
+                continue
+            if part.filename is None:
+                params[part.name] = (await part.read(decode=True)).decode()
+                continue
+            if part.name != "filename" or "content" not in params:
+                raise Refusal(400, "wrong field order - content must come before the file, which is named 'filename'")
+            params["filename"] = part.filename
+            self._incoming.mkdir(parents=True, exist_ok=True)
+            upload = self._incoming / f"pveupload-{secrets.token_hex(16)}"
+            with upload.open("wb") as file:
+                while chunk := await part.read_chunk(_CHUNK):
+                    file.write(chunk)
+        return params, upload
+
+
+async def _decode(request: web.Request, table: ParamTable) -> dict[str, object]:
+    if request.method in ("GET", "DELETE"):
+        if request.body_exists and await request.content.read(1):
+            raise Refusal(501, f"Unexpected content for method '{request.method}'")
+        return _collected(parse_qsl(request.rel_url.raw_query_string, keep_blank_values=True), table)
+    body = await _read(request)
+    if request.content_type == "application/json":
+        return _from_json(body, table)
+    text = body.decode("utf-8", "replace")
+    return _collected(parse_qsl(text, keep_blank_values=True), table)
+
+
+async def _read(request: web.Request) -> bytes:
+    if (request.content_length or 0) > BODY_LIMIT:
+        raise Refusal(501, "for data too large")
+    body = b""
+    async for chunk in request.content.iter_any():
+        body += chunk
+        if len(body) > BODY_LIMIT:
+            raise Refusal(501, "for data too large")
+    return body
+
+
+def _collected(pairs: list[tuple[str, str]], table: ParamTable) -> dict[str, object]:
+    """Gather repeated keys: a list for arrays, joined for ``-list`` strings, else the array that does not fit."""
+    gathered: dict[str, list[str]] = {}
+    for key, value in pairs:
+        gathered.setdefault(key, []).append(value)
+    params: dict[str, object] = {}
+    for key, values in gathered.items():
+        param = table.find(key)
+        if param is not None and param.type == "array":
+            params[key] = values
+        elif len(values) > 1:
+            joins = param is not None and (param.format or "").endswith("-list")
+            params[key] = ",".join(values) if joins else values
+        else:
+            params[key] = values[0]
+    return params
+
+
+def _from_json(body: bytes, table: ParamTable) -> dict[str, object]:
+    if not body:
+        return {}
+    try:
+        document = json.loads(body)
+    except ValueError:
+        raise failed("malformed JSON string in request body") from None
+    if not isinstance(document, dict):
+        raise failed("the request body is no JSON object")
+    params: dict[str, object] = {}
+    for key, value in document.items():
+        if value is None:
+            continue
+        param = table.find(key)
+        if param is not None and param.type == "array" and not isinstance(value, list):
+            value = [value]
+        params[key] = str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+    return params
+
+
+def _refused(refusal: Refusal) -> web.Response:
+    if refusal.status == 401:
+        return _plain(401, refusal.message)
+    body: dict[str, object] = {"data": None, "message": f"{refusal.message}\n"}
+    if refusal.errors is not None:
+        body["errors"] = refusal.errors
+    return _json(refusal.status, refusal.message, body)
+
+
+def _json(status: int, reason: str, body: Mapping[str, object]) -> web.Response:
+    response = web.Response(
+        status=status,
+        reason=_one_line(reason),
+        body=json.dumps(body).encode(),
+        content_type="application/json",
+        charset="UTF-8",
+        headers={"Cache-Control": "max-age=0", "Pragma": "no-cache", "Server": "pve-api-daemon/3.0"},
+    )
+    if status >= 400:
+        response.force_close()
+    return response
+
+
+def _plain(status: int, reason: str) -> web.Response:
+    response = web.Response(status=status, reason=_one_line(reason), headers={"Server": "pve-api-daemon/3.0"})
+    response.force_close()
+    return response
+
+
+def _dropped(request: web.Request) -> web.Response:
+    """Hang up without an answer."""
+    if request.transport is not None:
+        request.transport.abort()
+    return web.Response()
+
+
+def _one_line(text: str) -> str:
+    line = text.split("\n", 1)[0].strip()
+    return "".join(sign if 32 <= ord(sign) < 127 else "?" for sign in line)
