@@ -24,10 +24,9 @@ DISK_MIB = 1500
 """Room for the system (about 300 MiB) and little else; a resized disk is grown into at boot."""
 
 KERNEL_COMMAND_LINE = (
-    "root=/dev/nvme0n1 rw console=ttyS0 net.ifnames=0 panic=-1 quiet "
-    "mitigations=off nokaslr audit=0 lsm=capability apparmor=0"
+    "root=/dev/nvme0n1 rw console=ttyS0 net.ifnames=0 quiet mitigations=off nokaslr audit=0 lsm=capability apparmor=0"
 )
-"""NVMe and ext4 are built into Debian's cloud kernel, so no initrd is needed; panic=-1 turns a panic into an exit."""
+"""NVMe and ext4 are built into Debian's cloud kernel, so no initrd is needed."""
 
 PACKAGES = (
     "linux-image-cloud-amd64",

@@ -105,8 +105,7 @@ def run(command: Sequence[str], *, tell: Progress | None = None, timeout: float 
     timer.start()
     try:
         with process:
-            assert process.stdout is not None
-            for line in process.stdout:
+            for line in process.stdout or ():
                 if text := line.strip():
                     last.append(text)
                     if tell is not None and text.startswith(("I: ", "W: ", "E: ")):

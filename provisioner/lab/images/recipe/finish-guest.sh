@@ -45,7 +45,8 @@ mask_unit systemd-networkd-wait-online.service systemd-binfmt.service proc-sys-f
   systemd-hwdb-update.service systemd-random-seed.service systemd-tpm2-setup.service \
   systemd-tpm2-setup-early.service systemd-pcrphase.service systemd-pcrphase-sysinit.service \
   systemd-pcrmachine.service systemd-pcrextend.socket systemd-pcrlock.socket systemd-hibernate-clear.service \
-  systemd-firstboot.service systemd-pstore.service systemd-timesyncd.service sshd-keygen.service \
+  systemd-udev-load-credentials.service systemd-network-generator.service kmod-static-nodes.service \
+  systemd-networkd-persistent-storage.service systemd-firstboot.service systemd-pstore.service systemd-timesyncd.service sshd-keygen.service \
   getty.target getty-static.service getty@.service serial-getty@.service \
   apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer fstrim.timer systemd-tmpfiles-clean.timer
 systemctl enable systemd-networkd.service >/dev/null 2>&1
