@@ -50,7 +50,9 @@ def write_fleet(path: Path, served: Served, address: Address) -> None:
     storages = cluster.storages.values()
     disks = next((s.name for s in storages if "images" in s.content), "local-lvm")
     files = next((s.name for s in storages if {"iso", "import"} <= set(s.content)), "local")
-    slots = "\n".join(f"      {name}: {{mapping: {name}, vram: {_VRAM.get(name, "24GiB")}, survives_stop: true}}" for name in gpus)
+    slots = "\n".join(
+        f"      {name}: {{mapping: {name}, vram: {_VRAM.get(name, '24GiB')}, survives_stop: true}}" for name in gpus
+    )
     lines = [
         f"  llm-gpu-{number:02d}: {{vmid: {5000 + number}, hypervisor: {node.name}, gpus: [{gpu}],"
         f" address: 10.10.90.{number}/16, gateway: 10.10.0.1, modes: [small]}}"

@@ -87,6 +87,9 @@ def _default(cluster: Cluster, major: int) -> None:
         cluster.roles.save(role, Role(role, privileges.split()))
         grants.append((role, path, propagate))
     grants.append(("ProvisionerGpu", "/mapping/pci/rtx3060", True))
+    # Beyond the least: deleting the seed ISO of a destroyed node. Without it an ISO without a secret stays behind.
+    cluster.roles.save("ProvisionerSeeds", Role("ProvisionerSeeds", ["Datastore.Allocate"]))
+    grants.append(("ProvisionerSeeds", "/storage/local", True))
     for role, path, propagate in grants:
         for kind, who in (("user", PROVISIONER), ("token", PROVISIONER_TOKEN)):
             grant = AclEntry(path, kind, who, role, propagate)

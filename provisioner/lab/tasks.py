@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from provisioner.lab.cluster import Cluster
 from provisioner.lab.guests.base import GuestFailure
 from provisioner.lab.model import TaskRecord
-from provisioner.lab.refusals import Refusal, bad_parameters, failed
+from provisioner.lab.refusals import Refusal, bad_parameters
 
 UPID = re.compile(
     r"UPID:(?P<node>[a-zA-Z0-9-]+):(?P<pid>[0-9A-Fa-f]{8}):(?P<pstart>[0-9A-Fa-f]{8,9}):"
@@ -93,7 +93,7 @@ class Tasks:
     def find(self, upid: str) -> TaskRecord:
         """Return a task. Raises Refusal for malformed and for unknown ids."""
         if UPID.fullmatch(upid) is None:
-            raise failed(f"unable to parse worker upid '{upid}'")
+            raise bad_parameters({"upid": "unable to parse worker upid"})
         found = self._cluster.tasks.get(upid)
         if found is None:
             raise bad_parameters({"upid": "no such task"})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from provisioner.lab.refusals import Refusal, failed
+from provisioner.lab.refusals import bad_parameters, failed
 from provisioner.lab.schema.formats import STORAGE_ID
 
 FILE_TYPES = frozenset({"dir", "nfs", "cifs", "cephfs", "btrfs"})
@@ -81,20 +81,10 @@ def _file_volume(storage: str, name: str) -> VolumeName:
 
 def checked_upload_name(content: str, name: str) -> str:
     """Return a file name made safe the way Proxmox does it. Raises Refusal for wrong endings."""
-    base = re.sub(r"[^-a-zA-Z0-9_.+=]", "_", re.split(r"[/\\]", name)[-1])
+    base = re.sub(r"[^a-zA-Z0-9_.-]", "_", re.split(r"[/\\]", name.rstrip("\n"))[-1])
     if content == "import":
-        if re.search(r"[^-a-zA-Z0-9_.+=]", re.split(r"[/\\]", name)[-1]):
-            raise Refusal(400, "Parameter verification failed.", {"filename": "invalid filename or wrong extension"})
-        fits = re.fullmatch(r"[^/\\]+\.(ova|qcow2|raw|vmdk)", base) is not None
-    else:
-        fits = _ENDINGS[content].fullmatch(base) is not None
-    if not fits:
-        what = "missing" if "." not in base else "wrong"
-        raise Refusal(400, "Parameter verification failed.", {"filename": f"{what} '.{_wanted(content)}' extension"})
+        if re.fullmatch(r".+\.(ova|qcow2|raw|vmdk)", base) is None:
+            raise bad_parameters({"filename": "invalid filename or wrong extension"})
+    elif _ENDINGS[content].fullmatch(base) is None:
+        raise bad_parameters({"filename": "wrong file extension"})
     return base
-
-
-def _wanted(content: str) -> str:
-    return {"iso": "iso' or '.img", "vztmpl": "tar.gz' or '.tar.xz' or '.tar.zst"}.get(
-        content, "ova' or '.qcow2' or '.raw' or '.vmdk"
-    )

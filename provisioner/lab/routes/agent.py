@@ -19,12 +19,11 @@ _AGENT = "/nodes/{node}/qemu/{vmid}/agent"
 async def ask(lab: Lab, call: Call, command: str, arguments: dict[str, object] | None = None) -> object:
     """Run one agent command. Raises Refusal when there is nobody to ask."""
     guest = lab.cluster.vm(call.node, call.vmid)
+    option = guest.config.get("agent")
+    if option is None or lab.vm_options.parts("agent", option).get("enabled") != "1":
+        raise failed("No QEMU guest agent configured")
     if not lab.is_running(guest):
         raise failed(f"VM {call.vmid} is not running")
-    config = (guest.run or {}).get("config")
-    option = config.get("agent") if isinstance(config, dict) else guest.config.get("agent")
-    if option is None or lab.vm_options.parts("agent", str(option)).get("enabled") != "1":
-        raise failed("No QEMU guest agent configured")
     if guest.paused:
         raise failed("QEMU guest agent is not running")
     try:

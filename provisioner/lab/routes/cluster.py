@@ -145,13 +145,18 @@ async def read_mapping(lab: Lab, call: Call) -> object:
 @serves("PUT", "/cluster/mapping/pci/{id}")
 async def update_mapping(lab: Lab, call: Call) -> object:
     """Change a mapping; its map is replaced as a whole."""
+    prefix = "update hardware mapping failed: "
     if "digest" in call.params and call.text("digest") != _digest(lab):
-        raise failed("detected modified configuration - file changed by other user? Try again.")
-    mapping = _mapping(lab, call.text("id"))
+        raise failed(f"{prefix}detected modified configuration - file changed by other user? Try again.")
+    mapping = lab.cluster.mappings.get(call.text("id"))
+    if mapping is None:
+        raise failed(f"{prefix}pci ID '{call.text('id')}' does not exist")
     for key in split_list(call.text("delete")):
         name = key.replace("-", "_")
+        if name == "map":
+            raise failed(f"{prefix}unable to delete required option 'map'")
         if name not in ("description", "mdev", "live_migration_capable"):
-            raise bad_parameters({"delete": f"unknown option '{key}'"})
+            raise failed(f"{prefix}no such option '{key}'")
         setattr(mapping, name, None)
     lab.cluster.mappings.save(mapping.name, _filled(mapping, call))
     return None
@@ -272,7 +277,7 @@ async def machines(lab: Lab, call: Call) -> object:
 def _mapping(lab: Lab, name: str) -> Mapping:
     found = lab.cluster.mappings.get(name)
     if found is None:
-        raise failed(f"pci mapping '{name}' not found")
+        raise failed(f"mapping '{name}' not found")
     return found
 
 

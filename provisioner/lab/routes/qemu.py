@@ -11,7 +11,8 @@ from provisioner.lab.routes import views
 from provisioner.lab.routes.registry import Call, serves
 from provisioner.lab.tasks import Task, Worker
 from provisioner.lab.vm import cloudinit, create, lifecycle, power, update
-from provisioner.lab.vm.config import digest, drives, is_cloudinit, with_pending
+from provisioner.lab.vm.config import digest, drives, is_cdrom, is_cloudinit, with_pending
+from provisioner.lab.volume_names import split_volume_id
 
 if TYPE_CHECKING:
     from provisioner.lab.core import Lab
@@ -20,7 +21,17 @@ if TYPE_CHECKING:
 _VMS = "/nodes/{node}/qemu"
 _VM = _VMS + "/{vmid}"
 _ROOT_ONLY = {
-    "start": ("stateuri", "skiplock", "migratedfrom", "migration_type", "migration_network", "targetstorage"),
+    "start": (
+        "stateuri",
+        "skiplock",
+        "migratedfrom",
+        "migration_type",
+        "migration_network",
+        "targetstorage",
+        "force-cpu",
+        "nets-host-mtu",
+        "with-conntrack-state",
+    ),
     "stop": ("skiplock", "keepActive", "migratedfrom"),
     "shutdown": ("skiplock", "keepActive"),
     "reset": ("skiplock",),
@@ -235,17 +246,17 @@ async def reset(lab: Lab, call: Call) -> object:
 async def suspend(lab: Lab, call: Call) -> object:
     """Pause a VM, or write it to disk."""
     _require_root(call, *_ROOT_ONLY["suspend"])
+    guest = _running(lab, call)
     if call.on("todisk"):
-        guest = lab.cluster.vm(call.node, call.vmid)
         lab.access.require(call.who, f"/vms/{call.vmid}", "VM.Config.Disk")
         if any(key.startswith("hostpci") for key in guest.config):
             raise failed(
                 "cannot suspend VM to disk due to passed-through PCI device(s), "
                 "which lack the possibility to save/restore their internal state"
             )
-        _running(lab, call)
+        storage = call.text("statestorage") or guest.config.get("vmstatestorage") or _state_storage(lab, guest)
+        lab.access.require(call.who, f"/storage/{storage}", "Datastore.AllocateSpace")
         return _task(lab, call, "qmsuspend", lambda task: power.suspend_to_disk(lab, task, call.node, call.vmid))
-    guest = _running(lab, call)
 
     async def work(task: Task) -> None:
         async with lab.vm_lock(call.vmid):
@@ -332,6 +343,17 @@ def _running(lab: Lab, call: Call) -> Guest:
     if not lab.is_running(guest):
         raise failed(f"VM {call.vmid} not running")
     return guest
+
+
+def _state_storage(lab: Lab, guest: Guest) -> str:
+    """Return where the memory of a VM would be written: next to its disks, shared storage first."""
+    found = [
+        lab.cluster.storage(split[0])
+        for _, parts in drives(guest.config, lab.vm_options)
+        if (split := split_volume_id(parts["file"])) is not None and not is_cdrom(parts)
+    ]
+    found.sort(key=lambda storage: not lab.storages.is_shared(storage))
+    return found[0].name if found else "local"
 
 
 def _process(lab: Lab, guest: Guest) -> dict[str, object]:

@@ -68,8 +68,9 @@ async def storage_index(lab: Lab, call: Call) -> object:
 @serves("GET", _STORAGE + "/status")
 async def storage_status(lab: Lab, call: Call) -> object:
     """Return how full a storage is."""
-    storage = lab.cluster.storage(call.text("storage"))
-    lab.storages.require_usable(storage, call.node)
+    storage = lab.cluster.storages.get(call.text("storage"))
+    if storage is None or storage.disabled or (storage.nodes is not None and call.node not in storage.nodes):
+        raise bad_parameters({"storage": "No such storage."})
     status = _status(lab, storage)
     del status["storage"]
     return status
@@ -135,15 +136,7 @@ async def delete_volume(lab: Lab, call: Call) -> object:
     volid = _volid(call)
     name = lab.storages.named(volid)
     path = f"/storage/{name.storage}"
-    # The owner of a disk may delete it with the right to make disks; everything else needs the broad right.
-    if (
-        name.content != "images"
-        or name.vmid is None
-        or not lab.access.may(call.who, path, ("Datastore.AllocateSpace",))
-    ):
-        lab.access.require(call.who, path, "Datastore.Allocate")
-    elif not lab.access.may(call.who, path, ("Datastore.Allocate",)):
-        lab.access.require(call.who, f"/vms/{name.vmid}", "VM.Config.Disk")
+    lab.access.require(call.who, path, "Datastore.Allocate")
 
     async def work(task: Task) -> None:
         in_use = next(
@@ -165,9 +158,12 @@ async def delete_volume(lab: Lab, call: Call) -> object:
 @serves("POST", _STORAGE + "/upload")
 async def upload(lab: Lab, call: Call) -> object:
     """Take an uploaded file over, replacing one of the same name."""
-    storage, content, name = _incoming(lab, call)
+    storage = _file_storage(lab, call, "")
     if call.upload is None:
         raise failed("missing temporary file name")
+    content, name = call.text("content"), checked_upload_name(call.text("content"), call.text("filename"))
+    if content not in storage.content:
+        raise failed(f"storage '{storage.name}' does not support '{content}' content")
     source = call.upload
 
     async def work(task: Task) -> None:
@@ -191,7 +187,11 @@ async def upload(lab: Lab, call: Call) -> object:
 @serves("POST", _STORAGE + "/download-url")
 async def download(lab: Lab, call: Call) -> object:
     """Fetch a file in a task, checking its sum."""
-    storage, content, name = _incoming(lab, call)
+    storage = _file_storage(lab, call, ", not a file based storage!")
+    content = call.text("content")
+    if content not in storage.content:
+        raise failed(f"storage '{storage.name}' is not configured for content-type '{content}'")
+    name = checked_upload_name(content, call.text("filename"))
     target = lab.storages.folder_of(storage.name) / FOLDERS[content] / name
 
     async def work(task: Task) -> None:
@@ -232,16 +232,12 @@ async def query_url(lab: Lab, call: Call) -> object:
         raise failed(f"cannot query '{call.text('url')}': {error}") from None
 
 
-def _incoming(lab: Lab, call: Call) -> tuple[Storage, str, str]:
+def _file_storage(lab: Lab, call: Call, hint: str) -> Storage:
     storage = lab.cluster.storage(call.text("storage"))
-    content = call.text("content")
     lab.storages.require_usable(storage, call.node)
     if storage.type not in FILE_TYPES:
-        raise failed(f"can't upload to storage type '{storage.type}'")
-    name = checked_upload_name(content, call.text("filename"))
-    if content not in storage.content:
-        raise failed(f"storage '{storage.name}' is not configured for content-type '{content}'")
-    return storage, content, name
+        raise failed(f"can't upload to storage type '{storage.type}'{hint}")
+    return storage
 
 
 def _keep_existing(task: Task, target: Path, call: Call) -> None:
@@ -297,7 +293,7 @@ def _volid(call: Call) -> str:
     if split is None:
         return f"{call.text('storage')}:{volume}"
     if split[0] != call.text("storage"):
-        raise bad_parameters({"storage": f"storage ID missmatch ({split[0]} != {call.text('storage')})"})
+        raise bad_parameters({"volume": f"storage ID missmatch ({split[0]} != {call.text('storage')})"})
     return volume
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from provisioner.lab.schema.problem import FormatProblem
+
 NAMES = frozenset(
     """
     host max kvm32 kvm64 qemu32 qemu64 486 pentium pentium2 pentium3 coreduo core2duo
@@ -20,3 +22,15 @@ NAMES = frozenset(
     EPYC-Milan EPYC-Milan-v2 EPYC-Genoa
     """.split()  # noqa: SIM905 - a list this long is read as a paragraph
 )
+
+_FLAGS = (
+    "pcid spec-ctrl ibpb ssbd virt-ssbd amd-ssbd amd-no-ssb pdpe1gb md-clear hv-tlbflush hv-evmcs aes".split()  # noqa: SIM905
+)
+"""CPU flags that a VM may add or take away without a custom model."""
+
+
+def check_flags(flags: str, major: int) -> None:
+    """Raise FormatProblem for flags beyond those a VM may touch."""
+    allowed = [*_FLAGS, "nested-virt"] if major >= 9 else _FLAGS
+    if any(flag[1:] not in allowed for flag in flags.split(";") if flag):
+        raise FormatProblem(f"VM-specific CPU flags must be a subset of: {', '.join(allowed)}")

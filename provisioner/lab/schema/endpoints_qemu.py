@@ -27,12 +27,15 @@ _MIGRATED_FROM = text("migratedfrom", format="pve-node")
 _MONITORS = may.has("/vms/{vmid}", "VM.Monitor")
 _AGENT_AUDITS = may.has_any("/vms/{vmid}", "VM.GuestAgent.Audit VM.GuestAgent.Unrestricted")
 _AGENT_FILESYSTEM = may.has_any("/vms/{vmid}", "VM.GuestAgent.FileSystemMgmt VM.GuestAgent.Unrestricted")
+_AGENT_FREEZE_STATUS = may.has_any(
+    "/vms/{vmid}", "VM.GuestAgent.Audit VM.GuestAgent.FileSystemMgmt VM.GuestAgent.Unrestricted"
+)
 _AGENT_POWERS = may.has_any("/vms/{vmid}", "VM.PowerMgmt VM.GuestAgent.Unrestricted")
 _AGENT_FREE = may.has("/vms/{vmid}", "VM.GuestAgent.Unrestricted")
 
 AGENT_COMMANDS: tuple[tuple[str, str, Rule], ...] = (
     ("POST", "fsfreeze-freeze", _AGENT_FILESYSTEM),
-    ("POST", "fsfreeze-status", _AGENT_FILESYSTEM),
+    ("POST", "fsfreeze-status", _AGENT_FREEZE_STATUS),
     ("POST", "fsfreeze-thaw", _AGENT_FILESYSTEM),
     ("POST", "fstrim", _AGENT_FILESYSTEM),
     ("GET", "get-fsinfo", _AGENT_AUDITS),

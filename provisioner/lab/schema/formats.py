@@ -11,12 +11,9 @@ from collections.abc import Callable
 from ipaddress import AddressValueError, IPv4Address, IPv6Address, NetmaskValueError, ip_network
 
 from provisioner.lab.schema import cpu_models, privileges
+from provisioner.lab.schema.problem import FormatProblem
 
 Checker = Callable[[str], None]
-
-
-class FormatProblem(Exception):
-    """The value does not have the format; the text is Proxmox's."""
 
 
 CONFIG_ID = r"[A-Za-z][A-Za-z0-9_-]+"

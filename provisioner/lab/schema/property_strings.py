@@ -154,7 +154,7 @@ SPICE = (flag("foldersharing", "0"), one_of("videostreaming", "off all filter", 
 USB = (
     text(
         "host",
-        pattern=r"(?:(?:(?:(0x)?([0-9A-Fa-f]{4}):(0x)?([0-9A-Fa-f]{4})))|(?:(?:(\d+)\-(\d+(\.\d+)*)))|[Ss][Pp][Ii][Cc][Ee])",
+        pattern=r"(?:(?:(?:(?:(0x)?([0-9A-Fa-f]{4}):(0x)?([0-9A-Fa-f]{4})))|(?:(?:(\d+)\-(\d+(\.\d+)*)))|[Ss][Pp][Ii][Cc][Ee]))",
         default_key=True,
     ),
     text("mapping", format="pve-configid"),

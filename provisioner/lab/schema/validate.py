@@ -12,8 +12,10 @@ from collections.abc import Mapping
 from functools import lru_cache
 
 from provisioner.lab.refusals import bad_parameters
-from provisioner.lab.schema.formats import FormatProblem, checker_for
+from provisioner.lab.schema import cpu_models
+from provisioner.lab.schema.formats import checker_for
 from provisioner.lab.schema.language import Param, ParamTable, for_major
+from provisioner.lab.schema.problem import FormatProblem
 from provisioner.lab.schema.property_strings import NAMED
 
 Value = str | int | float | bool | list[str]
@@ -139,6 +141,7 @@ class Schema:
         check = _checker("pve-cpu-type", self.major)
         if check is not None and "cputype" in found:
             check(found["cputype"])
+        cpu_models.check_flags(found.get("flags", ""), self.major)
 
 
 @lru_cache(maxsize=256)

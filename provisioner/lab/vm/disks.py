@@ -37,7 +37,10 @@ class DiskMaker:
         default_storage: str | None = None,
     ) -> dict[str, str]:
         """Return the drive options with volumes in them; `made` grows as volumes appear."""
-        result = {}
+        result: dict[str, str] = {}
+        seeds = [key for key, parts in drives(settings, self._options) if is_cloudinit(parts)]
+        if len(seeds) > 1:
+            raise failed(f"{seeds[1]} - cloud-init drive is already attached at '{seeds[0]}'")
         for key, parts in drives(settings, self._options):
             result[key] = await self._one(task, node, vmid, key, dict(parts), made, default_storage)
         return result

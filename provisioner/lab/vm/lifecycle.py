@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from provisioner.lab.model import Guest
-from provisioner.lab.refusals import Refusal, bad_parameters, failed
+from provisioner.lab.refusals import Refusal, failed
 from provisioner.lab.schema.validate import Value
 from provisioner.lab.tasks import Task
 from provisioner.lab.vm.config import (
@@ -67,7 +67,6 @@ def destroy(lab: Lab, who: str, node: str, vmid: int, *, skip_lock: bool, purge:
 def resize(lab: Lab, who: str, params: Mapping[str, Value]) -> str:
     """Start the task that grows a disk; return its UPID."""
     node, vmid, key, wanted = str(params["node"]), int(str(params["vmid"])), str(params["disk"]), str(params["size"])
-    lab.cluster.vm(node, vmid)
 
     async def work(task: Task) -> None:
         async with lab.vm_lock(vmid):
@@ -80,8 +79,10 @@ def resize(lab: Lab, who: str, params: Mapping[str, Value]) -> str:
                 raise failed(f"disk '{key}' does not exist")
             parts = lab.vm_options.parts(key, guest.config[key])
             volume = lab.cluster.volumes.get(parts["file"])
-            if is_cdrom(parts) or volume is None:
-                raise failed(f"drive '{key}' has no associated volume")
+            if is_cdrom(parts):
+                raise failed("you can't resize a cdrom")
+            if volume is None:
+                raise failed(f"disk '{key}' has no associated volume")
             lab.access.require(who, f"/storage/{volume.storage}", "Datastore.AllocateSpace")
             size = volume.size + bytes_of(wanted[1:]) if wanted.startswith("+") else bytes_of(wanted)
             if size < volume.size:
@@ -100,7 +101,7 @@ def to_template(lab: Lab, who: str, node: str, vmid: int) -> str:
     guest = lab.cluster.vm(node, vmid)
     require_unlocked(guest)
     if guest.config.get("template") == "1":
-        raise failed(f"you can't convert a VM to template if it is already a template: {vmid}")
+        raise failed("you can't convert a template to a template")
     if lab.is_running(guest):
         raise failed("you can't convert a VM to template if VM is running")
 
@@ -126,18 +127,22 @@ def clone(lab: Lab, who: str, params: Mapping[str, Value]) -> str:
     target = str(params.get("target", node))
     pool = str(params["pool"]) if "pool" in params else None
     storage = str(params["storage"]) if "storage" in params else None
+    lab.cluster.existing_vm(node, vmid)
     if pool is not None:
         lab.rights.require_pool(pool)
+    if target not in lab.cluster.nodes:
+        raise failed(f"no such cluster node '{target}'")
     if storage is not None:
-        lab.cluster.storage(storage)
-    lab.cluster.node(target)
+        _require_target_storage(lab, node, target, storage)
     source = lab.cluster.vm(node, vmid)
+    require_unlocked(source)
+    if "snapname" in params:
+        raise failed(f"snapshot '{params['snapname']}' does not exist")
     is_template = source.config.get("template") == "1"
     full = bool(params.get("full", not is_template))
     for key in ("storage", "format"):
         if key in params and not full:
-            raise bad_parameters({key: f"parameter '{key}' not allowed for linked clones"})
-    require_unlocked(source)
+            raise failed(f"parameter '{key}' not allowed for linked clones")
     is_shared = _require_clone_access(lab, who, source, storage)
     for key in sorted(source.config):
         if re.fullmatch(r"hostpci\d+", key):
@@ -198,6 +203,15 @@ def _forget_rules(lab: Lab, vmid: int) -> None:
             lab.cluster.acl.remove(key)
 
 
+def _require_target_storage(lab: Lab, node: str, target: str, name: str) -> None:
+    storage = lab.cluster.storage(name)
+    lab.storages.require_usable(storage, node)
+    if target != node:
+        lab.storages.require_usable(storage, target)
+        if not lab.storages.is_shared(storage):
+            raise failed(f"can't clone to non-shared storage '{name}'")
+
+
 def _require_clone_access(lab: Lab, who: str, source: Guest, storage: str | None) -> bool:
     """Check the storages a clone would land on; return whether every disk is on shared storage."""
     is_shared = True
@@ -206,12 +220,9 @@ def _require_clone_access(lab: Lab, who: str, source: Guest, storage: str | None
         if split is None:
             continue
         own = lab.cluster.storage(split[0])
-        if is_cdrom(parts) and not is_cloudinit(parts):
-            lab.rights.require_volume_access(who, source.vmid, parts["file"])
-            is_shared = is_shared and lab.storages.is_shared(own)
-            continue
-        lab.access.require(who, f"/storage/{storage or split[0]}", "Datastore.AllocateSpace")
         is_shared = is_shared and lab.storages.is_shared(own)
+        if not is_cdrom(parts):
+            lab.access.require(who, f"/storage/{storage or split[0]}", "Datastore.AllocateSpace")
     return is_shared
 
 

@@ -58,13 +58,15 @@ def update(lab: Lab, who: str, params: Mapping[str, Value]) -> Callable[[Task | 
     reverts = [_plain(key) for key in split_list(str(params.get("revert", "")))]
     if not settings and not deletions and not reverts:
         raise failed("no options specified")
-    guest = lab.cluster.vm(node, vmid)
     _check_names(lab, settings, deletions, reverts)
     check_drives(settings, lab.vm_options)
+    if "hookscript" in settings:
+        _check_hookscript(lab, settings["hookscript"])
     lab.rights.require_options(who, vmid, None, deletions)
     lab.rights.require_options(who, vmid, None, settings)
     lab.rights.require_drives(who, vmid, settings)
     lab.rights.require_bridges(who, settings)
+    guest = lab.cluster.vm(node, vmid)
     if "digest" in params and params["digest"] != digest(guest):
         raise failed(CHECKSUM_MISMATCH)
     if not params.get("skiplock"):
@@ -78,7 +80,8 @@ def update(lab: Lab, who: str, params: Mapping[str, Value]) -> Callable[[Task | 
                 change.guest.pending.pop(key, None)
             for key in deletions:
                 change.delete(key, force=bool(params.get("force")))
-            lab.rights.require_devices(who, vmid, None, settings)
+            change.require_devices(settings)
+            change.require_boot_devices(settings, deletions)
             await change.apply(settings)
             lab.cluster.save_guest(change.guest)
 
@@ -114,18 +117,22 @@ class _Change:
             guest.pending.pop(key, None)
             return
         if key.startswith("unused"):
-            require_unprotected(guest, f"can't remove unused disk '{key}'")
+            require_unprotected(guest, f"can't remove unused disk '{value.split(',')[0]}'")
             self.lab.access.require_vm(self.who, guest.vmid, None, "VM.Config.Disk")
             self.lab.storages.free(value.split(",")[0])
             guest.config.pop(key, None)
             return
         if is_drive(key):
             require_unprotected(guest, f"can't remove drive '{key}'")
-            self.lab.access.require_vm(self.who, guest.vmid, None, "VM.Config.Disk")
+            self._require_drive_rights(self.lab.vm_options.parts(key, value))
         elif re.fullmatch(r"hostpci\d+", key):
             self.lab.rights.require_pci(self.who, guest.vmid, None, key, value)
+        elif re.fullmatch(r"serial\d+", key) and value != "socket" and self.who != ROOT:
+            raise failed(f"only root can delete '{key}' config for real devices")
         elif re.fullmatch(r"(?:serial|usb)\d+", key):
             self.lab.rights.require_devices(self.who, guest.vmid, None, {key: value})
+        elif re.fullmatch(r"net\d+", key):
+            self.lab.rights.require_bridges(self.who, {key: value})
         elif key == "tags":
             self.lab.access.require(self.who, f"/vms/{guest.vmid}", "VM.Config.Options")
         if self.running and key in guest.config and not self._at_once(key):
@@ -136,10 +143,31 @@ class _Change:
         if is_drive(key):
             self._detach(value, key, force=force)
 
+    def require_devices(self, settings: Mapping[str, str]) -> None:
+        """Check the devices that go as well as those that come."""
+        for key, value in settings.items():
+            old = self.guest.config.get(key)
+            if re.fullmatch(r"serial\d+", key) and {old or "socket", value} != {"socket"} and self.who != ROOT:
+                raise failed(f"only root can modify '{key}' config for real devices")
+            if old is not None and re.fullmatch(r"(?:usb|hostpci)\d+", key):
+                self.lab.rights.require_devices(self.who, self.guest.vmid, None, {key: old})
+        self.lab.rights.require_devices(self.who, self.guest.vmid, None, settings)
+
+    def require_boot_devices(self, settings: Mapping[str, str], deletions: list[str]) -> None:
+        """Refuse a boot order that names what is not there."""
+        if "boot" not in settings:
+            return
+        for device in split_list(self.lab.vm_options.parts("boot", settings["boot"]).get("order", "")):
+            there = device in settings or device in self.guest.config or self.guest.pending.get(device) is not None
+            if not there or device in deletions:
+                raise failed(f"invalid bootorder: device '{device}' does not exist'")
+
     async def apply(self, settings: Mapping[str, str]) -> None:
         """Write new values, making the disks they ask for."""
         guest = self.guest
         for key, parts in drives(settings, self.lab.vm_options):
+            if key in guest.config:
+                self._require_drive_rights(self.lab.vm_options.parts(key, guest.config[key]))
             self._require_drive(key, parts)
         if "tags" in settings:
             self.lab.access.require(self.who, f"/vms/{guest.vmid}", "VM.Config.Options")
@@ -177,13 +205,15 @@ class _Change:
         return is_drive(key) and key in self.guest.config and "media=cdrom" in new
 
     def _require_drive(self, key: str, parts: Mapping[str, str]) -> None:
+        self._require_drive_rights(parts)
+        if is_cloudinit(parts):
+            for other, drive in drives(self.guest.config, self.lab.vm_options):
+                if other != key and is_cloudinit(drive):
+                    raise failed(f"{key} - cloud-init drive is already attached at '{other}'")
+
+    def _require_drive_rights(self, parts: Mapping[str, str]) -> None:
         vmid = self.guest.vmid
         if is_cloudinit(parts):
-            attached = next(
-                (other for other, drive in drives(self.guest.config, self.lab.vm_options) if is_cloudinit(drive)), key
-            )
-            if attached != key:
-                raise failed(f"cloud-init drive is already attached at '{attached}'")
             self.lab.access.require_vm(self.who, vmid, None, "VM.Config.Cloudinit")
             self.lab.access.require_vm(self.who, vmid, None, "VM.Config.CDROM")
         elif is_cdrom(parts):
@@ -208,18 +238,26 @@ def _plain(key: str) -> str:
 
 
 def _check_names(lab: Lab, settings: Mapping[str, str], deletions: list[str], reverts: list[str]) -> None:
-    for key in deletions:
-        if key in settings:
-            raise bad_parameters({"delete": f"you can't use '-{key}' and -delete {key}' at the same time"})
-        if key in reverts:
-            raise bad_parameters({"revert": f"you can't use '-revert {key}' and '-delete {key}' at the same time"})
-        if not lab.vm_options.exists(key):
-            raise bad_parameters({"delete": f"unknown option '{key}'"})
     for key in reverts:
         if not lab.vm_options.exists(key):
             raise bad_parameters({"revert": f"unknown option '{key}'"})
         if key in settings:
-            raise bad_parameters({"revert": f"you can't use '-{key}' and '-revert {key}' at the same time"})
+            raise bad_parameters({"delete": f"you can't use '-{key}' and -revert {key}' at the same time"})
+    for key in deletions:
+        if key in settings:
+            raise bad_parameters({"delete": f"you can't use '-{key}' and -delete {key}' at the same time"})
+        if key in reverts:
+            raise bad_parameters({"revert": f"you can't use '-delete {key}' and '-revert {key}' at the same time"})
+        if not lab.vm_options.exists(key):
+            raise bad_parameters({"delete": f"unknown option '{key}'"})
+
+
+def _check_hookscript(lab: Lab, volid: str) -> None:
+    name = lab.storages.named(volid)
+    if name.content != "snippets":
+        raise bad_parameters({"hookscript": f"'{volid}' is not in the snippets directory"})
+    if not lab.storages.exists(volid):
+        raise bad_parameters({"hookscript": f"script '{volid}' does not exist"})
 
 
 def _check_balloon(lab: Lab, guest: Guest, settings: Mapping[str, str]) -> None:
