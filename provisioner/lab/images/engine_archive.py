@@ -2,7 +2,7 @@
 
 The binaries are Debian's, from a newer suite than the guest's, so they come with
 their own C library and the loader that belongs to it. The archive has one top
-folder with `bin/llama-server` inside, as an upstream release would after
+folder with `llama-server` inside, as an upstream release would after
 unpacking, and depends on the package versions only: no times, no user names.
 """
 
@@ -42,7 +42,7 @@ def ensure_engine_archive(cache_dir: Path | None = None, on_progress: Progress =
     launcher = _launcher()
     # The number stands for the code below; raise it when the layout changes.
     key = store.recipe_key(
-        {"suite": SUITE, "package": PACKAGE, "builds": CPU_BUILDS, "launcher": launcher, "layout": 1}
+        {"suite": SUITE, "package": PACKAGE, "builds": CPU_BUILDS, "launcher": launcher, "layout": 2}
     )
     folder = store.obtain(cache, "llama.cpp", key, lambda work: _build(work, launcher, key, on_progress), on_progress)
     told = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
@@ -101,7 +101,7 @@ def _build(work: Path, launcher: str, key: str, tell: Progress) -> None:
 
 def _lay_out(tree: Path, top: Path, launcher: str) -> None:
     """Copy what the server loads, and nothing else, into the archive's folder."""
-    for name in ("bin", "lib", "libexec", "share/doc"):
+    for name in ("lib", "libexec", "share/doc"):
         (top / name).mkdir(parents=True)
     server = tree / "usr/bin/llama-server"
     builds = [tree / _LIBRARIES / "ggml/backends0" / f"libggml-cpu-{build}.so" for build in CPU_BUILDS]
@@ -112,8 +112,8 @@ def _lay_out(tree: Path, top: Path, launcher: str) -> None:
     (top / "lib" / LOADER).chmod(0o755)
     for licence in (tree / "usr/share/doc").glob("*/copyright"):
         shutil.copy(licence, top / "share/doc" / f"{licence.parent.name}.copyright")
-    (top / "bin/llama-server").write_text(launcher, encoding="utf-8")
-    (top / "bin/llama-server").chmod(0o755)
+    (top / "llama-server").write_text(launcher, encoding="utf-8")
+    (top / "llama-server").chmod(0o755)
 
 
 def _loaded_by(tree: Path, programs: list[Path]) -> set[Path]:
@@ -150,7 +150,7 @@ def _loaded_by(tree: Path, programs: list[Path]) -> set[Path]:
 
 def _prove(top: Path) -> None:
     """Start what is about to be packed once, through its launcher."""
-    _ask([str(top / "bin/llama-server"), "--version"])
+    _ask([str(top / "llama-server"), "--version"])
 
 
 def _ask(command: list[str]) -> str:

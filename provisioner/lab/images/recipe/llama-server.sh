@@ -4,7 +4,7 @@
 # each started program costs a tenth of a second.
 self=$0
 if [ -L "$self" ]; then self=$(readlink -f "$self"); fi
-case $self in */*) top=${self%/*}/.. ;; *) top=.. ;; esac
+case $self in */*) top=${self%/*} ;; *) top=. ;; esac
 
 # ggml finds no computing code by itself outside /usr, so name the build for this processor.
 if [ -z "${GGML_BACKEND_PATH:-}" ]; then
