@@ -83,6 +83,9 @@ class GuestAgent:
             raise AgentSilent(f"the guest has no agent channel: {error.strerror or error}") from error
         try:
             yield reader, writer
+        except TimeoutError:
+            # An OSError by descent, but ours: the caller says what was waited for.
+            raise
         except OSError as error:
             raise AgentSilent(f"the guest agent's channel broke: {error.strerror or error}") from error
         finally:
