@@ -41,6 +41,6 @@ def json_option(command: _Command) -> _Command:
         return value
 
     option = click.option(
-        "--json", is_flag=True, expose_value=False, callback=remember, help="Print JSON for programs, one object a line."
+        "--json", is_flag=True, expose_value=False, callback=remember, help="Print JSON for programs, line by line."
     )
     return option(command)

@@ -162,6 +162,8 @@ class Plan:
     hypervisor: HypervisorName
     steps: tuple[Step, ...]
     refusal: Refusal | None = None
+    notes: str = ""
+    """The VM's notes as they were when the plan was made."""
 
     @property
     def has_changes(self) -> bool:

@@ -118,6 +118,10 @@ class _Start:
         self._next_look = self._clock.monotonic() + next(self._pauses, _LATER_LOOKS)
         if self._pending and self._ticket is not None:
             self._pending = not self._ticket.is_done()
+            if not self._pending:
+                # It runs; only a guest that dies while booting can still surprise us, and that takes a while.
+                self._pauses = iter(())
+                self._next_look = self._clock.monotonic() + _LATER_LOOKS
             return
         vm = self._api.vm(self._node.hypervisor, self._node.vmid)
         if vm is not None and vm.power is not Power.STOPPED:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import logging
 import shlex
 import socket
 from collections.abc import Sequence
@@ -22,6 +23,9 @@ from provisioner.domain.actions import subject_of
 from provisioner.domain.fleet import NodeSpec, SshAccess
 from provisioner.errors import HostKeyError
 from provisioner.ports.guest_shell import CommandResult, GuestAway, GuestRefuses, GuestShell
+
+# Its transport thread logs a traceback for every connection that a booting guest drops.
+logging.getLogger("paramiko").setLevel(logging.CRITICAL)
 
 # A port forward can accept a connection long before anything behind it listens.
 _CONNECT_SECONDS = 1.0
@@ -127,4 +131,7 @@ def _words(error: BaseException) -> str:
         return "connection refused" if "refused" in str(list(error.errors.values())) else "unreachable"
     if isinstance(error, EOFError):
         return "the connection was closed"
-    return str(error) or type(error).__name__
+    text = str(error)
+    # A forward that accepts for a guest that does not listen yet looks like this to paramiko.
+    silent = "SSH protocol banner" in text or text == "No existing session"
+    return "nobody answers yet" if silent else text or type(error).__name__

@@ -1,0 +1,172 @@
+"""One contract, two clusters: the fake that unit tests use, and the real adapter against the embedded Proxmox."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from provisioner.adapters.proxmox.hypervisors import ProxmoxHypervisors
+from provisioner.adapters.proxmox.session import ProxmoxSession
+from provisioner.adapters.secrets import SecretText
+from provisioner.adapters.system_clock import SystemClock
+from provisioner.demo.file_server import served_folder
+from provisioner.demo.scene import pretended_material
+from provisioner.domain.actions import VmShape
+from provisioner.domain.fleet import ImageSpec
+from provisioner.domain.names import HypervisorName, ImageName, MappingId, NodeName, StorageName, Vmid
+from provisioner.domain.quantities import GIB
+from provisioner.domain.snapshot import Power
+from provisioner.errors import HypervisorError, VmidTakenError
+from provisioner.lab.harness import RunningLab
+from provisioner.ports.hypervisors import Hypervisors
+from tests.fakes.clock import FakeClock
+from tests.fakes.hypervisors import FakeHypervisors
+from tests.lab.support import cluster_spec
+
+PVE1 = HypervisorName("pve1")
+LOCAL = StorageName("local")
+NOTES = "ssh-host-key: ssh-ed25519 AAAA\nseed: open\n"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A cluster and an image that it can fetch."""
+
+    cluster: Hypervisors
+    image: ImageSpec
+    iso: bytes
+
+
+@pytest.fixture(params=["fake", "lab"])
+def case(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Case]:
+    material = pretended_material(tmp_path)
+    if request.param == "fake":
+        image = ImageSpec(ImageName("tiny"), "http://example.org/tiny.qcow2", material.image_sha256)
+        yield Case(FakeHypervisors(FakeClock()), image, b'{"public": "x"}')
+        return
+    with served_folder(tmp_path) as url, RunningLab(tmp_path / "lab") as lab:
+        session = ProxmoxSession(cluster_spec(lab), SecretText(lab.token()))
+        image = ImageSpec(ImageName("tiny"), f"{url}/{material.image.name}", material.image_sha256)
+        yield Case(ProxmoxHypervisors(session, SystemClock()), image, b"no iso, and nobody looks")
+
+
+def shape(case: Case, vmid: int, name: str = "llm-gpu-01") -> VmShape:
+    return VmShape(
+        vmid=Vmid(vmid),
+        name=NodeName(name),
+        cores=2,
+        memory_bytes=GIB,
+        disk_storage=StorageName("local-lvm"),
+        image_storage=LOCAL,
+        image_volume=case.image.volume_name,
+        iso_storage=LOCAL,
+        seed_volume="seed.iso",
+        bridge="vmbr0",
+        mac="BC:24:11:00:13:89",
+        gpu_mappings=(MappingId("rtx3090"),),
+    )
+
+
+def created(case: Case, vmid: int = 5001) -> Vmid:
+    if case.image.volume_name not in case.cluster.volumes(PVE1, LOCAL, "import"):
+        case.cluster.download_image(PVE1, LOCAL, case.image)
+    case.cluster.upload_iso(PVE1, LOCAL, "seed.iso", case.iso)
+    case.cluster.create_vm(PVE1, shape(case, vmid), NOTES)
+    return Vmid(vmid)
+
+
+def test_an_empty_cluster_shows_hypervisor_storages_and_mappings(case: Case) -> None:
+    snapshot = case.cluster.snapshot()
+    assert snapshot.hypervisors == {PVE1: True}
+    assert snapshot.vms == {}
+    assert "import" in snapshot.storages[PVE1, LOCAL].content
+    assert "images" in snapshot.storages[PVE1, StorageName("local-lvm")].content
+    assert case.cluster.mappings(PVE1)[MappingId("rtx3090")].errors == ()
+
+
+def test_an_image_is_fetched_and_listed(case: Case) -> None:
+    assert case.cluster.volumes(PVE1, LOCAL, "import") == frozenset()
+    case.cluster.download_image(PVE1, LOCAL, case.image)
+    assert case.cluster.volumes(PVE1, LOCAL, "import") == {case.image.volume_name}
+
+
+def test_a_created_vm_is_off_ours_and_carries_its_notes(case: Case) -> None:
+    vm = case.cluster.vm(PVE1, created(case))
+    assert vm is not None
+    assert (vm.power, vm.name, vm.is_ours, vm.lock) == (Power.STOPPED, "llm-gpu-01", True, None)
+    assert case.cluster.config(PVE1, vm.vmid).notes == NOTES
+    assert case.cluster.snapshot().vms[vm.vmid].is_ours
+
+
+def test_a_vm_that_is_not_there_is_none_and_reads_as_empty(case: Case) -> None:
+    assert case.cluster.vm(PVE1, Vmid(5009)) is None
+    assert case.cluster.config(PVE1, Vmid(5009)).disk_bytes is None
+
+
+def test_a_taken_vmid_is_told_apart(case: Case) -> None:
+    created(case)
+    with pytest.raises(VmidTakenError):
+        case.cluster.create_vm(PVE1, shape(case, 5001), NOTES)
+
+
+def test_a_missing_image_fails_and_leaves_no_vm(case: Case) -> None:
+    case.cluster.upload_iso(PVE1, LOCAL, "seed.iso", case.iso)
+    with pytest.raises(HypervisorError):
+        case.cluster.create_vm(PVE1, shape(case, 5001), NOTES)
+    assert case.cluster.vm(PVE1, Vmid(5001)) is None
+
+
+def test_disks_grow_and_do_not_shrink(case: Case) -> None:
+    vmid = created(case)
+    case.cluster.grow_disk(PVE1, vmid, 200 * GIB)
+    assert case.cluster.config(PVE1, vmid).disk_bytes == 200 * GIB
+    with pytest.raises(HypervisorError, match="shrink"):
+        case.cluster.grow_disk(PVE1, vmid, GIB)
+
+
+def test_notes_are_replaced(case: Case) -> None:
+    vmid = created(case)
+    case.cluster.set_notes(PVE1, vmid, "seed: sealed\nGrüße, 100 % #1\n")
+    assert case.cluster.config(PVE1, vmid).notes == "seed: sealed\nGrüße, 100 % #1\n"
+
+
+def test_power_goes_on_and_off(case: Case) -> None:
+    vmid = created(case)
+    case.cluster.start_vm(PVE1, vmid).wait()
+    running = case.cluster.vm(PVE1, vmid)
+    assert running is not None
+    assert running.power is Power.RUNNING
+    case.cluster.stop_vm(PVE1, vmid)
+    stopped = case.cluster.vm(PVE1, vmid)
+    assert stopped is not None
+    assert stopped.power is Power.STOPPED
+
+
+def test_a_gpu_serves_one_running_vm_at_a_time(case: Case) -> None:
+    first, second = created(case), created(case, 5002)
+    case.cluster.start_vm(PVE1, first).wait()
+    with pytest.raises(HypervisorError, match=f"already in use by VMID '{first}'"):
+        case.cluster.start_vm(PVE1, second).wait()
+    case.cluster.stop_vm(PVE1, first)
+    case.cluster.start_vm(PVE1, second).wait()
+
+
+def test_a_start_without_its_seed_fails(case: Case) -> None:
+    vmid = created(case)
+    case.cluster.delete_iso(PVE1, LOCAL, "seed.iso")
+    with pytest.raises(HypervisorError, match="does not exist"):
+        case.cluster.start_vm(PVE1, vmid).wait()
+
+
+def test_a_running_vm_is_not_destroyed_a_stopped_one_is(case: Case) -> None:
+    vmid = created(case)
+    case.cluster.start_vm(PVE1, vmid).wait()
+    with pytest.raises(HypervisorError, match="running"):
+        case.cluster.destroy_vm(PVE1, vmid)
+    case.cluster.stop_vm(PVE1, vmid)
+    case.cluster.destroy_vm(PVE1, vmid)
+    assert case.cluster.vm(PVE1, vmid) is None
+    assert case.cluster.snapshot().vms == {}

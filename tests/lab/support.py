@@ -1,0 +1,77 @@
+"""What tests on the embedded Proxmox share: our side of the connection, and fleets for it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from provisioner.demo.lab_process import LabProcess
+from provisioner.demo.scene import Material, pretended_material, write_fleet
+from provisioner.domain.fleet import (
+    ClusterSpec,
+    GuestKind,
+    SecretReference,
+    SecretSource,
+    StorageRoles,
+    TlsTrust,
+)
+from provisioner.domain.names import ClusterName, StorageName
+from provisioner.fleet import Fleet
+from provisioner.lab.harness import RunningLab
+from provisioner.settings import Settings
+
+
+def cluster_spec(lab: RunningLab) -> ClusterSpec:
+    """Our description of a running lab, its certificate pinned."""
+    return ClusterSpec(
+        name=ClusterName("lab"),
+        api_url=lab.url,
+        token_id="provisioner@pve!fleet",
+        token_secret=SecretReference(SecretSource.ENV, "UNUSED"),
+        tls=TlsTrust(fingerprint=lab.fingerprint),
+        storage=StorageRoles(StorageName("local-lvm"), StorageName("local"), StorageName("local")),
+        bridge="vmbr0",
+        guests=GuestKind.SIMULATED,
+    )
+
+
+@dataclass(frozen=True)
+class Site:
+    """A lab with simulated guests, a fleet file for it, and a place for the client's state."""
+
+    lab: RunningLab
+    folder: Path
+    fleet_file: Path
+    material: Material
+
+    @property
+    def settings(self) -> Settings:
+        """Where the client keeps its state."""
+        return Settings(self.fleet_file, self.folder / "client")
+
+    def fleet(self, change: Callable[[str], str] = lambda text: text) -> Fleet:
+        """Load the fleet file, mended or broken by `change` first."""
+        self.fleet_file.write_text(change(self.fleet_file.read_text()))
+        return Fleet.load(self.fleet_file, settings=self.settings)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment for our command line."""
+        return {
+            **os.environ,
+            "PROVISIONER_FLEET": str(self.fleet_file),
+            "PROVISIONER_STATE": str(self.folder / "client"),
+        }
+
+
+def site_for(lab: RunningLab, folder: Path, images: str, material: Material | None = None) -> Site:
+    """Write a fleet file for a lab with simulated guests."""
+    material = material or pretended_material(folder)
+    tokens = folder / "tokens.json"
+    import json
+
+    tokens.write_text(json.dumps(lab.credentials))
+    process = LabProcess(lab.url, lab.fingerprint, tokens)
+    return Site(lab, folder, write_fleet(folder, process, material, images, simulated=True), material)
