@@ -18,10 +18,12 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from provisioner.lab.core import Lab, LabOptions
+from provisioner.lab.dispatch import Dispatcher
 from provisioner.lab.faults import FaultPlan
 from provisioner.lab.guests.base import GuestBackend
 from provisioner.lab.guests.simulated import SimulatedBackend
 from provisioner.lab.initial import PROVISIONER_TOKEN
+from provisioner.lab.model import TaskRecord
 from provisioner.lab.running import Address, Served
 
 T = TypeVar("T")
@@ -155,11 +157,13 @@ class RunningLab:
         """Start counting anew."""
         self.run(_now(self.lab.journal.clear))
 
-    def call(self, method: str, path: str, *, who: str = "root@pam", **params: object) -> Any:
+    def call(self, method: str, path: str, /, *, who: str = "root@pam", **params: object) -> Any:
         """Call the API as somebody without the detour over HTTPS; refusals are raised as `Refusal`."""
-        from provisioner.lab.dispatch import Dispatcher
-
         return self.run(Dispatcher(self.lab).call(who, method, path, params))
+
+    def finish(self, upid: str) -> TaskRecord:
+        """Return a task once it is over."""
+        return self.run(self.lab.tasks.finished(upid))
 
     def get(self, path: str, token: str = PROVISIONER_TOKEN) -> Any:
         """Fetch a path over HTTPS and return the data of the answer."""

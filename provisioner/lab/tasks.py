@@ -78,15 +78,21 @@ class Tasks:
                 record.endtime = int(time.time())
                 self._save(record)
 
-    def start(self, node: str, kind: str, subject: str, user: str, worker: Worker) -> str:
-        """Begin a task and return its UPID."""
+    def start(
+        self, node: str, kind: str, subject: str, user: str, worker: Worker, *, undo: Callable[[], None] | None = None
+    ) -> str:
+        """Begin a task and return its UPID.
+
+        A worker cleans up behind itself; `undo` is for what was done before it,
+        when a fault keeps it from ever starting.
+        """
         self._pid += 1
         now = int(time.time())
         pstart = _BOOT_TIME + int(time.monotonic() * 100) % 0x7FFFFFFF
         upid = f"UPID:{node}:{self._pid:08X}:{pstart:08X}:{now:08X}:{kind}:{subject}:{user}:"
         record = TaskRecord(upid, node, self._pid, pstart, now, kind, subject, user)
         self._save(record)
-        self._running[upid] = asyncio.get_running_loop().create_task(self._run(record, worker), name=upid)
+        self._running[upid] = asyncio.get_running_loop().create_task(self._run(record, worker, undo), name=upid)
         self._forget_old()
         return upid
 
@@ -133,11 +139,11 @@ class Tasks:
         if running:
             await asyncio.wait(running)
 
-    async def _run(self, record: TaskRecord, worker: Worker) -> None:
+    async def _run(self, record: TaskRecord, worker: Worker, undo: Callable[[], None] | None) -> None:
         task = Task(record, self._save)
         begun = time.monotonic()
         try:
-            await self._suffer(task)
+            await self._suffer(task, undo)
             await worker(task)
             rest = self._least_seconds - (time.monotonic() - begun)
             if rest > 0:
@@ -157,15 +163,20 @@ class Tasks:
             status = f"{type(error).__name__}: {error}"
         self._finish(task, " ".join(status.split("\n")).strip() or "unknown error")
 
-    async def _suffer(self, task: Task) -> None:
+    async def _suffer(self, task: Task, undo: Callable[[], None] | None) -> None:
         fault = self.fault_for(task.record)
         if fault is None:
             return
-        await asyncio.sleep(fault.delay_seconds)
-        if fault.hangs:
-            await asyncio.Event().wait()
-        if fault.fails_with is not None:
-            raise GuestFailure(fault.fails_with)
+        try:
+            await asyncio.sleep(fault.delay_seconds)
+            if fault.hangs:
+                await asyncio.Event().wait()
+            if fault.fails_with is not None:
+                raise GuestFailure(fault.fails_with)
+        except BaseException as end:
+            if undo is not None and "closing" not in end.args:
+                undo()
+            raise
         if fault.warns:
             task.warn("told to by the fault plan")
 

@@ -96,7 +96,7 @@ def create(lab: Lab, who: str, params: Mapping[str, Value]) -> str:
             except Refusal as refusal:
                 task.log(f"starting VM {vmid} failed: {refusal.message}")
 
-    return lab.tasks.start(node, "qmcreate", str(vmid), who, work)
+    return lab.tasks.start(node, "qmcreate", str(vmid), who, work, undo=lambda: _undo(lab, vmid, []))
 
 
 def claim(lab: Lab, node: str, vmid: int, prefix: str) -> None:

@@ -182,7 +182,7 @@ def clone(lab: Lab, who: str, params: Mapping[str, Value]) -> str:
             lab.cluster.pools.save(pool, entry)
             lab.access.changed()
 
-    return lab.tasks.start(node, "qmclone", str(vmid), who, work)
+    return lab.tasks.start(node, "qmclone", str(vmid), who, work, undo=lambda: _undo_clone(lab, new_id, []))
 
 
 def require_unprotected(guest: Guest, what: str) -> None:
