@@ -44,7 +44,11 @@ class Served:
         self._runner = web.AppRunner(ApiServer(self.lab).application(), access_log=None, shutdown_timeout=1.0)
         await self._runner.setup()
         site = web.TCPSite(self._runner, host, port, ssl_context=tls.server_context(self._cert, self._key))
-        await site.start()
+        try:
+            await site.start()
+        except OSError:
+            await self.close()
+            raise
         bound = self._runner.addresses[0]
         return Address(host, bound[1])
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import secrets
 import time
 from collections.abc import Mapping
+from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote
 
@@ -26,6 +28,9 @@ BODY_LIMIT = 512 * 1024
 _CHUNK = 1 << 20
 _TOKEN_SCHEME = "PVEAPIToken="  # noqa: S105 - a scheme
 _COOKIE = "PVEAuthCookie"
+
+
+log = logging.getLogger(__name__)
 
 
 class ApiServer:
@@ -46,9 +51,11 @@ class ApiServer:
         return app
 
     async def _requests(self, request: web.Request) -> web.Response:
+        _require_loopback(request)
         return web.json_response(self._lab.journal.all())
 
     async def _forget_requests(self, request: web.Request) -> web.Response:
+        _require_loopback(request)
         self._lab.journal.clear()
         return web.json_response([])
 
@@ -90,6 +97,11 @@ class ApiServer:
             if status == 401:
                 await asyncio.sleep(self._lab.options.auth_delay_seconds)
             answer = _refused(refusal)
+        except Exception as error:
+            # A mistake of the lab's own must look like one, and must not stop the count of requests.
+            log.exception("%s %s broke", request.method, path)
+            status = 500
+            answer = _refused(failed(f"lab error: {type(error).__name__}: {error}"))
         else:
             answer = _json(200, "OK", {"data": data})
         self._lab.journal.note(request.method, path, params, status, who)
@@ -156,6 +168,12 @@ class ApiServer:
                 while chunk := await part.read_chunk(_CHUNK):
                     file.write(chunk)
         return params, upload
+
+
+def _require_loopback(request: web.Request) -> None:
+    """The journal is for tests on this machine and needs no login, so nobody else may read it."""
+    if request.remote is None or not ip_address(request.remote).is_loopback:
+        raise web.HTTPForbidden
 
 
 async def _decode(request: web.Request, table: ParamTable) -> dict[str, object]:

@@ -13,6 +13,7 @@ from provisioner.lab.guests.base import AgentRefused
 from provisioner.lab.guests.simulated_disk import SimulatedDisk
 
 _ENGINE_SERVICES = frozenset({"llama-server", "ollama", "vllm", "tgi", "provisioner-engine"})
+_CLOUD_INIT_OFF = "/etc/cloud/cloud-init.disabled"
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,12 +138,18 @@ class SimulatedAgent:
                 return _Finished(0, f"{self._hostname}\n")
             case "true":
                 return _Finished(0)
+            case "test" if words[1:2] == ["-e"]:
+                return _Finished(0 if words[2:] and words[2] in self._disk.files else 1)
+            case "touch":
+                self._disk.files = sorted({*self._disk.files, *words[1:]})
+                self._save()
+                return _Finished(0)
         return _Finished(127, error=f"{words[0]}: command not found\n")
 
     def _cloud_init(self, words: Sequence[str]) -> _Finished:
         if not words or words[0] != "status":
             return _Finished(2, error="usage: cloud-init status [--wait] [--format json]\n")
-        status = "disabled" if self._disk.engine is not None else "done"
+        status = "disabled" if _CLOUD_INIT_OFF in self._disk.files else "done"
         if "json" in words:
             shown: dict[str, object] = {
                 "status": status,
@@ -167,10 +174,13 @@ class SimulatedAgent:
         if self._disk.engine is not None and self._disk.engine.get("digest") == wanted.get("digest"):
             return _Finished(0, json.dumps({"changed": 0}) + "\n")
         self._disk.engine = wanted
-        if self._disk_path is not None:
-            self._disk.write(self._disk_path)
+        self._save()
         self._configured()
         return _Finished(0, json.dumps({"changed": len(wanted)}) + "\n")
+
+    def _save(self) -> None:
+        if self._disk_path is not None:
+            self._disk.write(self._disk_path)
 
     def _systemctl(self, words: Sequence[str]) -> _Finished:
         if len(words) < 2 or words[0] != "is-active":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ class SimulatedDisk:
     origin: str | None = None
     engine: dict[str, Any] | None = None
     boots: int = 0
+    files: list[str] = field(default_factory=list)
+    """Names of empty files that were touched."""
 
     @classmethod
     def blank(cls, size_bytes: int) -> SimulatedDisk:

@@ -65,6 +65,8 @@ async def update_pool(lab: Lab, call: Call) -> object:
         pool.vms.append(vmid)
     for name in split_list(call.text("storage")):
         lab.access.require(call.who, f"/storage/{name}", "Datastore.Allocate")
+        if removing and name not in pool.storage:
+            raise failed(f"update pool failed: Storage '{name}' is not a pool member")
         if removing:
             pool.storage.remove(name)
         elif name not in pool.storage:
@@ -111,6 +113,10 @@ def _pool_view(lab: Lab, pool: Pool, call: Call) -> dict[str, object]:
     ]
     if wanted in (None, "storage"):
         node = next(iter(lab.cluster.nodes))
-        members += [views.storage_resource(lab, lab.cluster.storages[name], node) for name in pool.storage]
+        members += [
+            views.storage_resource(lab, lab.cluster.storages[name], node)
+            for name in pool.storage
+            if name in lab.cluster.storages
+        ]
     view: dict[str, object] = {"members": members}
     return {**view, "comment": pool.comment} if pool.comment else view

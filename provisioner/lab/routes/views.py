@@ -27,7 +27,9 @@ def guest_facts(lab: Lab, guest: Guest) -> dict[str, object]:
     is_vm = guest.kind == "qemu"
     running = lab.is_running(guest)
     options = lab.vm_options
-    memory = options.parts("memory", config.get("memory", "512"))["current"] if is_vm else config.get("memory", "512")
+    memory = config.get("memory", "512")
+    if is_vm and not memory.isdigit():
+        memory = options.parts("memory", memory)["current"]
     used = int(memory) * 1024**2
     facts: dict[str, object] = {
         "vmid": guest.vmid,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -11,7 +12,11 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from provisioner.cli.lab import lab as command
+from provisioner.errors import InputError
+from provisioner.lab.command import Wishes, serve
 
 
 class LabCommand:
@@ -88,3 +93,11 @@ def test_the_heavy_imports_wait_for_the_command() -> None:
 def test_the_command_explains_itself() -> None:
     assert command.help is not None
     assert "Example" in command.help
+
+
+def test_a_taken_port_is_an_input_error_with_a_remedy(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        listen = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(InputError) as error:
+            serve(Wishes(listen=listen, state_dir=tmp_path))
+    assert error.value.summary.startswith(f"cannot listen on {listen}")

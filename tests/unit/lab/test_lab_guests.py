@@ -101,6 +101,8 @@ def test_configuring_twice_changes_nothing_and_lasts_over_a_restart(lab: Running
     assert json.loads(run(lab, "provisioner-simulated-configure", given=WISH)["out-data"])["changed"] > 0
     assert json.loads(run(lab, "provisioner-simulated-configure", given=WISH)["out-data"]) == {"changed": 0}
     assert fetch("/health") == (200, '{"status": "ok"}')
+    assert run(lab, "test", "-e", "/etc/cloud/cloud-init.disabled")["exitcode"] == 1
+    assert run(lab, "touch", "/etc/cloud/cloud-init.disabled")["exitcode"] == 0
     lab.finish(lab.call("POST", f"{VM}/status/stop"))
     with pytest.raises(AssertionError):
         fetch("/health", tries=2)
