@@ -141,10 +141,10 @@ class Executor:
             still_worth_it=self._watch_power(),
             on_change=say,
         ) as shell:
-            say("logged in, waiting for cloud-init")
+            say("logged in")
             remaining = max(deadline - self.clock.monotonic(), 1.0)
-            status = self.guests.await_first_boot(shell, self.node, seconds=remaining, subject=self.subject)
-        return Outcome(False, f"cloud-init {status}")
+            first = self.guests.await_first_boot(shell, self.node, seconds=remaining, subject=self.subject)
+        return Outcome(first, "first boot done" if first else "logged in")
 
     def _watch_power(self) -> Callable[[], None]:
         """Return a look at the VM's power that costs an API call only now and then."""

@@ -81,18 +81,19 @@ class Provisioning:
             ProvisionerError: a step failed; the next run continues there.
         """
         with self._world.locks.held(plan.node):
-            return self._apply(plan, on_event)
+            return self._apply(plan, on_event, self._api(self._fleet.node(plan.node)).calls)
 
     def up(self, node: NodeSpec, on_event: OnEvent) -> UpReport:
         """Plan and apply under one lock, so that no other writer comes between the two."""
         with self._world.locks.held(node.name):
-            return self._apply(self.plan(node), on_event)
+            calls = self._api(node).calls
+            return self._apply(self.plan(node), on_event, calls)
 
-    def _apply(self, plan: Plan, on_event: OnEvent) -> UpReport:
+    def _apply(self, plan: Plan, on_event: OnEvent, calls_before: int) -> UpReport:
         node = self._fleet.node(plan.node)
         api = self._api(node)
         clock = self._world.clock
-        calls, started = api.calls, clock.monotonic()
+        started = clock.monotonic()
         executor = self._executor(node)
         changed: list[str] = []
         for _ in range(_MOST_ROUNDS):
@@ -118,7 +119,7 @@ class Provisioning:
             executor.proof.endpoint,
             executor.proof.reply,
             clock.monotonic() - started,
-            api.calls - calls,
+            api.calls - calls_before,
         )
 
     def destroy(self, node: NodeSpec, on_event: OnEvent) -> tuple[str, ...]:

@@ -27,6 +27,7 @@ class GuestDisk:
 
     host_key: str
     applied: list[Mapping[str, object]] = field(default_factory=list)
+    files: set[str] = field(default_factory=set)
 
 
 @dataclass
@@ -122,6 +123,12 @@ class FakeShell:
     def run(self, command: Sequence[str], *, seconds: float, privileged: bool = False) -> CommandResult:
         if command[0] == "cloud-init":
             return CommandResult(0, "....\n" + json.dumps(self.guests.cloud_init), "")
+        disk = self.guests.disks[self.node.vmid]
+        if command[0] == "test":
+            return CommandResult(0 if command[2] in disk.files else 1, "", "")
+        if command[0] == "touch":
+            disk.files.add(command[1])
+            return CommandResult(0, "", "")
         if command[0] == "journalctl":
             return CommandResult(0, "error: failed to load model", "")
         return CommandResult(127, "", f"{command[0]}: command not found")

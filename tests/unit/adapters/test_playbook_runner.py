@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
@@ -43,7 +42,7 @@ def test_an_unreachable_guest_is_reported_with_the_task_and_nothing_is_left(tmp_
     before = set(Path("/tmp").glob("prov-*"))
     runner = AnsiblePlaybooks(SshAccess(), LoginKey(None, tmp_path))
     tasks: list[str] = []
-    with pytest.raises(PlaybookError, match="Create the account that llama.cpp runs as.*refused"):
-        runner.run("deploy-llama-cpp", away, "ssh-ed25519 AAAA", json.loads('{"llama_cpp_port": 8080}'), tasks.append)
-    assert tasks == ["Create the account that llama.cpp runs as"]
+    with pytest.raises(PlaybookError, match="Create the folder of this release.*refused"):
+        runner.run("deploy-llama-cpp", away, "ssh-ed25519 AAAA", {"llama_cpp_archive_sha256": EMPTY_SUM}, tasks.append)
+    assert tasks == ["Create the folder of this release"]
     assert set(Path("/tmp").glob("prov-*")) == before

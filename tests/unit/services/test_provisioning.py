@@ -42,7 +42,7 @@ def up(provisioning: Provisioning, node: NodeSpec) -> UpReport:
 
 def test_up_goes_from_nothing_to_an_answer(provisioning: Provisioning, node: NodeSpec, world: FakeWorld) -> None:
     report = up(provisioning, node)
-    assert report.changed == ("image", "seed", "create", "grow disk", "start", "seal seed", "configure")
+    assert report.changed == ("image", "seed", "create", "grow disk", "start", "guest", "seal seed", "configure")
     assert report.endpoint.url == "http://10.10.90.1:8080/v1"
     assert report.reply == "hello"
     assert world.cluster.vms[node.vmid].disk_bytes == 200 * GIB
@@ -162,7 +162,7 @@ def test_a_seed_lost_before_the_first_boot_is_made_anew_with_a_new_key(
     before = read_notes(world.cluster.vms[node.vmid].notes).host_key
     world.cluster.files[LOCAL, "iso"].clear()
     report = up(provisioning, node)
-    assert report.changed == ("seed", "renew notes", "start", "seal seed", "configure")
+    assert report.changed == ("seed", "renew notes", "start", "guest", "seal seed", "configure")
     assert read_notes(world.cluster.vms[node.vmid].notes).host_key != before
 
 
