@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from pathlib import Path
@@ -45,11 +44,6 @@ class ScreenNarrator:
         (sys.stderr if self._to_stderr else sys.stdout).flush()
 
 
-def default_cache() -> Path:
-    """Return where images are kept: outside any checkout."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "provisioner" / "lab"
-
-
 @click.command(epilog="Example: provisioner demo --backend simulated")
 @click.option(
     "--backend",
@@ -64,6 +58,7 @@ def demo(session: Session, backend: str, cache: Path | None) -> None:
     """Walk the whole path on this machine: fleet file, VM, chat, sleep, wake, chat, nothing left running."""
     from provisioner.adapters.system_clock import SystemClock
     from provisioner.demo.run import run_demo
+    from provisioner.lab.images.store import default_cache_dir
 
     narrator = ScreenNarrator(to_stderr=session.json)
     missing = [program for program in _NEEDED if shutil.which(program) is None]
@@ -74,7 +69,7 @@ def demo(session: Session, backend: str, cache: Path | None) -> None:
                 f"{', '.join(missing)} cannot be found: going on with simulated guests, which run no software. "
                 "For real ones: make lab-packages"
             )
-    report = run_demo(backend, cache or default_cache(), SystemClock(), narrator)
+    report = run_demo(backend, cache or default_cache_dir(), SystemClock(), narrator)
     if session.json:
         print_json(report.as_dict())
     else:

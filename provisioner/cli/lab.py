@@ -13,7 +13,7 @@ def _default_state_dir() -> Path:
     return Path(base) / "provisioner" / "lab"
 
 
-@click.command()
+@click.command(epilog="Example: provisioner lab --backend qemu --fleet-out /tmp/lab/fleet.yml")
 @click.option(
     "--listen", default="127.0.0.1:8006", show_default=True, metavar="HOST:PORT", help="Port 0 takes a free one."
 )
@@ -46,7 +46,7 @@ def _default_state_dir() -> Path:
 @click.option(
     "--fleet-out",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Write a fleet file for this lab here, the token's secret next to it.",
+    help="Write a fleet file for this lab here, the token's secret next to it; builds the guest image if need be.",
 )
 @click.option(
     "--faults",
@@ -61,7 +61,9 @@ def _default_state_dir() -> Path:
     "--storage-limit", "limits", multiple=True, metavar="STORAGE=BYTES", help="Size of a storage; repeatable."
 )
 @click.option(
-    "--boot-dir", type=click.Path(path_type=Path, file_okay=False), help="Kernel and firmware for QEMU guests."
+    "--boot-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where images and their kernels are kept [default: provisioner/lab below the XDG cache home].",
 )
 @click.option("--stop-guests", is_flag=True, help="End guests with the lab; otherwise they run on, as on a real host.")
 @click.option("--json", "as_json", is_flag=True, help="Print one line with url, fingerprint and pid when ready.")
@@ -82,13 +84,10 @@ def lab(
     stop_guests: bool,
     as_json: bool,
 ) -> None:
-    r"""Run a small Proxmox VE of your own, with simulated or real guests.
+    """Run a small Proxmox VE of your own, with simulated or real guests.
 
     It answers like the real API: tokens, rights, tasks, locks, GPUs that one VM may hold at a time.
 
-    \b
-    Example:
-      provisioner lab --listen 127.0.0.1:8006 --fleet-out /tmp/lab/fleet.yml
     """
     # The server's libraries take longer to import than `provisioner --help` may.
     from provisioner.lab.command import Wishes, serve

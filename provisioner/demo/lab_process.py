@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from provisioner.errors import NotReadyError
@@ -17,29 +15,17 @@ from provisioner.errors import NotReadyError
 _STOP_SECONDS = 30.0
 
 
-@dataclass(frozen=True, slots=True)
-class LabProcess:
-    """A lab that listens. `tokens` maps identities to their secrets."""
-
-    url: str
-    fingerprint: str
-    tokens_file: Path
-
-    def token_secret(self, identity: str) -> str:
-        """Return the secret of one identity."""
-        return str(json.loads(self.tokens_file.read_text())[identity])
-
-
 @contextmanager
-def running_lab(folder: Path, *, backend: str, options: Sequence[str] = ()) -> Iterator[LabProcess]:
-    """Start a lab in `folder` on a free loopback port; end it with its guests afterwards.
+def running_lab(folder: Path, *, backend: str, cache: Path) -> Iterator[Path]:
+    """Start a lab in `folder` on a free loopback port, yield its fleet file; end it with its guests afterwards.
 
     Raises:
         NotReadyError: it did not come up; its own words are in the summary.
     """
-    tokens, log = folder / "tokens.json", folder / "lab.log"
+    fleet_file, log = folder / "fleet.yml", folder / "lab.log"
     command = [sys.executable, "-m", "provisioner", "lab", "--json", "--listen", "127.0.0.1:0", "--backend", backend]
-    command += ["--state-dir", str(folder / "state"), "--tokens-out", str(tokens), "--stop-guests", *options]
+    command += ["--state-dir", str(folder / "state"), "--fleet-out", str(fleet_file)]
+    command += ["--boot-dir", str(cache), "--stop-guests"]
     with (
         log.open("w") as words,
         # A session of its own: Ctrl-C is ours to handle, the lab must outlive it until we have cleaned up.
@@ -57,8 +43,7 @@ def running_lab(folder: Path, *, backend: str, options: Sequence[str] = ()) -> I
                     subject=" ".join(command),
                     next_step="mend what it names, then run the same command again",
                 )
-            started = json.loads(line)
-            yield LabProcess(started["url"], started["fingerprint"], tokens)
+            yield fleet_file
         finally:
             _end(process)
 

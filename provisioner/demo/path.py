@@ -41,7 +41,7 @@ def walk(fleet: Fleet, node: str, report: Report, clock: Clock, narrator: Narrat
             raise NothingHappened(f"the second up changed {', '.join(again.changed)}")
         stage.detail = f"no step changed anything, {again.calls} API calls"
     with report.stage("idle: nobody asks, so off it goes", clock, narrator) as stage:
-        stage.detail = _idle_until_asleep(fleet, clock, narrator)
+        stage.detail = _idle_until_asleep(fleet, node, clock, narrator)
     with report.stage("wake: somebody asks", clock, narrator) as stage:
         wake = fleet.wake_report(model=up.endpoint.model, on_event=on_event)
         report.wake_seconds, report.wake_added_seconds = wake.seconds, wake.added_seconds
@@ -62,11 +62,11 @@ def ask(endpoint: Endpoint, question: str) -> str:
     return str(answer.json()["choices"][0]["message"]["content"]).strip()
 
 
-def _idle_until_asleep(fleet: Fleet, clock: Clock, narrator: Narrator) -> str:
+def _idle_until_asleep(fleet: Fleet, node: str, clock: Clock, narrator: Narrator) -> str:
     """Make idle passes, as a timer would, until the node is put to sleep."""
     deadline = clock.monotonic() + _IDLE_LIMIT_SECONDS
     while clock.monotonic() < deadline:
-        (decision,) = fleet.idle()
+        decision = next(each for each in fleet.idle() if each.node.name == node)
         narrator.say(str(decision))
         if decision.verdict is IdleVerdict.SLEEP:
             return decision.reason

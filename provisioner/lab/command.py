@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,11 @@ import yaml
 from provisioner.errors import InputError
 from provisioner.lab.core import LabOptions
 from provisioner.lab.faults import FaultPlan
-from provisioner.lab.fleet_file import write_fleet
+from provisioner.lab.file_server import served_folder
+from provisioner.lab.fleet_file import Site, write_fleet
 from provisioner.lab.guests.base import GuestBackend
+from provisioner.lab.images.store import default_cache_dir
+from provisioner.lab.material import Material, pretended_material, real_material
 from provisioner.lab.running import Served, write_credentials
 
 
@@ -49,6 +53,7 @@ def serve(wishes: Wishes) -> None:
 
 async def _serve(wishes: Wishes) -> None:
     host, port = _address(wishes.listen)
+    material = _material(wishes)
     faults = FaultPlan.read(_document(wishes.faults_file)) if wishes.faults_file else FaultPlan()
     options = LabOptions(
         wishes.state_dir,
@@ -73,13 +78,26 @@ async def _serve(wishes: Wishes) -> None:
         ) from error
     if wishes.tokens_out is not None:
         write_credentials(wishes.tokens_out, served.credentials())
-    if wishes.fleet_out is not None:
-        write_fleet(wishes.fleet_out, served, address)
-    line = {"url": address.url, "fingerprint": served.fingerprint, "pid": os.getpid()}
-    print(json.dumps(line) if wishes.as_json else f"listening on {address.url}, fingerprint {served.fingerprint}")
-    sys.stdout.flush()
-    await stop.wait()
+    with ExitStack() as stack:
+        if material is not None and wishes.fleet_out is not None:
+            images = stack.enter_context(served_folder(material.image.path.parent))
+            simulated = wishes.backend == "simulated"
+            site = Site(address.url, served.fingerprint, images, material, simulated)
+            write_fleet(wishes.fleet_out, served.lab.cluster, site)
+        line = {"url": address.url, "fingerprint": served.fingerprint, "pid": os.getpid()}
+        print(json.dumps(line) if wishes.as_json else f"listening on {address.url}, fingerprint {served.fingerprint}")
+        sys.stdout.flush()
+        await stop.wait()
     await served.close(stop_guests=wishes.stop_guests)
+
+
+def _material(wishes: Wishes) -> Material | None:
+    """Return what a fleet file must name; a real guest's image may have to be built first."""
+    if wishes.fleet_out is None:
+        return None
+    if wishes.backend == "simulated":
+        return pretended_material(wishes.state_dir / "material")
+    return real_material(wishes.boot_dir, lambda sentence: print(sentence, file=sys.stderr, flush=True))
 
 
 def _backend(wishes: Wishes, faults: FaultPlan) -> GuestBackend:
@@ -87,7 +105,7 @@ def _backend(wishes: Wishes, faults: FaultPlan) -> GuestBackend:
     if wishes.backend == "qemu":
         from provisioner.lab.guests.qemu import QemuBackend
 
-        backend: GuestBackend = QemuBackend(run_dir=run_dir, boot_dir=wishes.boot_dir)
+        backend: GuestBackend = QemuBackend(run_dir=run_dir, boot_dir=wishes.boot_dir or default_cache_dir())
         return backend
     from provisioner.lab.guests.simulated import SimulatedBackend
 

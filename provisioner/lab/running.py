@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from dataclasses import dataclass
@@ -55,8 +56,21 @@ class Served:
     async def close(self, *, stop_guests: bool = False) -> None:
         """Stop listening and let go of everything."""
         if self._runner is not None:
-            await self._runner.cleanup()
+            await self._hang_up(self._runner)
         await self.lab.close(stop_guests=stop_guests)
+
+    @staticmethod
+    async def _hang_up(runner: web.AppRunner) -> None:
+        """Finish what is being answered, then cut: a client that keeps its connection would hold TLS open for 30 s."""
+        connections = runner.server.connections if runner.server is not None else []
+        transports = [connection.transport for connection in connections]
+        await runner.cleanup()
+        for transport in transports:
+            if transport is not None:
+                transport.abort()
+        # Aborted transports are closed by the loop's next turns.
+        for _ in range(3):
+            await asyncio.sleep(0)
 
     def credentials(self) -> dict[str, str]:
         """Return identity to password or token secret."""

@@ -12,15 +12,15 @@ from provisioner.adapters.proxmox.hypervisors import ProxmoxHypervisors
 from provisioner.adapters.proxmox.session import ProxmoxSession
 from provisioner.adapters.secrets import SecretText
 from provisioner.adapters.system_clock import SystemClock
-from provisioner.demo.file_server import served_folder
-from provisioner.demo.scene import pretended_material
 from provisioner.domain.actions import VmShape
 from provisioner.domain.fleet import ImageSpec
 from provisioner.domain.names import HypervisorName, ImageName, MappingId, NodeName, StorageName, Vmid
 from provisioner.domain.quantities import GIB
 from provisioner.domain.snapshot import Power
 from provisioner.errors import HypervisorError, VmidTakenError
+from provisioner.lab.file_server import served_folder
 from provisioner.lab.harness import RunningLab
+from provisioner.lab.material import pretended_material
 from provisioner.ports.hypervisors import Hypervisors
 from tests.fakes.clock import FakeClock
 from tests.fakes.hypervisors import FakeHypervisors
@@ -44,12 +44,12 @@ class Case:
 def case(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Case]:
     material = pretended_material(tmp_path)
     if request.param == "fake":
-        image = ImageSpec(ImageName("tiny"), "http://example.org/tiny.qcow2", material.image_sha256)
+        image = ImageSpec(ImageName("tiny"), "http://example.org/tiny.qcow2", material.image.sha256)
         yield Case(FakeHypervisors(FakeClock()), image, b'{"public": "x"}')
         return
     with served_folder(tmp_path) as url, RunningLab(tmp_path / "lab") as lab:
         session = ProxmoxSession(cluster_spec(lab), SecretText(lab.token()))
-        image = ImageSpec(ImageName("tiny"), f"{url}/{material.image.name}", material.image_sha256)
+        image = ImageSpec(ImageName("tiny"), f"{url}/{material.image.path.name}", material.image.sha256)
         yield Case(ProxmoxHypervisors(session, SystemClock()), image, b"no iso, and nobody looks")
 
 

@@ -7,10 +7,9 @@ import re
 import pytest
 
 from provisioner.adapters.proxmox import hypervisors, simulated_guests
-from provisioner.demo.scene import NODE
 from provisioner.errors import HypervisorError
 from tests.contract.pve_schema import SOURCES, complaints, official_api
-from tests.lab.support import Site
+from tests.lab.support import NODE, Site
 
 # What the adapters' source calls: method and the last word of the path.
 _CALLS = re.compile(r'_session\.call\(\s*"(GET|POST|PUT|DELETE)"')
@@ -19,7 +18,7 @@ _CALLS = re.compile(r'_session\.call\(\s*"(GET|POST|PUT|DELETE)"')
 @pytest.fixture(scope="module")
 def requests(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, object]]:
     """All requests of a node's whole life, as the lab received them."""
-    from provisioner.demo.file_server import served_folder
+    from provisioner.lab.file_server import served_folder
     from provisioner.lab.harness import RunningLab
     from tests.lab.support import site_for
 

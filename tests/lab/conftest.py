@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from provisioner.demo.file_server import served_folder
+from provisioner.lab.file_server import served_folder
 from provisioner.lab.harness import RunningLab
 from tests.lab.support import Site, site_for
 

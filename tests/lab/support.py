@@ -7,8 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from provisioner.demo.lab_process import LabProcess
-from provisioner.demo.scene import Material, pretended_material, write_fleet
 from provisioner.domain.fleet import (
     ClusterSpec,
     GuestKind,
@@ -19,7 +17,10 @@ from provisioner.domain.fleet import (
 )
 from provisioner.domain.names import ClusterName, StorageName
 from provisioner.fleet import Fleet
+from provisioner.lab.fleet_file import Site as LabSite
+from provisioner.lab.fleet_file import write_fleet
 from provisioner.lab.harness import RunningLab
+from provisioner.lab.material import Material, pretended_material
 from provisioner.settings import Settings
 
 
@@ -35,6 +36,9 @@ def cluster_spec(lab: RunningLab) -> ClusterSpec:
         bridge="vmbr0",
         guests=GuestKind.SIMULATED,
     )
+
+
+NODE = "llm-gpu-01"
 
 
 @dataclass(frozen=True)
@@ -66,12 +70,12 @@ class Site:
         }
 
 
-def site_for(lab: RunningLab, folder: Path, images: str, material: Material | None = None) -> Site:
-    """Write a fleet file for a lab with simulated guests."""
-    material = material or pretended_material(folder)
-    tokens = folder / "tokens.json"
-    import json
-
-    tokens.write_text(json.dumps(lab.credentials))
-    process = LabProcess(lab.url, lab.fingerprint, tokens)
-    return Site(lab, folder, write_fleet(folder, process, material, images, simulated=True), material)
+def site_for(lab: RunningLab, folder: Path, images: str) -> Site:
+    """Write a fleet file for a lab with simulated guests, with one node to keep tests short."""
+    fleet_file = folder / "fleet.yml"
+    material = pretended_material(folder)
+    write_fleet(fleet_file, lab.lab.cluster, LabSite(lab.url, lab.fingerprint, images, material, simulated=True))
+    lines = fleet_file.read_text().splitlines(keepends=True)
+    only = [line for line in lines if not line.startswith(("  llm-gpu-02:", "  llm-cpu-01:"))]
+    fleet_file.write_text("".join(only))
+    return Site(lab, folder, fleet_file, material)

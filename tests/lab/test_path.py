@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections import Counter
 
 from provisioner.demo.path import ask
-from provisioner.demo.scene import NODE
 from provisioner.domain.names import Vmid
 from provisioner.fleet import Fleet
 from provisioner.planning.idle import IdleVerdict
 from provisioner.services.fleet_view import NodeState
-from tests.lab.support import Site
+from tests.lab.support import NODE, Site
 
 
 def state(fleet: Fleet) -> NodeState:
@@ -20,7 +19,7 @@ def state(fleet: Fleet) -> NodeState:
 
 def test_a_fleet_file_becomes_a_node_that_answers_sleeps_and_wakes(site: Site) -> None:
     fleet = site.fleet(
-        lambda text: text.replace("idle_after: 2s", "idle_after: 0s").replace("uptime: 5s", "uptime: 0s")
+        lambda text: text.replace("idle_after: 20m", "idle_after: 0s").replace("uptime: 2m", "uptime: 0s")
     )
     assert state(fleet) is NodeState.ABSENT
     assert all(check.status.value == "ok" for check in fleet.hypervisor("pve1").doctor())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,6 @@ from provisioner.adapters.ansible.playbook_runner import AnsiblePlaybooks, verif
 from provisioner.adapters.ssh.login_key import LoginKey
 from provisioner.domain.fleet import ConnectSpec, NodeSpec, SshAccess
 from provisioner.errors import InputError, PlaybookError
-from dataclasses import replace
 
 EMPTY_SUM = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
@@ -42,7 +42,7 @@ def test_an_unreachable_guest_is_reported_with_the_task_and_nothing_is_left(tmp_
     before = set(Path("/tmp").glob("prov-*"))
     runner = AnsiblePlaybooks(SshAccess(), LoginKey(None, tmp_path))
     tasks: list[str] = []
-    with pytest.raises(PlaybookError, match="Create the folder of this release.*refused"):
+    with pytest.raises(PlaybookError, match=r"Create the folder of this release.*refused"):
         runner.run("deploy-llama-cpp", away, "ssh-ed25519 AAAA", {"llama_cpp_archive_sha256": EMPTY_SUM}, tasks.append)
     assert tasks == ["Create the folder of this release"]
     assert set(Path("/tmp").glob("prov-*")) == before

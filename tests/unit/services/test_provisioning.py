@@ -109,7 +109,7 @@ def test_a_creation_under_way_is_awaited_and_continued(
 
     world.clock.at(3.0, unlock)
     plan = provisioning.plan(node)
-    assert [step.name for step in plan.steps][0] == "await creation"
+    assert plan.steps[0].name == "await creation"
     assert provisioning.apply(plan, lambda event: None).reply == "hello"
     assert world.cluster.acts.count("create 5001") == 1
 

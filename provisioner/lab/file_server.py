@@ -1,4 +1,4 @@
-"""Serves one folder over HTTP on loopback: the stand-in for the internet, where a cloud image is fetched from."""
+"""Serves one folder over HTTP on loopback: where the lab's guest image is fetched from, as from a publisher."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 class _QuietHandler(SimpleHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None:
-        """Keep the demonstration's screen for the demonstration."""
+        """Say nothing."""
 
 
 @contextmanager
