@@ -30,6 +30,8 @@ from provisioner.errors import InputError, PlaybookError
 from provisioner.ports.playbooks import PlaybookOutcome
 
 _CALLBACK = "provisioner_events"
+# A play must not outlive a run that was killed: the next run would play against it.
+_DIES_WITH_US = ("setpriv", "--pdeathsig", "TERM") if shutil.which("setpriv") else ()
 # Words of Ansible's stderr that we pass on when it died without naming a task.
 _LONGEST_WORDS = 2000
 
@@ -125,7 +127,7 @@ def _ansible(folder: Path, playbook: str, on_task: Callable[[str], None]) -> tup
         # ansible-core insists on a UTF-8 locale.
         "LC_ALL": "C.UTF-8",
     }
-    command = [sys.executable, "-m", "ansible", "playbook", "-i", str(folder / "inventory.yml")]
+    command = [*_DIES_WITH_US, sys.executable, "-m", "ansible", "playbook", "-i", str(folder / "inventory.yml")]
     command += ["-e", f"@{folder / 'variables.yml'}", str(books / f"{playbook}.yml")]
     run = _Run()
     with (
