@@ -102,7 +102,9 @@ def _entries(network: Mapping[str, object]) -> Iterator[dict[str, list[str]]]:
     if isinstance(ethernets, dict):
         for card in ethernets.values():
             routes = [route for route in card.get("routes", []) if route.get("to") in ("default", "0.0.0.0/0")]
-            gateways = [str(route["via"]) for route in routes] + [str(card[key]) for key in ("gateway4",) if key in card]
+            gateways = [str(route["via"]) for route in routes] + [
+                str(card[key]) for key in ("gateway4",) if key in card
+            ]
             yield {"addresses": [str(a) for a in card.get("addresses", [])], "gateways": gateways}
     config = document.get("config")
     if isinstance(config, list):

@@ -1,0 +1,262 @@
+"""The whole path on a real QEMU guest, through the command line, with kill -9 of `up` at every stage.
+
+One guest lives through the whole module, in the order of the tests: a boot
+takes a quarter of a minute where nothing accelerates it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from provisioner.demo.lab_process import processes_using, running_lab
+from provisioner.lab import host_packages
+from provisioner.lab.images.store import default_cache_dir
+from tests.lab.support import NODE
+
+pytestmark = [pytest.mark.qemu, pytest.mark.timeout(900)]
+
+STEPS = ("image", "seed", "create", "grow disk", "start", "guest", "seal seed", "configure", "prove")
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A lab with real guests in a process of its own, and the command line that works on it."""
+
+    folder: Path
+    fleet_file: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {
+            **os.environ,
+            "PROVISIONER_FLEET": str(self.fleet_file),
+            "PROVISIONER_STATE": str(self.folder / "client"),
+        }
+
+    def run(self, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "provisioner", *arguments],
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+        return done
+
+    def result(self, *arguments: str) -> Any:
+        return json.loads(self.run(*arguments, "--json").stdout.splitlines()[-1])["result"]
+
+    def error(self, *arguments: str) -> dict[str, Any]:
+        answer: dict[str, Any] = json.loads(self.run(*arguments, "--json", code=1).stdout.splitlines()[-1])
+        return answer
+
+    def up_killed_at(self, step: str, phase: str) -> list[str]:
+        """Run `up`, kill -9 it at an event; return the steps that it had begun."""
+        begun = []
+        with subprocess.Popen(
+            [sys.executable, "-m", "provisioner", "up", NODE, "--json"],
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                event = json.loads(line).get("event")
+                assert event is not None, f"up ended before {step}: {line}"
+                assert event["phase"] != "failed", event
+                begun += [event["step"]] if event["phase"] == "started" else []
+                if (event["step"], event["phase"]) == (step, phase):
+                    os.kill(process.pid, signal.SIGKILL)
+                    return begun
+        raise AssertionError(f"up never came to {step}: {begun}")
+
+    def edit(self, **sections: Any) -> str:
+        """Merge sections into the fleet file; return the text as it was."""
+        before = self.fleet_file.read_text()
+        fleet = yaml.safe_load(before)
+        for name, entries in sections.items():
+            fleet[name].update(entries)
+        self.fleet_file.write_text(yaml.safe_dump(fleet, sort_keys=False))
+        return before
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    if host_packages.missing():
+        pytest.skip("QEMU cannot be had here: make lab-packages installs it, as root or with sudo")
+    folder = tmp_path_factory.mktemp("qemu")
+    with running_lab(folder, backend="qemu", cache=default_cache_dir()) as fleet_file:
+        text = "".join(
+            line
+            for line in fleet_file.read_text().splitlines(keepends=True)
+            if not line.startswith(("  llm-gpu-02:", "  llm-cpu-01:"))
+        )
+        fleet_file.write_text(text)
+        yield Scene(folder, fleet_file)
+    assert processes_using(folder) == []
+
+
+def test_up_killed_at_every_stage_is_continued_by_the_next(scene: Scene) -> None:
+    begun: dict[str, int] = {}
+    for step in STEPS:
+        for each in scene.up_killed_at(step, "started"):
+            begun[each] = begun.get(each, 0) + 1
+    scene.up_killed_at("configure", "progress")
+    report = scene.result("up", NODE)
+    assert report["endpoint"]["url"] == "http://127.10.90.1:8080/v1"
+    assert report["reply"]
+    # What was done was not done again: a step runs once to be killed, and once to be finished.
+    assert begun["image"] <= 2
+    assert begun["create"] <= 2
+    assert begun["start"] <= 2
+
+
+def test_a_second_up_changes_nothing_and_says_so(scene: Scene) -> None:
+    done = scene.run("up", NODE)
+    assert "nothing had to change" in done.stdout
+
+
+def test_no_private_key_is_left_on_the_storage(scene: Scene) -> None:
+    (seed,) = scene.folder.rglob(f"{NODE}-5001-seed.iso")
+    assert b"llm-gpu-01" in seed.read_bytes()
+    assert b"PRIVATE KEY" not in seed.read_bytes()
+
+
+def in_guest(scene: Scene, *command: str) -> str:
+    return scene.run("ssh", NODE, "--", *command).stdout.strip()
+
+
+def test_the_guest_is_what_the_seed_said(scene: Scene) -> None:
+    assert in_guest(scene, "hostname") == NODE
+    assert "10.10.90.1/16" in in_guest(scene, "ip", "-4", "-o", "addr", "show", "eth0")
+    assert in_guest(scene, "test", "-e", "/etc/cloud/cloud-init.disabled") == ""
+
+
+def test_the_engine_runs_hardened_under_an_account_of_its_own(scene: Scene) -> None:
+    shown = in_guest(scene, "systemctl", "show", "llama-server", "-p", "DynamicUser,NoNewPrivileges,ProtectSystem,User")
+    assert "DynamicUser=yes" in shown
+    assert "NoNewPrivileges=yes" in shown
+    assert "ProtectSystem=strict" in shown
+    # The range that systemd keeps for dynamic accounts (systemd.exec, DynamicUser=).
+    assert 61184 <= int(in_guest(scene, "ps", "-o", "uid=", "-C", "ld-linux-x86-64.so.2")) <= 65519
+    assert in_guest(scene, "systemctl", "is-enabled", "llama-server") == "enabled"
+
+
+def test_the_guest_shows_a_device_where_the_gpu_would_be(scene: Scene) -> None:
+    assert re.search(r"1234:11e8|1b36:0005", in_guest(scene, "lspci", "-n"))
+
+
+def test_it_sleeps_and_wakes_and_answers_again(scene: Scene) -> None:
+    assert scene.result("sleep", NODE)["was_running"]
+    status = json.loads(scene.run("status", "--json").stdout)["nodes"][0]
+    assert status["state"] == "asleep"
+    woken = scene.result("wake", "--model", "tiny.gguf")
+    assert woken["started"]
+    assert woken["added_seconds"] < 1.0
+    assert not scene.result("wake", NODE)["started"]
+
+
+def test_a_guest_that_was_switched_off_from_inside_is_asleep_and_wakes(scene: Scene) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "provisioner", "ssh", NODE, "--", "sudo", "systemctl", "poweroff"],
+        env=scene.environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False,
+    )  # fmt: skip
+    # The wake may find it on its way down; it must come back all the same.
+    assert scene.result("wake", NODE)["endpoint"]["model"] == "tiny.gguf"
+
+
+def test_a_refused_key_is_told_apart_and_mended(scene: Scene) -> None:
+    key = scene.folder / "client" / "ssh" / "id_ed25519"
+    kept = key.rename(key.with_name("kept"))
+    error = scene.error("up", NODE)
+    assert "refuses our SSH key" in error["summary"]
+    kept.rename(key)
+    scene.run("up", NODE)
+
+
+def test_another_host_key_is_refused_with_both_fingerprints(scene: Scene) -> None:
+    config = scene.result("ssh", NODE)
+    known = Path(config["known_hosts"]).read_text().split(" ", 1)[1].strip()
+    own = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl"
+    in_guest(scene, "sudo", "cp", "-a", "/etc/ssh/ssh_host_ed25519_key", "/root/kept")
+    in_guest(
+        scene,
+        "sudo",
+        "sh",
+        "-c",
+        "rm /etc/ssh/ssh_host_ed25519_key*; ssh-keygen -q -t ed25519 -N '' -f /etc/ssh/ssh_host_ed25519_key; systemctl restart ssh",
+    )
+    error = scene.error("up", NODE)
+    assert error["error"] == "HostKeyError"
+    assert error["summary"].count("SHA256:") == 2
+    assert known != own
+    # Only the console could mend this on a real guest; the guest agent is the lab's console.
+    mend = "cp -a /root/kept /etc/ssh/ssh_host_ed25519_key && systemctl restart ssh"
+    _by_agent(scene, mend)
+    scene.run("up", NODE)
+
+
+def _by_agent(scene: Scene, line: str) -> None:
+    from provisioner.adapters.proxmox.session import ProxmoxSession
+    from provisioner.adapters.proxmox.simulated_guests import AgentShell
+    from provisioner.adapters.secrets import read_secret
+    from provisioner.adapters.system_clock import SystemClock
+    from provisioner.fleet import Fleet
+
+    (cluster,) = Fleet.load(scene.fleet_file).spec.clusters.values()
+    session = ProxmoxSession(cluster, read_secret(cluster.token_secret, subject="lab"))
+    shell = AgentShell(session, SystemClock(), "nodes/pve1/qemu/5001/agent")
+    assert shell.run(["sh", "-c", line], seconds=30).exit_code == 0
+
+
+def pinned(path: Path) -> dict[str, str]:
+    return {"source": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+
+
+def test_a_failing_task_is_named_with_the_guests_words(scene: Scene) -> None:
+    garbage = scene.folder / "garbage.tar.gz"
+    garbage.write_bytes(b"this is no archive")
+    before = scene.edit(engines={"llama.cpp": pinned(garbage)})
+    error = scene.error("up", NODE)
+    assert error["error"] == "PlaybookError"
+    assert "Unpack the release archive" in error["summary"]
+    scene.fleet_file.write_text(before)
+    scene.run("up", NODE)
+
+
+def test_an_engine_that_never_answers_shows_its_own_log(scene: Scene) -> None:
+    broken = scene.folder / "broken.gguf"
+    broken.write_bytes(b"GGUF" + b"\0" * 64)
+    before = scene.edit(models={"tiny.gguf": pinned(broken)}, defaults={"engine_within": "8s"})
+    error = scene.error("up", NODE)
+    assert error["error"] == "EngineError"
+    assert "its log ends:" in error["summary"]
+    assert re.search(r"gguf|model", error["summary"], re.IGNORECASE)
+    scene.fleet_file.write_text(before)
+    assert scene.result("up", NODE)["reply"]
+
+
+def test_destroy_removes_vm_disks_and_seed(scene: Scene) -> None:
+    removed = scene.result("destroy", NODE, "--confirm", NODE)["removed"]
+    assert removed == ["vm 5001 and its disks", "seed local:iso/llm-gpu-01-5001-seed.iso"]
+    assert list(scene.folder.rglob("*5001*disk*")) == []
+    assert list(scene.folder.rglob("*seed.iso")) == []
+    assert json.loads(scene.run("status", "--json").stdout)["nodes"][0]["state"] == "absent"
