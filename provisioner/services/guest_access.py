@@ -14,6 +14,8 @@ from provisioner.waiting import NotYet, Pace, WaitedInVain, wait_until
 
 # sshd can be up a moment before cloud-init has written the authorized keys.
 _REFUSAL_GRACE_SECONDS = 20.0
+# OpenSSH 9.8 and later shut out an address for a while when failed logins come faster than one in 5 s.
+_REFUSAL_PAUSE_SECONDS = 10.0
 _LOGIN_PACE = Pace(first=0.1, growth=1.3, longest=1.0)
 _SWITCHED_OFF = "/etc/cloud/cloud-init.disabled"
 _SMALL_ACT_SECONDS = 30.0
@@ -43,20 +45,25 @@ class GuestAccess:
             NotReadyError: nobody answered in time.
             GuestError: our key is refused, or the host key is not the guest's.
         """
-        refused_since: list[float] = []
+        first_refusal: float | None = None
+        next_try = 0.0
 
         def look() -> GuestShell | NotYet:
+            nonlocal first_refusal, next_try
+            now = self._clock.monotonic()
+            if now < next_try:
+                return NotYet("our key is refused, trying again")
             try:
                 return self._shells.open(node, host_key)
             except GuestAway as reason:
-                refused_since.clear()
                 if still_worth_it is not None:
                     still_worth_it()
                 return NotYet(str(reason))
             except GuestRefuses as reason:
-                refused_since.append(self._clock.monotonic())
-                if refused_since[-1] - refused_since[0] >= _REFUSAL_GRACE_SECONDS:
+                first_refusal = now if first_refusal is None else first_refusal
+                if now - first_refusal >= _REFUSAL_GRACE_SECONDS:
                     raise _key_refused(node, subject, str(reason)) from reason
+                next_try = now + _REFUSAL_PAUSE_SECONDS
                 return NotYet(str(reason))
 
         try:

@@ -37,6 +37,7 @@ class FakeGuests:
     hypervisors: FakeHypervisors
     disks: dict[Vmid, GuestDisk] = field(default_factory=dict)
     refuses_key: bool = False
+    refusals: int = 0
     never_boots: bool = False
     engine_dead: bool = False
     failing_task: str | None = None
@@ -60,6 +61,7 @@ class FakeGuests:
         if not self._is_up(node.vmid):
             raise GuestAway("connection refused")
         if self.refuses_key:
+            self.refusals += 1
             raise GuestRefuses("Authentication failed.")
         if self.disks[node.vmid].host_key != host_key:
             raise HostKeyError("another host key", subject=node.name, next_step="none")
