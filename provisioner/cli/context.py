@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+from provisioner.errors import InputError
 
 if TYPE_CHECKING:
     from provisioner.fleet import Fleet
@@ -31,6 +34,19 @@ class Session:
 
 
 pass_session = click.make_pass_decorator(Session)
+
+
+@contextmanager
+def lab_extra() -> Iterator[None]:
+    """Say what to install when the lab's own packages are missing. Raises InputError."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"cannot run the embedded Proxmox: the Python package {error.name} is missing",
+            subject="provisioner lab",
+            next_step="pip install 'provisioner[lab]'",
+        ) from error
 
 
 def json_option(command: _Command) -> _Command:

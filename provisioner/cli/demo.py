@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from provisioner.cli.context import Session, json_option, pass_session
+from provisioner.cli.context import Session, json_option, lab_extra, pass_session
 from provisioner.cli.output import print_json, print_table
 from provisioner.domain.quantities import duration_text
 
@@ -57,8 +57,13 @@ class ScreenNarrator:
 def demo(session: Session, backend: str, cache: Path | None) -> None:
     """Walk the whole path on this machine: fleet file, VM, chat, sleep, wake, chat, nothing left running."""
     from provisioner.adapters.system_clock import SystemClock
-    from provisioner.demo.run import run_demo
-    from provisioner.lab.images.store import default_cache_dir
+
+    with lab_extra():
+        import aiohttp  # noqa: F401 - the lab runs in a process of its own; what it lacks is better said here
+        import gguf  # noqa: F401
+
+        from provisioner.demo.run import run_demo
+        from provisioner.lab.images.store import default_cache_dir
 
     narrator = ScreenNarrator(to_stderr=session.json)
     missing = [program for program in _NEEDED if shutil.which(program) is None]

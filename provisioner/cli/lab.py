@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from provisioner.cli.context import lab_extra
+
 
 def _default_state_dir() -> Path:
     base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
@@ -90,7 +92,8 @@ def lab(
 
     """
     # The server's libraries take longer to import than `provisioner --help` may.
-    from provisioner.lab.command import Wishes, serve
+    with lab_extra():
+        from provisioner.lab.command import Wishes, serve
 
     serve(
         Wishes(

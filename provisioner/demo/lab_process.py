@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from provisioner.adapters.processes import dying_with_us
 from provisioner.errors import NotReadyError
 
 _STOP_SECONDS = 30.0
@@ -23,8 +24,8 @@ def running_lab(folder: Path, *, backend: str, cache: Path) -> Iterator[Path]:
         NotReadyError: it did not come up; its own words are in the summary.
     """
     fleet_file, log = folder / "fleet.yml", folder / "lab.log"
-    command = [sys.executable, "-m", "provisioner", "lab", "--json", "--listen", "127.0.0.1:0", "--backend", backend]
-    command += ["--state-dir", str(folder / "state"), "--fleet-out", str(fleet_file)]
+    command = dying_with_us(sys.executable, "-m", "provisioner", "lab", "--json", "--listen", "127.0.0.1:0")
+    command += ["--backend", backend, "--state-dir", str(folder / "state"), "--fleet-out", str(fleet_file)]
     command += ["--boot-dir", str(cache), "--stop-guests"]
     with (
         log.open("w") as words,

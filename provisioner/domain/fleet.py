@@ -250,7 +250,7 @@ class FleetSpec:
             raise InputError(
                 f'cannot find a node that serves model "{model}"',
                 subject=f"fleet file {self.path}",
-                next_step=f"use one of: {', '.join(known) or 'none is defined'}; or add a mode with this model to a node",
+                next_step=f"use one of: {', '.join(known) or 'none is defined'}; or give a node a mode with it",
             )
         return found
 

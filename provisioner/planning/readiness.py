@@ -88,7 +88,8 @@ def _storage(facts: HypervisorFacts, role: str, name: StorageName, content: str)
     if seen is None:
         there = sorted(storage for node, storage in facts.snapshot.storages if node == facts.hypervisor.name)
         found = f'no storage "{name}" on {facts.hypervisor.name}; there is: {", ".join(there) or "none in sight"}'
-        step = f"name another under clusters.{facts.cluster.name}.storage.{role}, or give the token Datastore.Audit on /storage/{name}"
+        step = f"name another under clusters.{facts.cluster.name}.storage.{role}"
+        step += f", or give the token Datastore.Audit on /storage/{name}"
         return Check(id_, CheckStatus.FAIL, found, why, step)
     if not seen.is_available:
         return Check(id_, CheckStatus.FAIL, f'storage "{name}" is not available', why, "enable or mount it")

@@ -159,7 +159,7 @@ class Executor:
                 raise NotReadyError(
                     "cannot go on: the VM went off while its guest was booting",
                     subject=self.subject,
-                    next_step=f"look at Proxmox > VM {self.node.vmid} > Task History, then: provisioner up {self.node.name}",
+                    next_step=f"see Proxmox > VM {self.node.vmid} > Task History, then provisioner up {self.node.name}",
                     retryable=True,
                 )
 

@@ -133,6 +133,6 @@ class _Start:
         raise NotReadyError(
             "cannot wake the node: its VM went off while it was starting",
             subject=self._subject,
-            next_step=f"look at Proxmox > VM {self._node.vmid} > Task History, then: provisioner wake {self._node.name}",
+            next_step=f"see Proxmox > VM {self._node.vmid} > Task History, then: provisioner wake {self._node.name}",
             retryable=True,
         )

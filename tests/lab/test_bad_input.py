@@ -1,4 +1,4 @@
-"""Everything that goes wrong on a first evening: a clear error that names the next step, and `up` succeeds once mended."""
+"""What goes wrong on a first evening: a clear error with the next step, and `up` succeeds once it is mended."""
 
 from __future__ import annotations
 

@@ -22,6 +22,7 @@ from pathlib import Path
 import yaml
 
 from provisioner.adapters.files.shipped import shipped_folder
+from provisioner.adapters.processes import dying_with_us
 from provisioner.adapters.ssh.command_line import ssh_command
 from provisioner.adapters.ssh.login_key import LoginKey
 from provisioner.domain.actions import subject_of
@@ -30,8 +31,6 @@ from provisioner.errors import InputError, PlaybookError
 from provisioner.ports.playbooks import PlaybookOutcome
 
 _CALLBACK = "provisioner_events"
-# A play must not outlive a run that was killed: the next run would play against it.
-_DIES_WITH_US = ("setpriv", "--pdeathsig", "TERM") if shutil.which("setpriv") else ()
 # Words of Ansible's stderr that we pass on when it died without naming a task.
 _LONGEST_WORDS = 2000
 
@@ -127,7 +126,8 @@ def _ansible(folder: Path, playbook: str, on_task: Callable[[str], None]) -> tup
         # ansible-core insists on a UTF-8 locale.
         "LC_ALL": "C.UTF-8",
     }
-    command = [*_DIES_WITH_US, sys.executable, "-m", "ansible", "playbook", "-i", str(folder / "inventory.yml")]
+    # A play must not outlive a run that was killed: the next run would play against it.
+    command = dying_with_us(sys.executable, "-m", "ansible", "playbook", "-i", str(folder / "inventory.yml"))
     command += ["-e", f"@{folder / 'variables.yml'}", str(books / f"{playbook}.yml")]
     run = _Run()
     with (

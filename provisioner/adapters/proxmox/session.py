@@ -138,7 +138,7 @@ class ProxmoxSession:
             return HypervisorError(
                 f"cannot log in: Proxmox does not accept token {self._cluster.token_id} ({text or '401'})",
                 subject=self.subject,
-                next_step=f"check id and secret under clusters.{self._cluster.name}.token; after a rotation the secret is new",
+                next_step=f"check id and secret at clusters.{self._cluster.name}.token; a rotated token has a new one",
             )
         if error.status_code == 403:
             return PermissionMissingError(
@@ -162,13 +162,13 @@ class ProxmoxSession:
             return UntrustedError(
                 f"cannot trust the server's certificate: {_root_cause(error)}",
                 subject=self.subject,
-                next_step=f"pin it: put the fingerprint that the server's own screen shows (pvenode cert info) at {place}",
+                next_step=f"pin it: put the fingerprint that `pvenode cert info` shows on the server at {place}",
             )
         expected, got = (_colons(each) for each in match.groups())
         return UntrustedError(
             f"cannot trust the server: its certificate is {got}, the fleet file pins {expected}",
             subject=self.subject,
-            next_step=f"if the certificate was renewed, compare with `pvenode cert info` on the server, then mend {place}",
+            next_step=f"if it was renewed, compare with `pvenode cert info` on the server, then mend {place}",
         )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -23,6 +24,7 @@ from provisioner.lab.guests.simulated_disk import SimulatedDisk
 from provisioner.lab.guests.simulated_engine import SimulatedEngine
 
 FaultLookup = Callable[[int], frozenset[str]]
+_LOG = logging.getLogger(__name__)
 _SILENT_SECONDS = 3.0
 """How long Proxmox waits for an agent that does not answer."""
 
@@ -209,8 +211,13 @@ class SimulatedBackend:
             model=str(disk.engine.get("model", "model")),
             loading_seconds=self._engine_seconds,
         )
+        try:
+            await engine.open()
+        except OSError as error:
+            # Another lab's guest has the address; this one stays silent, as a guest without a network would.
+            _LOG.warning("vm %s: no engine at %s: %s", guest.hardware.vmid, guest.address, error.strerror)
+            return
         guest.engine = engine
-        await engine.open()
 
     async def _shut_down(self, vmid: int) -> None:
         await asyncio.sleep(self._shutdown_seconds)

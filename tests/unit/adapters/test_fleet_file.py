@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,8 @@ def line_of(text: str, part: str) -> int:
     return next(at for at, line in enumerate(text.splitlines(), 1) if part in line)
 
 
+TWO = "gpus: [rtx3090], modes: [small]}"
+
 # what to replace, with what, where the error stands, found, allowed
 MISTAKES = [
     ("memory: 48GiB", "memory: 48GB", "defaults.memory", '"48GB"', "GiB"),
@@ -48,13 +51,13 @@ MISTAKES = [
     ("bridge: vmbr0", "brigde: vmbr0", "clusters.homelab.brigde", "unknown key", "bridge"),
     ("engine: llama.cpp", "engine: llama", "modes.small.engine", 'unknown engine "llama"', "llama.cpp"),
     ("model: gemma-2-2b-it.gguf}", "model: other}", "modes.small.model", "has no source", "gemma-2-2b-it.gguf"),
-    ("gpus: [rtx3090], modes: [small]}", "gpus: [rtx4090], modes: [small]}", "nodes.llm-gpu-02.gpus.0", "rtx4090", "rtx3090"),
-    ("gpus: [rtx3090], modes: [small]}", "gpus: [rtx3090, rtx3090], modes: [small]}", "nodes.llm-gpu-02.gpus.1", "twice", "once"),
+    (TWO, TWO.replace("3090", "4090"), "nodes.llm-gpu-02.gpus.0", "rtx4090", "rtx3090"),
+    (TWO, TWO.replace("rtx3090", "rtx3090, rtx3090"), "nodes.llm-gpu-02.gpus.1", "twice", "once"),
     ("modes: [small]}", "modes: [smal]}", "nodes.llm-gpu-02.modes.0", 'unknown mode "smal"', "small"),
     ("modes: [small]}", "modes: []}", "nodes.llm-gpu-02.modes", "[]", "at least 1 item"),
     ("modes: [small]}", "modes: [small], vmid: 5001}", "nodes.llm-gpu-02.vmid", "5001 already belongs", "one VMID"),
     ("modes: [small]}", "modes: [small], vmid: 99}", "nodes.llm-gpu-02.vmid", "99", "100"),
-    ("modes: [small]}", "modes: [small], address: 10.10.90.1/16}", "nodes.llm-gpu-02.address", "10.10.90.1 already", "one address"),
+    ("[small]}", "[small], address: 10.10.90.1/16}", "nodes.llm-gpu-02.address", "10.10.90.1 already", "one address"),
     ("modes: [small]}", "modes: [small], address: 10.10.90.2}", "nodes.llm-gpu-02.address", "10.10.90.2", "prefix"),
     ("modes: [small]}", "modes: [small], image: windows}", "nodes.llm-gpu-02.image", "windows", "ubuntu-24.04"),
     ("modes: [small]}", "modes: [small], gateway: 192.168.0.1}", "nodes.llm-gpu-02.gateway", "outside", "10.10.0.0/16"),
@@ -154,10 +157,8 @@ def test_a_damaged_file_loads_or_is_refused_but_never_breaks_the_loader(
     path.write_text("\n".join(lines), encoding="utf-8", errors="replace")
     from provisioner.adapters.files.fleet_file import load_fleet
 
-    try:
+    with contextlib.suppress(ProvisionerError):
         load_fleet(path, engines=("llama.cpp",))
-    except ProvisionerError as error:
-        assert str(error)
 
 
 def test_the_schema_describes_the_same_keys() -> None:

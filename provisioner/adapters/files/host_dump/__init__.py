@@ -1,0 +1,101 @@
+"""Reads and writes host dumps: text files that hold what a hypervisor's commands print, section by section.
+
+Nothing is judged here. What a dump does not show becomes None in the facts;
+what is no dump at all becomes an InputError.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from provisioner.adapters.files.host_dump import kernel_log, pci, texts
+from provisioner.adapters.files.host_dump.sections import MAX_BYTES, Dump, decode, render_dump, split_dump
+from provisioner.domain.host import ConfigLine, HostFacts, KernelLog
+from provisioner.errors import InputError
+
+__all__ = ["facts_from_dump", "read_host_dump", "render_dump", "write_host_dump"]
+
+
+def read_host_dump(path: Path) -> HostFacts:
+    """Read a dump. Raises InputError when the file cannot be read, or is no dump."""
+    subject = f"host dump {path}"
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:  # ValueError: a path with a NUL in it
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise InputError(
+            f"cannot read the dump: {reason}",
+            subject=subject,
+            next_step="give a readable text file with sections such as `=== lspci`",
+        ) from error
+    if len(data) > MAX_BYTES:
+        raise InputError(
+            f"cannot read the dump: it is larger than {MAX_BYTES >> 20} MiB, and a dump is under 2 MiB",
+            subject=subject,
+            next_step="shorten the section that is too long, most likely dmesg, to the lines on IOMMU and vfio",
+        )
+    return facts_from_dump(decode(data), subject)
+
+
+def write_host_dump(path: Path, sections: Mapping[str, str]) -> None:
+    """Write a dump. Raises InputError when a section is unknown, the file exists or cannot be written."""
+    text = render_dump(sections)
+    try:
+        with path.open("x", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+    except OSError as error:
+        raise InputError(
+            f"cannot write the dump: {error.strerror or error}",
+            subject=f"host dump {path}",
+            next_step="name a new file in a directory that can be written",
+        ) from error
+
+
+def facts_from_dump(text: str, subject: str = "host dump") -> HostFacts:
+    """Return the facts that a dump's text tells. Raises InputError when it has no section."""
+    dump = split_dump(text, subject)
+    cpu = dump.lines("cpu")
+    versions = dump.lines("pveversion")
+    modules = dump.lines("lsmod")
+    messages = _messages(dump)
+    listing = dump.lines("lspci")
+    groups = dump.lines("iommu_groups")
+    command_line = texts.command_line(dump.lines("cmdline") or ()) or texts.logged_command_line(messages or ())
+    file = dump.lines("kernel_cmdline_file")
+    is_cut = dump.last == "lspci" and not dump.is_last_line_whole
+    return HostFacts(
+        functions=None if listing is None else pci.functions_from(listing, is_last_line_whole=not is_cut),
+        groups=None if groups is None else pci.groups_from(groups),
+        group_listing=None if groups is None else pci.functions_from(groups),
+        cpu_vendor=None if cpu is None else texts.cpu_vendor(cpu),
+        cpu_model=None if cpu is None else texts.cpu_model(cpu),
+        command_line=command_line,
+        kernel=texts.kernel_release(dump.lines("uname"), [*(versions or ()), command_line or "", *(messages or ())]),
+        pve=None if versions is None else texts.pve_release(versions),
+        loaded_modules=None if modules is None else texts.loaded_modules(modules) or None,
+        boot_modules=_config(dump, "modules"),
+        modprobe=_config(dump, "modprobe"),
+        log=_log(messages),
+        memory_map=None if (ranges := dump.lines("iomem")) is None else texts.memory_map(ranges),
+        boot_loader=None if (loader := dump.lines("bootloader")) is None else texts.boot_loader(loader),
+        boot_file=None if file is None else texts.boot_file(file),
+        is_secure_boot=None if (secure := dump.lines("secureboot")) is None else texts.secure_boot(secure),
+        huge_pages=None if (pages := dump.lines("hugepages")) is None else texts.huge_pages(pages),
+        cut_sections=dump.cut,
+    )
+
+
+def _messages(dump: Dump) -> list[str] | None:
+    lines = dump.lines("dmesg")
+    return None if lines is None else list(kernel_log.messages(lines))
+
+
+def _log(messages: list[str] | None) -> KernelLog | None:
+    return None if messages is None else kernel_log.log_from(messages)
+
+
+def _config(dump: Dump, name: str) -> tuple[ConfigLine, ...] | None:
+    lines = dump.lines(name)
+    return None if lines is None else texts.config_lines(lines)

@@ -1,0 +1,159 @@
+"""Reads what the kernel log says of IOMMU, interrupt remapping, vfio and the boot framebuffer.
+
+Wordings differ between Intel and AMD and have changed over ten years of
+kernels, so each pattern is as loose as its neighbours allow.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+
+from provisioner.adapters.files.host_dump.pci import ADDRESS, full_address
+from provisioner.domain.host import KernelLog, MemoryRange, PciAddress
+
+_FRAMEBUFFER = r"(?:efifb|vesafb|bootfb|simplefb|simple-framebuffer|simpledrm)"
+IS_FRAMEBUFFER = re.compile(_FRAMEBUFFER, re.IGNORECASE)
+
+# One cheap look at every line of a log that may hold hundreds of thousands.
+_RELEVANT = re.compile(
+    rf"DMAR|dmar|AMD-Vi|IOMMU|iommu|IVRS|[rR]emapping|vfio|VFIO|ACS override|ommand line:|Linux version"
+    rf"|BAR \d|reg 0x|boot VGA|[sS]ecure ?[bB]oot|{_FRAMEBUFFER}|BOOTFB"
+)
+MAX_MESSAGES = 20_000
+
+_STAMP = re.compile(
+    r"^\s*(?:<\d+>)?(?:\[[^\]]{0,40}\d[^\]]{0,40}\]\s*)+|^\w{3} +\d+ [\d:]{8} \S+ kernel: (?:\[ *[\d.]+\] )?"
+)
+
+# Intel kernels say these two as well, so they tell nothing of AMD.
+_NO_EVIDENCE = re.compile(r"IOMMUv2 (?:functionality not available|driver by)", re.IGNORECASE)
+
+_ADDS = re.compile(r"(?:Adding to iommu group|Adding device \S+ to (?:iommu )?group) (\d+)", re.IGNORECASE)
+_ADDED_DEVICE = re.compile(rf"({ADDRESS})", re.IGNORECASE)
+# Lines of DMAR-IR are left out: interrupts are remapped without the IOMMU too, and `dmesg | grep IOMMU` shows
+# little else on kernels that turn the IOMMU on by themselves.
+_HARDWARE = re.compile(
+    r"DMAR: (?:Host address width|DRHD base|RMRR base|ATSR flags|dmar\d+: reg_base|IOMMU \d+:? reg_base)"
+    r"|ACPI: (?:Reserving )?(?:DMAR|IVRS)\b",
+    re.IGNORECASE,
+)
+_ON = re.compile(
+    r"IOMMU:? enabled|DMAR: IOMMU feature|Virtualization Technology for Directed I/O|DMAR: No (?:RMRR|ATSR|SATC) found"
+    r"|DMAR: (?:dmar\d+|IOMMU \d+.*): using (?:queued|register)|IOMMU \d+ 0x\w+: using (?:queued|register)"
+    r"|(?:hardware|software)? ?identity map(?:ping)? for device|AMD-Vi: (?!.*(?:AMD IOMMU|IOMMU) disabled)",
+    re.IGNORECASE,
+)
+_OFF = re.compile(
+    r"\bIOMMU:? (?:is )?disabled|No DMAR devices found|DMAR: Initialization failed|DMAR table (?:not|is missing)"
+    r"|DMAR: Failed to map dmar|DMAR reported at address 0|AMD-Vi: .*IVRS.*not found",
+    re.IGNORECASE,
+)
+
+_REMAPPING = r"(?:interrupt|IRQ|intr)[- ]remapping"
+_INTERRUPTS_OFF = re.compile(
+    rf"(?:disabling|disabled|\bno|without|failed to enable|not enabling|unable to enable) {_REMAPPING}"
+    rf"|{_REMAPPING} (?:\S+ ){{0,3}}?(?:disabled|not enabled|not supported|not available|not found|broken)\b"
+    rf"|enable {_REMAPPING} failed",
+    re.IGNORECASE,
+)
+_INTERRUPTS_ON = re.compile(rf"enabled {_REMAPPING}|{_REMAPPING} enabled", re.IGNORECASE)
+_INTEL = re.compile(r"DMAR(?:-IR)?:|ACPI: DMAR|Intel-IOMMU:|(?:^|\s)dmar:")
+_AMD = re.compile(r"AMD-Vi:|ACPI: IVRS")
+
+_ACS = re.compile(r"PCIe ACS overrides? enabled|ommand line:.*pcie_acs_override", re.IGNORECASE)
+_RESERVE = re.compile(rf"vfio-pci ({ADDRESS}): .*BAR \d.*can.?t reserve", re.IGNORECASE)
+_BAR = re.compile(rf"({ADDRESS}): .*(?:reg 0x\w+|BAR \d)\b.*\[mem 0x([0-9a-f]+)-0x([0-9a-f]+)", re.IGNORECASE)
+_ASSIGNED = re.compile(rf"({ADDRESS}): BAR \d+: assigned to {_FRAMEBUFFER}", re.IGNORECASE)
+_AT = re.compile(
+    rf"{_FRAMEBUFFER}.*?(?:framebuffer at|\[mem) 0x([0-9a-f]{{1,16}})(?:-0x([0-9a-f]{{1,16}}))?", re.IGNORECASE
+)
+_BOOT_VGA = re.compile(rf"(?=.*vgaarb: (?:setting as boot|boot VGA))(?:.*PCI:|.*?)\b({ADDRESS})", re.IGNORECASE)
+
+
+def messages(lines: Iterable[str]) -> Iterator[str]:
+    """Yield the messages worth reading, without their time stamps, each on one line.
+
+    A line that is indented further than the first one and has no time stamp
+    goes on with the message above it.
+    """
+    base: int | None = None
+    message = ""
+    count = 0
+    for line in lines:
+        text = line.lstrip()
+        indent = len(line) - len(text)
+        base = indent if base is None else base
+        if indent > base and message and not text.startswith(("[", "<")):
+            if len(message) < 2000:
+                message = f"{message} {text}"
+            continue
+        if message and _RELEVANT.search(message):
+            yield _STAMP.sub("", message)
+            count += 1
+            if count == MAX_MESSAGES:
+                return
+        message = text
+    if message and _RELEVANT.search(message):
+        yield _STAMP.sub("", message)
+
+
+def log_from(texts: Iterable[str]) -> KernelLog:
+    """Return what a log's messages say; the first message of a kind speaks for it."""
+    seen: dict[str, str] = {}
+    groups: dict[PciAddress, int] = {}
+    cannot_reserve: dict[PciAddress, str] = {}
+    framebuffer_on: dict[PciAddress, str] = {}
+    framebuffers: list[MemoryRange] = []
+    bars: list[MemoryRange] = []
+    boot_vga: PciAddress | None = None
+    for text in texts:
+        if _NO_EVIDENCE.search(text):
+            continue
+        for name, pattern in _FIRST_OF_ITS_KIND:
+            if name not in seen and pattern.search(text):
+                seen[name] = text
+        if added := _ADDS.search(text):
+            if device := _ADDED_DEVICE.search(text):
+                groups[full_address(device[1])] = int(added[1])
+        elif refused := _RESERVE.search(text):
+            cannot_reserve.setdefault(full_address(refused[1]), text)
+        elif assigned := _ASSIGNED.search(text):
+            framebuffer_on.setdefault(full_address(assigned[1]), text)
+        elif at := _AT.search(text):
+            start = int(at[1], 16)
+            framebuffers.append(MemoryRange(start, int(at[2], 16) if at[2] else start, text))
+        elif boot := _BOOT_VGA.search(text):
+            boot_vga = boot_vga or full_address(boot[1])
+        if bar := _BAR.search(text):
+            bars.append(MemoryRange(int(bar[2], 16), int(bar[3], 16), full_address(bar[1])))
+    return KernelLog(
+        is_intel="intel" in seen,
+        is_amd="amd" in seen,
+        adds_to_group=seen.get("adds"),
+        groups=groups,
+        remapping_hardware=seen.get("hardware"),
+        remapping_on=seen.get("on"),
+        remapping_off=seen.get("off"),
+        interrupt_remapping_on=seen.get("interrupts_on"),
+        interrupt_remapping_off=seen.get("interrupts_off"),
+        acs_override=seen.get("acs"),
+        cannot_reserve=cannot_reserve,
+        framebuffer_on=framebuffer_on,
+        framebuffers=tuple(framebuffers),
+        bars=tuple(bars),
+        boot_vga=boot_vga,
+    )
+
+
+_FIRST_OF_ITS_KIND = (
+    ("adds", _ADDS),
+    ("hardware", _HARDWARE),
+    ("on", _ON),
+    ("off", _OFF),
+    ("interrupts_on", _INTERRUPTS_ON),
+    ("interrupts_off", _INTERRUPTS_OFF),
+    ("acs", _ACS),
+    ("intel", _INTEL),
+    ("amd", _AMD),
+)
