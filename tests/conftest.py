@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -28,3 +29,25 @@ def node(fleet: FleetSpec) -> NodeSpec:
 def world() -> FakeWorld:
     """Everything outside, faked."""
     return FakeWorld()
+
+
+def _stage(report: pytest.TestReport) -> str:
+    return "real guests" if "qemu" in report.keywords else report.nodeid.split("/")[1]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how long each stage took: unit, contract, lab, real guests."""
+    reports = [
+        report
+        for outcome in ("passed", "failed", "error", "skipped", "")
+        for report in terminalreporter.stats.get(outcome, [])
+        if isinstance(report, pytest.TestReport)
+    ]
+    seconds: Counter[str] = Counter()
+    tests: Counter[str] = Counter()
+    for report in reports:
+        seconds[_stage(report)] += report.duration  # type: ignore[assignment]
+        tests[_stage(report)] += report.when == "call"
+    terminalreporter.section("seconds per stage")
+    for stage, total in seconds.items():
+        terminalreporter.line(f"{stage:12} {tests[stage]:5} tests {total:8.1f} s")

@@ -109,6 +109,8 @@ class SimulatedBackend:
         """Power on."""
         if hardware.vmid in self._running:
             raise GuestFailure(f"VM {hardware.vmid} already running")
+        if hardware.disk is not None and not hardware.disk.exists():
+            raise GuestFailure(f"start failed: Could not open '{hardware.disk}': No such file or directory")
         guest = _Running(hardware, time.time(), self._faults(hardware.vmid))
         self._run_dir.mkdir(parents=True, exist_ok=True)
         kept = {"hardware": _hardware_as_json(hardware), "since": guest.since, "faults": sorted(guest.faults)}
