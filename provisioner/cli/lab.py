@@ -67,6 +67,8 @@ def _default_state_dir() -> Path:
     type=click.Path(path_type=Path, file_okay=False),
     help="Where images and their kernels are kept [default: provisioner/lab below the XDG cache home].",
 )
+@click.option("--image-url", help="A distribution's cloud image for QEMU guests, instead of one built here.")
+@click.option("--image-sha256", help="Its checksum.")
 @click.option("--stop-guests", is_flag=True, help="End guests with the lab; otherwise they run on, as on a real host.")
 @click.option("--json", "as_json", is_flag=True, help="Print one line with url, fingerprint and pid when ready.")
 def lab(
@@ -83,6 +85,8 @@ def lab(
     engine_seconds: float,
     limits: tuple[str, ...],
     boot_dir: Path | None,
+    image_url: str | None,
+    image_sha256: str | None,
     stop_guests: bool,
     as_json: bool,
 ) -> None:
@@ -110,6 +114,8 @@ def lab(
             engine_seconds=engine_seconds,
             limits=limits,
             boot_dir=boot_dir,
+            image_url=image_url,
+            image_sha256=image_sha256,
             stop_guests=stop_guests,
             as_json=as_json,
         )

@@ -42,6 +42,8 @@ class Wishes:
     engine_seconds: float = 0.0
     limits: tuple[str, ...] = ()
     boot_dir: Path | None = None
+    image_url: str | None = None
+    image_sha256: str | None = None
     stop_guests: bool = False
     as_json: bool = False
 
@@ -97,7 +99,14 @@ def _material(wishes: Wishes) -> Material | None:
         return None
     if wishes.backend == "simulated":
         return pretended_material(wishes.state_dir / "material")
-    return real_material(wishes.boot_dir, lambda sentence: print(sentence, file=sys.stderr, flush=True))
+    if (wishes.image_url is None) != (wishes.image_sha256 is None):
+        raise InputError(
+            "cannot use a cloud image without knowing its checksum",
+            subject="--image-url, --image-sha256",
+            next_step="give both: the address of the image and the sum its publisher names",
+        )
+    chosen = (wishes.image_url, wishes.image_sha256) if wishes.image_url and wishes.image_sha256 else None
+    return real_material(wishes.boot_dir, lambda sentence: print(sentence, file=sys.stderr, flush=True), chosen)
 
 
 def _backend(wishes: Wishes, faults: FaultPlan) -> GuestBackend:
@@ -105,7 +114,9 @@ def _backend(wishes: Wishes, faults: FaultPlan) -> GuestBackend:
     if wishes.backend == "qemu":
         from provisioner.lab.guests.qemu import QemuBackend
 
-        backend: GuestBackend = QemuBackend(run_dir=run_dir, boot_dir=wishes.boot_dir or default_cache_dir())
+        backend: GuestBackend = QemuBackend(
+            run_dir=run_dir, boot_dir=wishes.boot_dir or default_cache_dir(), internet=wishes.image_url is not None
+        )
         return backend
     from provisioner.lab.guests.simulated import SimulatedBackend
 

@@ -28,18 +28,30 @@ class Material:
     model: Piece
 
 
-def real_material(cache: Path | None, say: Callable[[str], object]) -> Material:
-    """Build guest image, engine archive and tiny model, or find them in the cache."""
+def real_material(
+    cache: Path | None, say: Callable[[str], object], cloud_image: tuple[str, str] | None = None
+) -> Material:
+    """Build guest image, engine archive and tiny model, or find them in the cache.
+
+    Args:
+        cache: where they are kept.
+        say: told what goes on.
+        cloud_image: address and SHA-256 of a distribution's image to use instead of one built here.
+    """
+    from provisioner.lab.images.cloud import fetch_cloud_image
     from provisioner.lab.images.engine_archive import ensure_engine_archive
     from provisioner.lab.images.guest_image import ensure_guest_image
     from provisioner.lab.images.tiny_model import ensure_tiny_model
 
-    image = ensure_guest_image(cache, say)
+    if cloud_image is not None:
+        fetched = fetch_cloud_image(*cloud_image, cache, say)
+        image = Piece(fetched.path, fetched.sha256)
+    else:
+        built = ensure_guest_image(cache, say)
+        image = Piece(built.qcow2, built.sha256)
     engine = ensure_engine_archive(cache, say)
     model = ensure_tiny_model(cache)
-    return Material(
-        Piece(image.qcow2, image.sha256), Piece(engine.path, engine.sha256), Piece(model.path, model.sha256)
-    )
+    return Material(image, Piece(engine.path, engine.sha256), Piece(model.path, model.sha256))
 
 
 def pretended_material(folder: Path) -> Material:

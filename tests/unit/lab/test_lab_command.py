@@ -91,8 +91,9 @@ def test_the_heavy_imports_wait_for_the_command() -> None:
 
 
 def test_the_command_explains_itself() -> None:
-    assert command.help is not None
-    assert "Example" in command.help
+    assert command.help
+    assert command.epilog is not None
+    assert "Example" in command.epilog
 
 
 def test_a_taken_port_is_an_input_error_with_a_remedy(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from qemu.qmp import QMPClient, QMPError
@@ -49,6 +50,7 @@ class QemuBackend:
         acceleration: auto, kvm or tcg.
         max_cores: the most virtual processors a guest gets; default is what this machine has.
         max_memory_mib: the most memory a guest gets; default is half of this machine's.
+        internet: whether guests have a way out through this machine.
     """
 
     name = "qemu"
@@ -61,10 +63,12 @@ class QemuBackend:
         *,
         max_cores: int | None = None,
         max_memory_mib: int | None = None,
+        internet: bool = False,
     ) -> None:
         self._run_dir = run_dir.absolute()
         self._boot_dir = boot_dir
         self._setting = acceleration
+        self._internet = internet
         self._limits = Limits(
             cores=max_cores or os.cpu_count() or 1, memory_mib=max_memory_mib or _half_of_memory_mib()
         )
@@ -188,6 +192,7 @@ class QemuBackend:
         network = await asyncio.to_thread(network_of_seed, hardware.seed)
         if network is not None:
             refuse_taken_ports(network)
+            network = replace(network, is_closed=not self._internet)
         command = command_line(
             hardware, files=files, boot=boot, network=network, acceleration=chosen, limits=self._limits
         )

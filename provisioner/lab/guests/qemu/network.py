@@ -1,4 +1,4 @@
-"""Plans a guest's network: QEMU's own user-mode stack, closed to the outside.
+"""Plans a guest's network: QEMU's own user-mode stack, closed to the outside unless asked for.
 
 The guest sees the address, the prefix and the gateway that its seed promises.
 The lab's host reaches a few of its ports on a loopback address of the guest's
@@ -34,6 +34,8 @@ class GuestNetwork:
     name_server: IPv4Address
     first_lease: IPv4Address
     guest: IPv4Address
+    is_closed: bool = True
+    """Without a way out; a distribution's own image needs one to install the guest agent."""
 
     @property
     def outside(self) -> str:
@@ -43,7 +45,7 @@ class GuestNetwork:
     def netdev(self) -> str:
         """Return the value of QEMU's -netdev option."""
         parts = [
-            "user,id=net0,restrict=on,ipv6=off",
+            f"user,id=net0,restrict={'on' if self.is_closed else 'off'},ipv6=off",
             f"net={self.net}",
             f"host={self.gateway}",
             f"dns={self.name_server}",
