@@ -9,7 +9,7 @@ from pathlib import Path
 from provisioner.adapters.files.fleet_file import load_fleet
 from provisioner.adapters.ssh.command_line import SshCommand, ssh_command
 from provisioner.bootstrap import RealWorld
-from provisioner.domain.actions import Plan, subject_of
+from provisioner.domain.actions import Plan
 from provisioner.domain.fleet import FleetSpec, NodeSpec
 from provisioner.domain.notes import read_notes
 from provisioner.engines.registry import ENGINES
@@ -140,13 +140,12 @@ class Fleet:
     def ssh(self, node: str) -> SshCommand:
         """Return how to log in to a node's guest with the OpenSSH client, host key included."""
         spec = self.spec.node(node)
-        subject = subject_of(spec.name, spec.vmid, spec.hypervisor)
         api = self._world.clusters[self.spec.cluster_of(spec).name]
         host_key = read_notes(api.config(spec.hypervisor, spec.vmid).notes).host_key
         if host_key is None:
             raise HypervisorError(
                 "cannot log in: the node's VM does not exist, or its notes do not hold the guest's host key",
-                subject=subject,
+                subject=spec.subject,
                 next_step=f"provisioner up {spec.name}",
             )
         folder = self._settings.state_folder / "known_hosts"

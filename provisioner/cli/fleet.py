@@ -25,8 +25,8 @@ def plan(session: Session, node: str | None) -> None:
         if session.json:
             print_json(
                 {
-                    "node": each.node,
-                    "vmid": each.vmid,
+                    "node": each.node.name,
+                    "vmid": each.node.vmid,
                     "refused": each.refusal.reason if each.refusal else None,
                     "next_step": each.refusal.next_step if each.refusal else None,
                     "steps": [

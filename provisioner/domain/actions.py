@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-from provisioner.domain.fleet import ImageSpec
-from provisioner.domain.names import HypervisorName, MappingId, NodeName, StorageName, Vmid
+from provisioner.domain.fleet import ImageSpec, NodeSpec
+from provisioner.domain.names import MappingId, NodeName, StorageName, Vmid
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,9 +157,7 @@ class Refusal:
 class Plan:
     """What `up` would do for one node."""
 
-    node: NodeName
-    vmid: Vmid
-    hypervisor: HypervisorName
+    node: NodeSpec
     steps: tuple[Step, ...]
     refusal: Refusal | None = None
     notes: str = ""
@@ -170,19 +168,9 @@ class Plan:
         """At least one step is known to change something."""
         return any(step.kind is StepKind.CHANGE for step in self.steps)
 
-    @property
-    def subject(self) -> str:
-        """The node in the words every message uses."""
-        return subject_of(self.node, self.vmid, self.hypervisor)
-
     def __str__(self) -> str:
-        lines = [self.subject]
+        lines = [self.node.subject]
         if self.refusal:
             lines += [f"  refused: {self.refusal.reason}", f"  next: {self.refusal.next_step}"]
         lines += [f"  {'+' if step.kind is StepKind.CHANGE else '='} {step}" for step in self.steps]
         return "\n".join(lines)
-
-
-def subject_of(node: NodeName, vmid: Vmid, hypervisor: HypervisorName) -> str:
-    """Name a node the way every message does."""
-    return f'node "{node}" (vm {vmid} on {hypervisor})'

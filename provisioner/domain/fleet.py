@@ -194,6 +194,11 @@ class NodeSpec:
     connect: ConnectSpec | None = None
 
     @property
+    def subject(self) -> str:
+        """The node, in the words of every message."""
+        return f'node "{self.name}" (vm {self.vmid} on {self.hypervisor})'
+
+    @property
     def reach(self) -> ConnectSpec:
         """Where to connect: the override, or the node's own address."""
         return self.connect or ConnectSpec(str(self.address.ip))

@@ -136,14 +136,15 @@ class HugePages:
     page_kib: int | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class HostFacts:
     """Everything that may be known of one hypervisor's readiness for passthrough.
 
     `functions` is what the PCI listing shows; `group_listing` holds devices that
     only the listing of groups describes. `command_line` is what the kernel was
     started with, `boot_file` what a boot loader's file says (comments removed).
-    `cut_sections` names what was too long to be read whole.
+    `cut_sections` names what was too long to be read whole. Two gatherings are
+    never equal, which lets what is derived from one be remembered beside it.
     """
 
     functions: Mapping[PciAddress, PciFunction] | None = None

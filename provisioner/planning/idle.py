@@ -12,6 +12,7 @@ from provisioner.domain.activity import ActivityRecord, EngineActivity
 from provisioner.domain.fleet import NodeSpec
 from provisioner.domain.quantities import duration_text
 from provisioner.domain.snapshot import Power, VmSeen
+from provisioner.planning.ownership import is_nodes_own
 
 
 class IdleVerdict(Enum):
@@ -61,7 +62,7 @@ def idle_decision(use: NodeUse, now: float) -> IdleDecision:
     node, vm = use.node, use.vm
     if vm is None:
         return IdleDecision(node, IdleVerdict.ASLEEP, "it has no VM")
-    if not vm.is_ours or vm.name != node.name:
+    if not is_nodes_own(vm, node):
         return IdleDecision(node, IdleVerdict.UNTOUCHED, f'VM {vm.vmid} is "{vm.name}" and does not carry our tag')
     if vm.power is Power.STOPPED:
         return IdleDecision(node, IdleVerdict.ASLEEP, "its VM is off")

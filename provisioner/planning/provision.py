@@ -27,6 +27,7 @@ from provisioner.domain.notes import read_notes
 from provisioner.domain.quantities import size_text
 from provisioner.domain.snapshot import NodeSeen, Power, VmSeen
 from provisioner.engines.base import Deployment, InferenceEngine
+from provisioner.planning.ownership import is_nodes_own
 from provisioner.planning.readiness import HypervisorFacts, failures, hypervisor_checks
 
 _CHANGE, _ENSURE = StepKind.CHANGE, StepKind.ENSURE
@@ -49,7 +50,7 @@ def plan_node(fleet: FleetSpec, node: NodeSpec, seen: NodeSeen, engine: Inferenc
     refusal = _refusal(fleet, node, seen)
     steps = () if refusal else (*_vm_steps(fleet, node, seen), *_guest_steps(fleet, node, seen, engine))
     notes = seen.config.notes if seen.config else ""
-    return Plan(node.name, node.vmid, node.hypervisor, steps, refusal, notes)
+    return Plan(node, steps, refusal, notes)
 
 
 def _refusal(fleet: FleetSpec, node: NodeSpec, seen: NodeSeen) -> Refusal | None:
@@ -64,7 +65,7 @@ def _refusal(fleet: FleetSpec, node: NodeSpec, seen: NodeSeen) -> Refusal | None
     if seen.vm is None:
         elsewhere = seen.cluster.vms.get(node.vmid)
         return None if elsewhere is None else _taken(node, elsewhere, seen)
-    if not seen.vm.is_ours or seen.vm.name not in ("", node.name):
+    if not is_nodes_own(seen.vm, node):
         return _taken(node, seen.vm, seen)
     if seen.vm.lock not in (None, "create"):
         return Refusal(
@@ -76,7 +77,7 @@ def _refusal(fleet: FleetSpec, node: NodeSpec, seen: NodeSeen) -> Refusal | None
 
 def _taken(node: NodeSpec, vm: VmSeen, seen: NodeSeen) -> Refusal:
     what = f'vmid {node.vmid} belongs to VM "{vm.name}" on {vm.hypervisor}'
-    if vm.is_ours and vm.name == node.name:
+    if is_nodes_own(vm, node):
         return Refusal(
             f"{what}, not on {node.hypervisor}", f"write hypervisor: {vm.hypervisor} for this node, or move the VM back"
         )

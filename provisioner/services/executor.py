@@ -51,7 +51,6 @@ class Executor:
     seeds: Seeds
     web: Web
     clock: Clock
-    subject: str
     notes_text: str = ""
     proof: Proof | None = None
     _new_key: HostKeyPair | None = field(default=None, repr=False)
@@ -100,7 +99,7 @@ class Executor:
         if key is None:
             raise HypervisorError(
                 "cannot log in to the guest: its VM's notes no longer hold its SSH host key",
-                subject=self.subject,
+                subject=self.node.subject,
                 next_step=(
                     f"read it on the console (Proxmox > VM {self.node.vmid} > Console: cat "
                     "/etc/ssh/ssh_host_ed25519_key.pub) and add a line `ssh-host-key: ssh-ed25519 AAAA...` to the notes"
@@ -124,7 +123,7 @@ class Executor:
         except WaitedInVain as waited:
             raise HypervisorError(
                 f"cannot go on: the VM has been in creation for more than {waited.seconds:g} s",
-                subject=self.subject,
+                subject=self.node.subject,
                 next_step=(
                     f"if no task is running for it (Proxmox > Tasks), the server lost it: qm unlock {vmid}, "
                     f"qm destroy {vmid}, then: provisioner up {self.node.name}"
@@ -137,13 +136,12 @@ class Executor:
             self.node,
             self._host_key(),
             seconds=seconds,
-            subject=self.subject,
             still_worth_it=self._watch_power(),
             on_change=say,
         ) as shell:
             say("logged in")
             remaining = max(deadline - self.clock.monotonic(), 1.0)
-            first = self.guests.await_first_boot(shell, self.node, seconds=remaining, subject=self.subject)
+            first = self.guests.await_first_boot(shell, self.node, seconds=remaining)
         return Outcome(first, "first boot done" if first else "logged in")
 
     def _watch_power(self) -> Callable[[], None]:
@@ -158,7 +156,7 @@ class Executor:
             if vm is None or vm.power is Power.STOPPED:
                 raise NotReadyError(
                     "cannot go on: the VM went off while its guest was booting",
-                    subject=self.subject,
+                    subject=self.node.subject,
                     next_step=f"see Proxmox > VM {self.node.vmid} > Task History, then provisioner up {self.node.name}",
                     retryable=True,
                 )
@@ -176,7 +174,7 @@ class Executor:
     def _prove(self, seconds: float) -> Outcome:
         probe = EngineProbe(self.fleet, self.node, self.engine, self.web, self.clock)
         try:
-            self.proof = probe.prove(seconds=seconds, subject=self.subject, still_worth_it=self._watch_power())
+            self.proof = probe.prove(seconds=seconds, still_worth_it=self._watch_power())
         except EngineError as error:
             raise _with_log(error, self._log_tail()) from error
         return Outcome(False, f"answers at {self.proof.endpoint.url}")
@@ -184,7 +182,7 @@ class Executor:
     def _log_tail(self) -> str:
         """Return the engine's last log lines: the evidence for why it does not answer. Best effort."""
         try:
-            with self.guests.shell(self.node, self._host_key(), seconds=1.0, subject=self.subject) as shell:
+            with self.guests.shell(self.node, self._host_key(), seconds=1.0) as shell:
                 command = ["journalctl", "-u", self.engine.unit, "-n", "8", "--no-pager", "-o", "cat"]
                 return shell.run(command, seconds=_LOG_TAIL_SECONDS, privileged=True).out.strip()
         except (ProvisionerError, GuestAway) as reason:

@@ -35,7 +35,6 @@ class GuestAccess:
         host_key: str,
         *,
         seconds: float,
-        subject: str,
         still_worth_it: Callable[[], None] | None = None,
         on_change: Callable[[str], None] | None = None,
     ) -> Iterator[GuestShell]:
@@ -62,7 +61,7 @@ class GuestAccess:
             except GuestRefuses as reason:
                 first_refusal = now if first_refusal is None else first_refusal
                 if now - first_refusal >= _REFUSAL_GRACE_SECONDS:
-                    raise _key_refused(node, subject, str(reason)) from reason
+                    raise _key_refused(node, str(reason)) from reason
                 next_try = now + _REFUSAL_PAUSE_SECONDS
                 return NotYet(str(reason))
 
@@ -71,14 +70,14 @@ class GuestAccess:
         except WaitedInVain as waited:
             raise NotReadyError(
                 f"cannot log in to the guest within {seconds:g} s; last: {waited.last_seen}",
-                subject=subject,
+                subject=node.subject,
                 next_step=f"look at its console (Proxmox > VM {node.vmid} > Console), then: provisioner up {node.name}",
                 retryable=True,
             ) from waited
         with opened as shell:
             yield shell
 
-    def await_first_boot(self, shell: GuestShell, node: NodeSpec, *, seconds: float, subject: str) -> bool:
+    def await_first_boot(self, shell: GuestShell, node: NodeSpec, *, seconds: float) -> bool:
         """Let cloud-init finish its only run; return whether this was the first time it was seen finished.
 
         Once it has, it is switched off in the guest: host key, network and
@@ -95,7 +94,7 @@ class GuestAccess:
         except GuestAway as gone:
             raise NotReadyError(
                 f"cannot see cloud-init finish within {seconds:g} s: {gone}",
-                subject=subject,
+                subject=node.subject,
                 next_step=f"provisioner up {node.name} continues where this run ended",
                 retryable=True,
             ) from gone
@@ -103,19 +102,19 @@ class GuestAccess:
         if status != "done" or errors:
             raise GuestError(
                 f"cannot use the guest: cloud-init ended as {status}: {'; '.join(errors) or result.err.strip()}",
-                subject=subject,
+                subject=node.subject,
                 next_step=f"provisioner ssh {node.name} -- sudo cat /var/log/cloud-init-output.log",
             )
-        self._switch_off(shell, node, subject)
+        self._switch_off(shell, node)
         return True
 
     @staticmethod
-    def _switch_off(shell: GuestShell, node: NodeSpec, subject: str) -> None:
+    def _switch_off(shell: GuestShell, node: NodeSpec) -> None:
         result = shell.run(["touch", _SWITCHED_OFF], seconds=_SMALL_ACT_SECONDS, privileged=True)
         if result.exit_code != 0:
             raise GuestError(
                 f"cannot switch cloud-init off in the guest: {result.err.strip()}",
-                subject=subject,
+                subject=node.subject,
                 next_step=f"provisioner ssh {node.name} -- sudo touch {_SWITCHED_OFF}",
             )
 
@@ -132,10 +131,10 @@ def _cloud_init_verdict(result: CommandResult) -> tuple[str, list[str]]:
     return str(document.get("status", f"unreadable (exit code {result.exit_code})")), errors
 
 
-def _key_refused(node: NodeSpec, subject: str, reason: str) -> GuestError:
+def _key_refused(node: NodeSpec, reason: str) -> GuestError:
     return GuestError(
         f"cannot log in to the guest: it refuses our SSH key ({reason})",
-        subject=subject,
+        subject=node.subject,
         next_step=(
             f"the key or user under `ssh:` in the fleet file is not the one that made {node.name}: put that one back, "
             f"or add the public key to ~/.ssh/authorized_keys in the guest (Proxmox > VM {node.vmid} > Console)"

@@ -89,12 +89,11 @@ class EngineProbe:
             raise NoAnswer(f"HTTP {answer.status} from {self._engine.activity_path}")
         return answer.text
 
-    def prove(self, *, seconds: float, subject: str, still_worth_it: Callable[[], None] | None = None) -> Proof:
+    def prove(self, *, seconds: float, still_worth_it: Callable[[], None] | None = None) -> Proof:
         """Wait until the model has answered.
 
         Args:
             seconds: how long to wait.
-            subject: the node, for errors.
             still_worth_it: called between looks; raises when waiting has become pointless.
 
         Raises:
@@ -114,48 +113,48 @@ class EngineProbe:
         except WaitedInVain as waited:
             raise EngineError(
                 f"cannot get an answer from {self._engine.name} within {seconds:g} s; last: {waited.last_seen}",
-                subject=subject,
+                subject=self._node.subject,
                 next_step=f"provisioner ssh {self._node.name} -- sudo journalctl -u {self._engine.unit} -n 50",
                 retryable=True,
             ) from waited
-        self._require_model(subject)
-        reply = self._chat(subject)
+        self._require_model()
+        reply = self._chat()
         return Proof(self.endpoint, reply, healthy_at, self._clock.monotonic())
 
-    def _require_model(self, subject: str) -> None:
-        text = self._ask(subject, self._engine.models_path)
+    def _require_model(self) -> None:
+        text = self._ask(self._engine.models_path)
         try:
             models = self._engine.served_models(text)
         except AnswerUnreadable as error:
-            raise self._failure(f"cannot read its list of models: {error}", subject) from error
+            raise self._failure(f"cannot read its list of models: {error}") from error
         if self._mode.model not in models:
             raise self._failure(
-                f'cannot find model "{self._mode.model}" on it; it serves: {", ".join(models) or "none"}', subject
+                f'cannot find model "{self._mode.model}" on it; it serves: {", ".join(models) or "none"}'
             )
 
-    def _chat(self, subject: str) -> str:
+    def _chat(self) -> str:
         request = self._engine.chat(self._mode.model, _PROMPT, max_tokens=1)
         try:
             answer = self._web.post_json(self._address + request.path, request.body, seconds=_CHAT_SECONDS)
             if answer.status != 200:
-                raise self._failure(f"cannot chat with it: HTTP {answer.status} {_gist(answer.text)}", subject)
+                raise self._failure(f"cannot chat with it: HTTP {answer.status} {_gist(answer.text)}")
             return self._engine.chat_reply(answer.text)
         except (NoAnswer, AnswerUnreadable) as error:
-            raise self._failure(f"cannot chat with it: {error}", subject) from error
+            raise self._failure(f"cannot chat with it: {error}") from error
 
-    def _ask(self, subject: str, path: str) -> str:
+    def _ask(self, path: str) -> str:
         try:
             answer = self._web.get(self._address + path, seconds=_CHAT_SECONDS)
         except NoAnswer as error:
-            raise self._failure(f"cannot read {path}: {error}", subject) from error
+            raise self._failure(f"cannot read {path}: {error}") from error
         if answer.status != 200:
-            raise self._failure(f"cannot read {path}: HTTP {answer.status} {_gist(answer.text)}", subject)
+            raise self._failure(f"cannot read {path}: HTTP {answer.status} {_gist(answer.text)}")
         return answer.text
 
-    def _failure(self, summary: str, subject: str) -> EngineError:
+    def _failure(self, summary: str) -> EngineError:
         return EngineError(
             f"{summary} ({self._engine.name} at {self._address})",
-            subject=subject,
+            subject=self._node.subject,
             next_step=f"provisioner ssh {self._node.name} -- sudo journalctl -u {self._engine.unit} -n 50",
         )
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from provisioner.domain.actions import Plan, subject_of
-from provisioner.domain.conventions import TAG
+from provisioner.domain.actions import Plan
 from provisioner.domain.fleet import ClusterSpec, FleetSpec, NodeSpec
 from provisioner.domain.names import HypervisorName
-from provisioner.domain.snapshot import ClusterSnapshot, NodeSeen, Power, VmSeen
+from provisioner.domain.snapshot import ClusterSnapshot, NodeSeen, Power
 from provisioner.engines.base import InferenceEngine
 from provisioner.errors import HypervisorError, PermissionMissingError, RefusedError
+from provisioner.planning.ownership import require_own
 from provisioner.planning.provision import plan_node, seed_volume
 from provisioner.planning.readiness import Check, HypervisorFacts, hypervisor_checks
 from provisioner.ports.hypervisors import Hypervisors
@@ -80,8 +80,8 @@ class Provisioning:
             RefusedError: the plan is a refusal.
             ProvisionerError: a step failed; the next run continues there.
         """
-        with self._world.locks.held(plan.node):
-            return self._apply(plan, on_event, self._api(self._fleet.node(plan.node)).calls)
+        with self._world.locks.held(plan.node.name):
+            return self._apply(plan, on_event, self._api(plan.node).calls)
 
     def up(self, node: NodeSpec, on_event: OnEvent) -> UpReport:
         """Plan and apply under one lock, so that no other writer comes between the two."""
@@ -90,7 +90,7 @@ class Provisioning:
             return self._apply(self.plan(node), on_event, calls)
 
     def _apply(self, plan: Plan, on_event: OnEvent, calls_before: int) -> UpReport:
-        node = self._fleet.node(plan.node)
+        node = plan.node
         api = self._api(node)
         clock = self._world.clock
         started = clock.monotonic()
@@ -100,7 +100,7 @@ class Provisioning:
             if plan.refusal:
                 raise RefusedError(
                     f"cannot provision the node: {plan.refusal.reason}",
-                    subject=plan.subject,
+                    subject=node.subject,
                     next_step=plan.refusal.next_step,
                 )
             if self._carry_out(plan, executor, changed, on_event):
@@ -109,7 +109,7 @@ class Provisioning:
         if executor.proof is None:
             raise HypervisorError(
                 f"cannot provision the node: its VM kept changing under {_MOST_ROUNDS} plans",
-                subject=plan.subject,
+                subject=node.subject,
                 next_step="see who else works on it (Proxmox > Tasks), then run the same command again",
                 retryable=True,
             )
@@ -132,18 +132,20 @@ class Provisioning:
             return self._destroy(node, on_event)
 
     def _destroy(self, node: NodeSpec, on_event: OnEvent) -> tuple[str, ...]:
-        api, subject = self._api(node), subject_of(node.name, node.vmid, node.hypervisor)
+        api = self._api(node)
         done: list[str] = []
         vm = api.vm(node.hypervisor, node.vmid)
         if vm is not None:
-            self._require_ours(vm, node, subject)
+            require_own(vm, node, "destroy it")
             if vm.power is not Power.STOPPED:
                 with running_step(on_event, node, "stop", self._world.clock) as step:
                     api.stop_vm(node.hypervisor, node.vmid)
                     step.detail = "power cut"
             with running_step(on_event, node, "destroy", self._world.clock) as step:
                 # Read again right before: in the seconds since, another may have taken the VMID.
-                self._require_ours(api.vm(node.hypervisor, node.vmid), node, subject)
+                again = api.vm(node.hypervisor, node.vmid)
+                if again is not None:
+                    require_own(again, node, "destroy it")
                 api.destroy_vm(node.hypervisor, node.vmid)
                 step.detail = f"vm {node.vmid} and its disks"
             done.append(f"vm {node.vmid} and its disks")
@@ -170,16 +172,6 @@ class Provisioning:
             step.detail = volume
         return [f"seed {storage}:iso/{volume}"]
 
-    @staticmethod
-    def _require_ours(vm: VmSeen | None, node: NodeSpec, subject: str) -> None:
-        if vm is None or (vm.is_ours and vm.name == node.name):
-            return
-        raise RefusedError(
-            f'cannot destroy it: VM {vm.vmid} is "{vm.name}" with tags {", ".join(sorted(vm.tags)) or "none"}',
-            subject=subject,
-            next_step=f'only a VM with tag "{TAG}" and the node\'s name is ever deleted; check vmid in the fleet file',
-        )
-
     def _api(self, node: NodeSpec) -> Hypervisors:
         return self._world.clusters[self._cluster(node).name]
 
@@ -201,7 +193,6 @@ class Provisioning:
             seeds=world.seeds,
             web=world.web,
             clock=world.clock,
-            subject=subject_of(node.name, node.vmid, node.hypervisor),
         )
 
     def _carry_out(self, plan: Plan, executor: Executor, changed: list[str], on_event: OnEvent) -> bool:

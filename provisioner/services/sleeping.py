@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from provisioner.domain.actions import subject_of
 from provisioner.domain.activity import EngineActivity
 from provisioner.domain.fleet import FleetSpec, NodeSpec
-from provisioner.domain.snapshot import Power, VmSeen
+from provisioner.domain.snapshot import Power
 from provisioner.engines.base import AnswerUnreadable
 from provisioner.errors import HypervisorError, ProvisionerError, RefusedError
 from provisioner.planning.idle import IdleDecision, IdleVerdict, NodeUse, idle_decision
+from provisioner.planning.ownership import require_own
 from provisioner.ports.hypervisors import Hypervisors
 from provisioner.ports.web import NoAnswer
 from provisioner.services.events import OnEvent, running_step
 from provisioner.services.proving import EngineProbe
 from provisioner.services.world import World
+
+_ACT = "put the node to sleep"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,17 +57,20 @@ class Sleeping:
             return self._sleep(node, on_event, force=force)
 
     def _sleep(self, node: NodeSpec, on_event: OnEvent, *, force: bool) -> SleepReport:
-        clock, subject = self._world.clock, _subject(node)
+        clock = self._world.clock
         api = self._api(node)
         begun = clock.monotonic()
         vm = api.vm(node.hypervisor, node.vmid)
         if vm is None or vm.power is Power.STOPPED:
             return SleepReport(node.name, was_running=False, seconds=clock.monotonic() - begun)
-        self._require_ours(vm, node)
+        require_own(vm, node, _ACT)
         if not force:
             self._require_quiet(node)
         # The tag is read again right before: between look and act the VMID may have changed hands.
-        self._require_ours(api.vm(node.hypervisor, node.vmid), node)
+        vm = api.vm(node.hypervisor, node.vmid)
+        if vm is None:
+            return SleepReport(node.name, was_running=False, seconds=clock.monotonic() - begun)
+        require_own(vm, node, _ACT)
         with running_step(on_event, node, "shut down", clock) as step:
             try:
                 api.shut_down_vm(node.hypervisor, node.vmid, seconds=node.patience.shutdown_seconds)
@@ -73,7 +78,7 @@ class Sleeping:
                 if not force:
                     raise HypervisorError(
                         error.summary,
-                        subject=subject,
+                        subject=node.subject,
                         next_step=f"provisioner sleep {node.name} --force cuts the power",
                     ) from error
                 api.stop_vm(node.hypervisor, node.vmid)
@@ -127,32 +132,17 @@ class Sleeping:
         if activity is None:
             raise RefusedError(
                 f"cannot put the node to sleep: its engine does not say whether it is busy ({why})",
-                subject=_subject(node),
+                subject=node.subject,
                 next_step=f"provisioner sleep {node.name} --force, if you know that nobody uses it",
                 retryable=True,
             )
         if activity.is_busy:
             raise RefusedError(
                 f"cannot put the node to sleep: {activity.running} requests running, {activity.waiting} waiting",
-                subject=_subject(node),
+                subject=node.subject,
                 next_step=f"wait for them; provisioner sleep {node.name} --force cuts them off",
                 retryable=True,
             )
 
-    @staticmethod
-    def _require_ours(vm: VmSeen | None, node: NodeSpec) -> None:
-        if vm is not None and vm.is_ours and vm.name == node.name:
-            return
-        found = f'VM {vm.vmid} is "{vm.name}"' if vm else f"VM {node.vmid} is gone"
-        raise RefusedError(
-            f"cannot put the node to sleep: {found} and not ours",
-            subject=_subject(node),
-            next_step="check vmid in the fleet file",
-        )
-
     def _api(self, node: NodeSpec) -> Hypervisors:
         return self._world.clusters[self._fleet.cluster_of(node).name]
-
-
-def _subject(node: NodeSpec) -> str:
-    return subject_of(node.name, node.vmid, node.hypervisor)

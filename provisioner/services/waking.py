@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from provisioner.domain.actions import subject_of
 from provisioner.domain.fleet import FleetSpec, NodeSpec
 from provisioner.domain.snapshot import Power
 from provisioner.errors import NotReadyError
@@ -61,11 +60,11 @@ class Waking:
             HypervisorError: Proxmox could not start it; its words are in the summary.
             NotReadyError, EngineError: it started and did not come to answer.
         """
-        clock, subject = self._world.clock, subject_of(node.name, node.vmid, node.hypervisor)
+        clock = self._world.clock
         api = self._world.clusters[self._fleet.cluster_of(node).name]
         calls, begun = api.calls, clock.monotonic()
-        decision = wake_decision(node, api.vm(node.hypervisor, node.vmid), subject)
-        start = _Start(api, node, clock, subject)
+        decision = wake_decision(node, api.vm(node.hypervisor, node.vmid))
+        start = _Start(api, node, clock)
         if decision.need is WakeNeed.START:
             with running_step(on_event, node, "start", clock) as step:
                 start.begin()
@@ -74,7 +73,7 @@ class Waking:
         probe = EngineProbe(self._fleet, node, engine, self._world.web, clock)
         patience = node.patience.boot_seconds + node.patience.engine_seconds
         with running_step(on_event, node, "answer", clock) as step:
-            proof = probe.prove(seconds=patience, subject=subject, still_worth_it=start.look)
+            proof = probe.prove(seconds=patience, still_worth_it=start.look)
             step.detail, step.changed = proof.endpoint.url, False
         if start.was_needed:
             self._world.activity.forget(node.name)
@@ -91,11 +90,10 @@ class Waking:
 class _Start:
     """The start of one VM, watched while its engine is being probed."""
 
-    def __init__(self, api: Hypervisors, node: NodeSpec, clock: Clock, subject: str) -> None:
+    def __init__(self, api: Hypervisors, node: NodeSpec, clock: Clock) -> None:
         self._api = api
         self._node = node
         self._clock = clock
-        self._subject = subject
         self._ticket: Ticket | None = None
         self._pending = False
         self._pauses = iter(_LOOKS)
@@ -132,7 +130,7 @@ class _Start:
             return
         raise NotReadyError(
             "cannot wake the node: its VM went off while it was starting",
-            subject=self._subject,
+            subject=self._node.subject,
             next_step=f"see Proxmox > VM {self._node.vmid} > Task History, then: provisioner wake {self._node.name}",
             retryable=True,
         )

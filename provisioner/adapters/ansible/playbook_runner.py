@@ -25,7 +25,6 @@ from provisioner.adapters.files.shipped import shipped_folder
 from provisioner.adapters.processes import dying_with_us
 from provisioner.adapters.ssh.command_line import ssh_command
 from provisioner.adapters.ssh.login_key import LoginKey
-from provisioner.domain.actions import subject_of
 from provisioner.domain.fleet import NodeSpec, SshAccess
 from provisioner.errors import InputError, PlaybookError
 from provisioner.ports.playbooks import PlaybookOutcome
@@ -75,7 +74,6 @@ class AnsiblePlaybooks:
     ) -> PlaybookOutcome:
         """Run one playbook on one node."""
         verify_local_files(variables)
-        subject = subject_of(node.name, node.vmid, node.hypervisor)
         with _private_folder() as folder:
             self._write_inputs(folder, node, host_key, variables)
             run, exit_code, words = _ansible(folder, playbook, on_task)
@@ -85,7 +83,7 @@ class AnsiblePlaybooks:
         task, reason = run.failure or ("before its first task", words[-_LONGEST_WORDS:] or f"exit code {exit_code}")
         raise PlaybookError(
             f'cannot configure the guest: playbook {playbook} failed at "{task}": {reason}',
-            subject=subject,
+            subject=node.subject,
             next_step=f"mend what it names, then run again: provisioner up {node.name} continues",
         )
 

@@ -13,7 +13,6 @@ from types import TracebackType
 from typing import Any
 
 from provisioner.adapters.proxmox.session import ProxmoxSession
-from provisioner.domain.actions import subject_of
 from provisioner.domain.fleet import NodeSpec
 from provisioner.errors import HypervisorError, PlaybookError
 from provisioner.ports.clock import Clock
@@ -105,7 +104,6 @@ class SimulatedPlaybooks:
             "port": next((value for name, value in variables.items() if name.endswith("_port")), 0),
             "digest": hashlib.sha256(wanted.encode()).hexdigest(),
         }
-        subject = subject_of(node.name, node.vmid, node.hypervisor)
         try:
             with self._shells.open(node, host_key) as shell:
                 assert isinstance(shell, AgentShell)  # noqa: S101 - ours
@@ -115,13 +113,13 @@ class SimulatedPlaybooks:
         except GuestAway as error:
             raise PlaybookError(
                 f"cannot configure the simulated guest: {error}",
-                subject=subject,
+                subject=node.subject,
                 next_step="run the same command again",
             ) from error
         if result.exit_code != 0:
             raise PlaybookError(
                 f"cannot configure the simulated guest: {result.err.strip() or result.out.strip()}",
-                subject=subject,
+                subject=node.subject,
                 next_step="this needs the embedded lab: see provisioner lab --help",
             )
         changed = int(json.loads(result.out).get("changed", 0))

@@ -19,7 +19,6 @@ import invoke
 import paramiko
 
 from provisioner.adapters.ssh.login_key import LoginKey
-from provisioner.domain.actions import subject_of
 from provisioner.domain.fleet import NodeSpec, SshAccess
 from provisioner.errors import HostKeyError
 from provisioner.ports.guest_shell import CommandResult, GuestAway, GuestRefuses, GuestShell
@@ -115,7 +114,7 @@ def _wrong_host(node: NodeSpec, expected: str, got: paramiko.PKey) -> HostKeyErr
     return HostKeyError(
         f"cannot log in: {node.reach.address} shows host key {fingerprint(got)}, "
         f"the guest was given {fingerprint(_public_key(expected))}",
-        subject=subject_of(node.name, node.vmid, node.hypervisor),
+        subject=node.subject,
         next_step=(
             "another machine has this address, or the guest's keys were replaced: compare on its console "
             "(ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub); if it is right, put the new public key "

@@ -338,7 +338,7 @@ class TestDestroy:
         up(provisioning, node)
         vm = world.cluster.vms[node.vmid]
         vm.seen = replace(vm.seen, tags=frozenset({"family"}))
-        with pytest.raises(RefusedError, match="with tags family"):
+        with pytest.raises(RefusedError, match="tags: family"):
             provisioning.destroy(node, lambda event: None)
         assert world.cluster.vms[node.vmid].seen.power is Power.RUNNING
 

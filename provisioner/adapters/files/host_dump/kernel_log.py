@@ -15,12 +15,14 @@ from provisioner.domain.host import KernelLog, MemoryRange, PciAddress
 _FRAMEBUFFER = r"(?:efifb|vesafb|bootfb|simplefb|simple-framebuffer|simpledrm)"
 IS_FRAMEBUFFER = re.compile(_FRAMEBUFFER, re.IGNORECASE)
 
-# One cheap look at every line of a log that may hold hundreds of thousands.
-_RELEVANT = re.compile(
-    rf"DMAR|dmar|AMD-Vi|IOMMU|iommu|IVRS|[rR]emapping|vfio|VFIO|ACS override|ommand line:|Linux version"
-    rf"|BAR \d|reg 0x|boot VGA|[sS]ecure ?[bB]oot|{_FRAMEBUFFER}|BOOTFB"
-)
+# One cheap look at every line of a log that may hold hundreds of thousands; lower case.
+_RELEVANT = (
+    "iommu", "dmar", "amd-vi", "vfio", "remapping", "ivrs", "acs override", "command line:", "linux version",
+    "bar ", "reg 0x", "vgaarb", "efifb", "vesafb", "bootfb", "simplefb", "simple-framebuffer", "simpledrm",
+)  # fmt: skip
 MAX_MESSAGES = 20_000
+# The kernel's own limit is a little below 1024; only its command line is longer.
+MAX_MESSAGE_LENGTH, MAX_COMMAND_LINE_LENGTH = 1024, 4096
 
 _STAMP = re.compile(
     r"^\s*(?:<\d+>)?(?:\[[^\]]{0,40}\d[^\]]{0,40}\]\s*)+|^\w{3} +\d+ [\d:]{8} \S+ kernel: (?:\[ *[\d.]+\] )?"
@@ -61,14 +63,16 @@ _INTERRUPTS_ON = re.compile(rf"enabled {_REMAPPING}|{_REMAPPING} enabled", re.IG
 _INTEL = re.compile(r"DMAR(?:-IR)?:|ACPI: DMAR|Intel-IOMMU:|(?:^|\s)dmar:")
 _AMD = re.compile(r"AMD-Vi:|ACPI: IVRS")
 
-_ACS = re.compile(r"PCIe ACS overrides? enabled|ommand line:.*pcie_acs_override", re.IGNORECASE)
+_ACS = re.compile(r"PCIe ACS overrides? enabled", re.IGNORECASE)
 _RESERVE = re.compile(rf"vfio-pci ({ADDRESS}): .*BAR \d.*can.?t reserve", re.IGNORECASE)
 _BAR = re.compile(rf"({ADDRESS}): .*(?:reg 0x\w+|BAR \d)\b.*\[mem 0x([0-9a-f]+)-0x([0-9a-f]+)", re.IGNORECASE)
 _ASSIGNED = re.compile(rf"({ADDRESS}): BAR \d+: assigned to {_FRAMEBUFFER}", re.IGNORECASE)
 _AT = re.compile(
     rf"{_FRAMEBUFFER}.*?(?:framebuffer at|\[mem) 0x([0-9a-f]{{1,16}})(?:-0x([0-9a-f]{{1,16}}))?", re.IGNORECASE
 )
-_BOOT_VGA = re.compile(rf"(?=.*vgaarb: (?:setting as boot|boot VGA))(?:.*PCI:|.*?)\b({ADDRESS})", re.IGNORECASE)
+_BOOT_VGA = re.compile(
+    rf"({ADDRESS}): vgaarb: (?:setting as boot|boot VGA)|vgaarb: setting as boot device: PCI:({ADDRESS})", re.IGNORECASE
+)
 
 
 def messages(lines: Iterable[str]) -> Iterator[str]:
@@ -78,24 +82,34 @@ def messages(lines: Iterable[str]) -> Iterator[str]:
     goes on with the message above it.
     """
     base: int | None = None
-    message = ""
+    parts: list[str] = []
     count = 0
     for line in lines:
         text = line.lstrip()
         indent = len(line) - len(text)
         base = indent if base is None else base
-        if indent > base and message and not text.startswith(("[", "<")):
-            if len(message) < 2000:
-                message = f"{message} {text}"
+        if indent > base and parts and not text.startswith(("[", "<")):
+            if len(parts) < 16:
+                parts.append(text)
             continue
-        if message and _RELEVANT.search(message):
-            yield _STAMP.sub("", message)
+        if (message := _message(parts)) is not None:
+            yield message
             count += 1
             if count == MAX_MESSAGES:
                 return
-        message = text
-    if message and _RELEVANT.search(message):
-        yield _STAMP.sub("", message)
+        parts = [text]
+    if (message := _message(parts)) is not None:
+        yield message
+
+
+def _message(parts: list[str]) -> str | None:
+    text = parts[0] if len(parts) == 1 else " ".join(parts)
+    low = text.lower()
+    for stem in _RELEVANT:
+        if stem in low:
+            is_command_line = "command line:" in low
+            return _STAMP.sub("", text)[: MAX_COMMAND_LINE_LENGTH if is_command_line else MAX_MESSAGE_LENGTH]
+    return None
 
 
 def log_from(texts: Iterable[str]) -> KernelLog:
@@ -108,24 +122,30 @@ def log_from(texts: Iterable[str]) -> KernelLog:
     bars: list[MemoryRange] = []
     boot_vga: PciAddress | None = None
     for text in texts:
-        if _NO_EVIDENCE.search(text):
+        low = text.lower()
+        if "iommuv2" in low and _NO_EVIDENCE.search(text):
             continue
-        for name, pattern in _FIRST_OF_ITS_KIND:
-            if name not in seen and pattern.search(text):
+        if "command line:" in low:
+            # Words on the command line are wishes, not events.
+            if "pcie_acs_override" in low:
+                seen.setdefault("acs", text)
+            continue
+        for name, stems, pattern in _FIRST_OF_ITS_KIND:
+            if name not in seen and any(stem in low for stem in stems) and pattern.search(text):
                 seen[name] = text
-        if added := _ADDS.search(text):
+        if "adding" in low and (added := _ADDS.search(text)):
             if device := _ADDED_DEVICE.search(text):
                 groups[full_address(device[1])] = int(added[1])
-        elif refused := _RESERVE.search(text):
+        elif "reserve" in low and (refused := _RESERVE.search(text)):
             cannot_reserve.setdefault(full_address(refused[1]), text)
-        elif assigned := _ASSIGNED.search(text):
+        elif "assigned" in low and (assigned := _ASSIGNED.search(text)):
             framebuffer_on.setdefault(full_address(assigned[1]), text)
-        elif at := _AT.search(text):
+        elif ("fb" in low or "simple" in low) and (at := _AT.search(text)):
             start = int(at[1], 16)
             framebuffers.append(MemoryRange(start, int(at[2], 16) if at[2] else start, text))
-        elif boot := _BOOT_VGA.search(text):
-            boot_vga = boot_vga or full_address(boot[1])
-        if bar := _BAR.search(text):
+        elif "vgaarb" in low and (boot := _BOOT_VGA.search(text)):
+            boot_vga = boot_vga or full_address(boot[1] or boot[2])
+        if "[mem " in low and (bar := _BAR.search(text)):
             bars.append(MemoryRange(int(bar[2], 16), int(bar[3], 16), full_address(bar[1])))
     return KernelLog(
         is_intel="intel" in seen,
@@ -146,14 +166,15 @@ def log_from(texts: Iterable[str]) -> KernelLog:
     )
 
 
+# Each kind with words that its messages cannot do without, which are quicker to look for than the pattern.
 _FIRST_OF_ITS_KIND = (
-    ("adds", _ADDS),
-    ("hardware", _HARDWARE),
-    ("on", _ON),
-    ("off", _OFF),
-    ("interrupts_on", _INTERRUPTS_ON),
-    ("interrupts_off", _INTERRUPTS_OFF),
-    ("acs", _ACS),
-    ("intel", _INTEL),
-    ("amd", _AMD),
+    ("adds", (" group ",), _ADDS),
+    ("hardware", ("dmar", "ivrs"), _HARDWARE),
+    ("on", ("enabled", "directed", "dmar", "identity", "amd-vi", "queued", "register"), _ON),
+    ("off", ("disabled", "no dmar", "failed", "not ", "missing", "address 0"), _OFF),
+    ("interrupts_on", ("enabled",), _INTERRUPTS_ON),
+    ("interrupts_off", ("disab", "no", "unable", "fail", "without", "broken"), _INTERRUPTS_OFF),
+    ("acs", ("acs override",), _ACS),
+    ("intel", ("dmar", "intel-iommu"), _INTEL),
+    ("amd", ("amd-vi", "ivrs"), _AMD),
 )

@@ -40,6 +40,9 @@ _VENDOR_WORDS = {
     "matrox electronics": "102b",
 }
 
+# A server with eight GPUs and all their virtual functions stays below a thousand.
+MAX_FUNCTIONS = 4096
+
 _KEY_LINE = re.compile(r"^\s+([^:]{2,60}?)\s*:\s*(.*)$")
 _DRIVER_KEY = "kernel driver in use"
 # Keys that an English listing may show below a device, apart from its driver.
@@ -122,6 +125,8 @@ def groups_from(lines: tuple[str, ...]) -> Mapping[PciAddress, int] | None:
         is_bare = not _ADDRESS.sub("", before).strip()
         for address in addresses if is_bare else addresses[:1]:
             groups[full_address(address)] = group
+        if len(groups) >= MAX_FUNCTIONS:
+            break
     if groups or all(_NOTHING_THERE.search(line) for line in lines):
         return groups
     return None
@@ -132,8 +137,10 @@ def _blocks(lines: Iterable[str]) -> list[_Block]:
     for line in lines:
         match = _SLOT_LINE.search(line)
         if match is not None and _is_head(line[: match.start()], match[2]):
+            if len(blocks) == MAX_FUNCTIONS:
+                break
             blocks.append(_Block(match[2].strip(), full_address(match[1])))
-        elif blocks and line[:1].isspace():
+        elif blocks and line[:1].isspace() and len(blocks[-1].details) < 200:
             blocks[-1].details.append(line)
     return blocks
 

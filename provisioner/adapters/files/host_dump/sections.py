@@ -60,8 +60,7 @@ def decode(data: bytes) -> str:
         if data.startswith(mark):
             data, encoding = data[len(mark) :], name
             break
-    text = data.decode(encoding, errors="replace").replace("\r\n", "\n").replace("\r", "\n")
-    return _UNPRINTABLE.sub("�", text)
+    return data.decode(encoding, errors="replace").replace("\r\n", "\n").replace("\r", "\n")
 
 
 def split_dump(text: str, subject: str) -> Dump:
@@ -95,7 +94,7 @@ def split_dump(text: str, subject: str) -> Dump:
         if len(lines) > limit + 1 or len(kept) + len(lines) > limit + 1:
             cut.add(name)
         room = max(0, limit - len(kept))
-        kept.extend([line[:MAX_LINE_LENGTH].rstrip() for line in lines[: limit + 1] if line.strip()][:room])
+        kept.extend([_clean(line) for line in lines[: limit + 1] if line and not line.isspace()][:room])
     return Dump(
         {name: tuple(lines) for name, lines in parts.items()},
         last=_section_name(headers[-1][1]),
@@ -116,12 +115,17 @@ def render_dump(sections: Mapping[str, str]) -> str:
     return "".join(f"=== {name}\n{_body(sections[name])}" for name in SECTIONS if name in sections)
 
 
+def _clean(line: str) -> str:
+    line = line[:MAX_LINE_LENGTH].rstrip()
+    return line if line.isascii() and line.replace("\t", "").isprintable() else _UNPRINTABLE.sub("�", line)
+
+
 def _section_name(text: str) -> str:
     return re.sub(r"[ .-]+", "_", text.strip().lower())
 
 
 def _body(text: str) -> str:
-    lines = decode(text.encode("utf-8", errors="replace")).split("\n")
+    lines = [_clean(line) for line in decode(text.encode("utf-8", errors="replace")).split("\n")]
     # A line that looks like a header would end the section; a blank before it takes that power away.
-    kept = [f" {line}" if line.startswith("===") else line for line in lines if line.strip()]
+    kept = [f" {line}" if line.startswith("===") else line for line in lines if line]
     return "".join(f"{line}\n" for line in kept)

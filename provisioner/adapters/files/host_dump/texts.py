@@ -20,7 +20,7 @@ from provisioner.domain.host import (
 Lines = tuple[str, ...]
 
 _KERNEL = re.compile(r"(?<![\w.])(\d{1,2})\.(\d{1,3})(?:\.\d+)?(?:[-+~.]\S*)?")
-_KERNEL_IN_COMMAND_LINE = re.compile(r"(?:vmlinu[zx]|initrd\.img|linux)-((\d{1,2})\.(\d{1,3})[^\s/\\]*)", re.I)
+_KERNEL_IN_COMMAND_LINE = re.compile(r"(?:vmlinu[zx]|initrd\.img)-((\d{1,2})\.(\d{1,3})[^\s/\\]*)", re.I)
 _KERNEL_IN_TEXT = re.compile(r"(?:running kernel: |Linux version )((\d{1,2})\.(\d{1,3})[^\s)]*)", re.I)
 _PVE = re.compile(r"pve-manager(?:/|: )((\d{1,2})\.(\d{1,3})[^\s/]*)")
 _PVE_PACKAGE = re.compile(r"proxmox-ve: ((\d{1,2})\.(\d{1,3})\S*)")
@@ -65,6 +65,8 @@ def kernel_release(uname: Lines | None, others: Iterable[str]) -> Release | None
         if match := _KERNEL.match(text):
             return Release(int(match[1]), int(match[2]), match[0])
     for text in others:
+        if "ernel" not in text and "vmlinu" not in text and "initrd" not in text and "Linux version" not in text:
+            continue
         if found := _KERNEL_IN_TEXT.search(text) or _KERNEL_IN_COMMAND_LINE.search(text):
             return Release(int(found[2]), int(found[3]), found[1].removesuffix(".efi"))
     return None
