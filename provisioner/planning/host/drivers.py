@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Container, Iterator, Sequence
 
 from provisioner.domain.host import HostFacts, PciAddress, PciFunction, address_order
 from provisioner.planning.host.gpus import GpuVerdict, gpus_of
 from provisioner.planning.host.steps import REFRESH_INITRAMFS, missing, ok
-from provisioner.planning.host.verdict import framebuffer_evidence, identical_gpus, stale_virqfd_file
+from provisioner.planning.host.verdict import framebuffer_evidence, stale_virqfd_file
 from provisioner.planning.readiness import Check, CheckStatus
 
 LSPCI_COMMAND = "lspci -Dnnk"
@@ -47,17 +48,21 @@ def gpus_are_seen(facts: HostFacts) -> list[Check]:
 
 def functions_have_the_right_driver(facts: HostFacts) -> list[Check]:
     """Proxmox binds at a VM's start, but a driver that is using the card may not let go."""
-    return [_driver(facts, gpu) for gpu in gpus_of(facts)]
+    gpus = gpus_of(facts)
+    models = Counter(gpu.ids for gpu in gpus)
+    claimed = frozenset(ids for _, ids in _claims(facts))
+    return [_driver(facts, gpu, claimed, has_twin=models[gpu.ids] > 1) for gpu in gpus]
 
 
-def _driver(facts: HostFacts, gpu: GpuVerdict) -> Check:
+def _driver(facts: HostFacts, gpu: GpuVerdict, claimed: frozenset[str], *, has_twin: bool) -> Check:
     id_ = f"driver_{gpu.address}"
     why = "Proxmox takes devices from their drivers when a VM starts; one in use by the host may hang there"
     seen = [function for address in gpu.functions if (function := (facts.functions or {}).get(address)) is not None]
     held = [function for function in seen if function.driver is not None and not function.is_bound_to_vfio]
     if held:
         named = ", ".join(f"{function.driver} drives {function.address}" for function in held)
-        return Check(id_, CheckStatus.WARN, named, why, _bind(facts, gpu, held))
+        step = _by_slot_step(gpu) if has_twin else _bind(facts, gpu, held, claimed)
+        return Check(id_, CheckStatus.WARN, named, why, step)
     if gpu.is_bound_to_vfio is None:
         step = f"show drivers in the section `=== lspci`: {LSPCI_COMMAND}"
         return Check(id_, CheckStatus.UNKNOWN, f"the dump does not show who drives {gpu.address}", why, step)
@@ -69,10 +74,11 @@ def _driver(facts: HostFacts, gpu: GpuVerdict) -> Check:
     return ok(id_, f"{bound} has {gpu.address}{rest}", why)
 
 
-def _bind(facts: HostFacts, gpu: GpuVerdict, held: Sequence[PciFunction]) -> str:
-    gpus = gpus_of(facts)
-    if any(gpu in twins for twins in identical_gpus(gpus).values()):
-        return f"if a guest shall have it and the host keeps its twin: {_by_slot_script(gpu.functions)}"
+def _by_slot_step(gpu: GpuVerdict) -> str:
+    return f"if a guest shall have it and the host keeps its twin: {_by_slot_script(gpu.functions)}"
+
+
+def _bind(facts: HostFacts, gpu: GpuVerdict, held: Sequence[PciFunction], claimed: frozenset[str]) -> str:
     functions = facts.functions or {}
     pairs = [pair for address in gpu.functions if address in functions and (pair := _pair(functions[address]))]
     # USB drivers are built into the kernel and cannot be overtaken; Proxmox takes such functions at the VM's start.
@@ -81,12 +87,12 @@ def _bind(facts: HostFacts, gpu: GpuVerdict, held: Sequence[PciFunction]) -> str
     )
     softdeps = ", ".join(f"`softdep {driver} pre: vfio-pci`" for driver in drivers)
     file = "/etc/modprobe.d/vfio.conf"
-    if pairs and {ids for _, ids in _claims(facts)}.issuperset(pairs):
+    if pairs and claimed.issuperset(pairs):
         lines = softdeps or "a softdep for its driver"
         return f"ids= lists it, but its driver was faster: add {lines} to {file}, {REFRESH_INITRAMFS}"
     ids = ",".join(dict.fromkeys(pairs)) or gpu.ids
     lines = f"`options vfio-pci ids={ids}`" + (f", {softdeps}" if softdeps else "")
-    only = "; it is the only GPU here, so the host's own console goes with it" if len(gpus) == 1 else ""
+    only = "; it is the only GPU here, so the host's own console goes with it" if len(gpus_of(facts)) == 1 else ""
     step = f"if a guest shall have it: put the lines {lines} into {file}, {REFRESH_INITRAMFS}"
     return f"{step}{only}; if the host needs it, leave it"
 

@@ -7,6 +7,7 @@ clean nor shared.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from provisioner.domain.host import (
     VFIO_DRIVER,
@@ -73,6 +74,7 @@ def known(value: bool | None) -> bool | str:
     return "unknown" if value is None else value
 
 
+@lru_cache(maxsize=2)
 def gpus_of(facts: HostFacts) -> tuple[GpuVerdict, ...]:
     """Return a verdict on every GPU that the PCI listing shows, in address order."""
     functions = facts.functions or {}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from provisioner.adapters.files.host_dump import kernel_log, pci, texts
 from provisioner.adapters.files.host_dump.sections import MAX_BYTES, Dump, decode, render_dump, split_dump
-from provisioner.domain.host import ConfigLine, HostFacts, KernelLog
+from provisioner.domain.host import ConfigLine, HostFacts, KernelLog, PciAddress
 from provisioner.errors import InputError
 
 __all__ = ["facts_from_dump", "read_host_dump", "render_dump", "write_host_dump"]
@@ -67,7 +67,7 @@ def facts_from_dump(text: str, subject: str = "host dump") -> HostFacts:
     is_cut = dump.last == "lspci" and not dump.is_last_line_whole
     return HostFacts(
         functions=None if listing is None else pci.functions_from(listing, is_last_line_whole=not is_cut),
-        groups=None if groups is None else pci.groups_from(groups),
+        groups=_groups(dump),
         group_listing=None if groups is None else pci.functions_from(groups),
         cpu_vendor=None if cpu is None else texts.cpu_vendor(cpu),
         cpu_model=None if cpu is None else texts.cpu_model(cpu),
@@ -85,6 +85,13 @@ def facts_from_dump(text: str, subject: str = "host dump") -> HostFacts:
         huge_pages=None if (pages := dump.lines("hugepages")) is None else texts.huge_pages(pages),
         cut_sections=dump.cut,
     )
+
+
+def _groups(dump: Dump) -> Mapping[PciAddress, int] | None:
+    lines = dump.lines("iommu_groups")
+    groups = None if lines is None else pci.groups_from(lines)
+    # "/sys/kernel/iommu_g", where a copy broke off, does not say that there are none.
+    return groups or (None if dump.last == "iommu_groups" and not dump.is_last_line_whole else groups)
 
 
 def _messages(dump: Dump) -> list[str] | None:

@@ -61,7 +61,7 @@ _DRIVER_STEMS = (
 _GROUP_PATH = re.compile(r"iommu_groups/(\d{1,6})\b")
 _GROUP_WORDS = re.compile(r"(?:group|gruppe|groupe|grupo|gruppo|groep|группа|组|グループ)\W{0,8}(\d{1,6})\b", re.I)
 _GROUP_DETAIL = re.compile(r"\bIOMMU group:?\s*(\d{1,6})\s*$", re.IGNORECASE)  # below a device, in `lspci -v`
-_GROUP_FIRST = re.compile(rf"^\s*(\d{{1,6}})[\s:|]+(?={ADDRESS})", re.IGNORECASE)
+_GROUP_FIRST = re.compile(rf"^\s*(\d{{1,6}})(?:\s*[|:])?\s+(?={ADDRESS})", re.IGNORECASE)
 _NOTHING_THERE = re.compile(
     r"no such file|cannot access|can't open|not found|no iommu|no groups?\b|^\s*0\s*$|/sys/(?:kernel|class)/iommu", re.I
 )
