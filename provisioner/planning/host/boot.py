@@ -23,7 +23,8 @@ from provisioner.planning.readiness import Check, CheckStatus
 _GRUB_LINE = re.compile(r"^(?:export\s+)?GRUB_CMDLINE_LINUX\w*\+?=(.*)$")
 # Words whose absence from /proc/cmdline says nothing: installers and loaders rewrite them.
 _SHIFTING = ("root=", "BOOT_IMAGE=", "initrd=", "boot=", "$")
-_COSMETIC = frozenset({"ro", "rw", "quiet", "splash", "--", "nosplash"})
+# amd_iommu=on is no switch that the kernel knows: AMD's IOMMU is on unless it is turned off.
+_COSMETIC = frozenset({"ro", "rw", "quiet", "splash", "--", "nosplash", "amd_iommu=on"})
 
 
 def command_line_is_in_force(facts: HostFacts) -> list[Check]:

@@ -111,7 +111,7 @@ GROUPS = {"0000:00:00.0": 0, "0000:00:01.0": 1, "0000:01:00.0": 1, "0000:01:00.1
     "listing",
     [
         "IOMMU Group 0 00:00.0 Host bridge [0600]: Intel [8086:3ec2]\nIOMMU Group 1 00:01.0 PCI bridge [0604]: X\n"
-        "IOMMU Group 1 01:00.0 VGA compatible controller [0300]: [10de:1b06]\nIOMMU Group 1 01:00.1 Audio device [0403]",
+        "IOMMU Group 1 01:00.0 VGA controller [0300]: [10de:1b06]\nIOMMU Group 1 01:00.1 Audio device [0403]",
         "IOMMU Group 0:\n\t00:00.0 Host bridge [0600]: Intel [8086:3ec2]\nIOMMU Group 1:\n\t00:01.0 PCI bridge\n"
         "\t01:00.0 VGA compatible controller [0300]: NVIDIA [10de:1b06]\n\t01:00.1 Audio device [0403]: N [10de:10ef]",
         "IOMMU group 0:\t[8086:3ec2] 00:00.0 Host bridge: Intel\nIOMMU group 1:\t[8086:1901] 00:01.0 PCI bridge\n"

@@ -142,6 +142,8 @@ ROWS = [
         "cmdline": BY_GRUB + " intel_iommu=on",
         # Cut by a terminal: nobody knows what iomm was to become.
         "kernel_cmdline_file": 'GRUB_CMDLINE_LINUX_DEFAULT="quiet intel_iommu=on iomm'}),
+    Row("command_line", OK, "everything", {
+        "cmdline": BY_GRUB, "kernel_cmdline_file": 'GRUB_CMDLINE_LINUX_DEFAULT="quiet amd_iommu=on"'}),
     Row("pve_version", FAIL, "pve7to8", {"pveversion": "pve-manager/7.4-17/513c62be (running kernel: 5.15.126-1-pve)"}),
     Row("pve_version", OK, "wants intel_iommu=on", {
         "pveversion": "pve-manager/8.1.3/b46aac3b42da5d15 (running kernel: 6.5.11-8-pve)"}),
