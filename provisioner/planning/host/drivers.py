@@ -211,7 +211,7 @@ def _reset(facts: HostFacts, gpu: GpuVerdict) -> Check | None:
         CheckStatus.WARN,
         f"{gpu.address} is AMD {family}, a family known for failing resets; {remedy}",
         "a card that does not reset fails or hangs the hypervisor at the VM's second start",
-        "try it before you rely on it: provisioner test NODE sleeps and wakes a node on this card",
+        "try it before you rely on it: provisioner sleep NODE, then provisioner wake NODE, twice, on this card",
     )
 
 

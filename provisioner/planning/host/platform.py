@@ -23,7 +23,7 @@ def pve_is_supported(facts: HostFacts) -> list[Check]:
         step = "upgrade step by step: pve7to8 shows what is in the way, then 8 to 9 with pve8to9"
         return [Check(id_, CheckStatus.FAIL, f"Proxmox VE {pve.text} has no PCI mappings", why, step)]
     if pve.major > 9:
-        step = "look for a newer provisioner, and try it on one node first: provisioner test NODE"
+        step = "look for a newer provisioner, and try it on one node first"
         return [Check(id_, CheckStatus.WARN, f"Proxmox VE {pve.text} is newer than this program knows", why, step)]
     if pve.major == 8 and facts.kernel is not None and not facts.kernel.is_at_least(6, 8):
         return [ok(id_, f"Proxmox VE {pve.text}; kernel {facts.kernel.text} wants intel_iommu=on on Intel CPUs", why)]
