@@ -156,7 +156,7 @@ ROWS = [
     Row("hugepages", WARN, "asks for 64 huge pages, the kernel found room for 16", {
         "hugepages": HUGE.format(16, 16), "cmdline": "default_hugepagesz=1G hugepagesz=1G hugepages=64"}),
     Row("hugepages", UNKNOWN, "/proc/meminfo", {"uname": "6.8.0"}),
-    Row("reset_0000:05:00.0", WARN, "provisioner test", {"lspci": POLARIS}),
+    Row("reset_0000:05:00.0", WARN, "provisioner wake NODE", {"lspci": POLARIS}),
     Row("reset_0000:05:00.0", WARN, "Navi 10", {"lspci": POLARIS.replace("67df", "731f")}),
     Row("reset_0000:05:00.0", WARN, "Vega 20", {"lspci": POLARIS.replace("67df", "66af")}),
     Row("reset_0000:05:00.0", WARN, "vendor_reset is loaded", {"lspci": POLARIS, "lsmod": "vendor_reset 122880 0"}),
