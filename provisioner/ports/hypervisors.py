@@ -33,7 +33,7 @@ class Hypervisors(Protocol):
 
     @property
     def calls(self) -> int:
-        """API requests sent so far."""
+        """API requests sent so far by the current thread."""
         ...
 
     def snapshot(self) -> ClusterSnapshot:

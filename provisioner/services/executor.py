@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 from provisioner.domain import actions
-from provisioner.domain.fleet import FleetSpec, NodeSpec
+from provisioner.domain.fleet import FleetSpec, ImageSpec, NodeSpec
 from provisioner.domain.names import HypervisorName, StorageName, Vmid
 from provisioner.domain.notes import NodeNotes, read_notes, write_notes
 from provisioner.domain.quantities import size_text
@@ -51,6 +52,7 @@ class Executor:
     seeds: Seeds
     web: Web
     clock: Clock
+    image_lock: AbstractContextManager[object] = field(default_factory=nullcontext)
     notes_text: str = ""
     proof: Proof | None = None
     _new_key: HostKeyPair | None = field(default=None, repr=False)
@@ -60,8 +62,7 @@ class Executor:
         here = self.node.hypervisor
         match action:
             case actions.DownloadImage(image, storage):
-                self.hypervisors.download_image(here, storage, image)
-                return Outcome(True, image.volume_name)
+                return self._download(image, storage)
             case actions.UploadSeed(storage, volume):
                 self._new_key = self.seeds.new_host_key()
                 iso = self.seeds.seed(self.fleet, self.node, self._new_key)
@@ -93,6 +94,14 @@ class Executor:
                 return Outcome(bool(outcome.changed), f"{outcome.tasks} tasks, {len(outcome.changed)} changed: {what}")
             case actions.ProveEngine(seconds):
                 return self._prove(seconds)
+
+    def _download(self, image: ImageSpec, storage: StorageName) -> Outcome:
+        with self.image_lock:
+            # Nodes that come up side by side want the same image; the first fetches it for all.
+            if image.volume_name in self.hypervisors.volumes(self.node.hypervisor, storage, "import"):
+                return Outcome(False, "fetched for another node meanwhile")
+            self.hypervisors.download_image(self.node.hypervisor, storage, image)
+        return Outcome(True, image.volume_name)
 
     def _host_key(self) -> str:
         key = read_notes(self.notes_text).host_key

@@ -7,6 +7,7 @@ the next.
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 
 from provisioner.domain.actions import Plan
@@ -58,6 +59,8 @@ class Provisioning:
     def __init__(self, fleet: FleetSpec, world: World) -> None:
         self._fleet = fleet
         self._world = world
+        # One download at a time is as quick as several: they share one link.
+        self._image_lock = threading.Lock()
 
     def doctor(self, hypervisor: str) -> tuple[Check, ...]:
         """Return what the API shows about a hypervisor's fitness for its nodes."""
@@ -193,6 +196,7 @@ class Provisioning:
             seeds=world.seeds,
             web=world.web,
             clock=world.clock,
+            image_lock=self._image_lock,
         )
 
     def _carry_out(self, plan: Plan, executor: Executor, changed: list[str], on_event: OnEvent) -> bool:

@@ -70,12 +70,13 @@ class Site:
         }
 
 
-def site_for(lab: RunningLab, folder: Path, images: str) -> Site:
-    """Write a fleet file for a lab with simulated guests, with one node to keep tests short."""
+def site_for(lab: RunningLab, folder: Path, images: str, *, nodes: int = 1) -> Site:
+    """Write a fleet file for a lab with simulated guests, with as many of the lab's nodes as asked for."""
     fleet_file = folder / "fleet.yml"
     material = pretended_material(folder)
     write_fleet(fleet_file, lab.lab.cluster, LabSite(lab.url, lab.fingerprint, images, material, simulated=True))
     lines = fleet_file.read_text().splitlines(keepends=True)
-    only = [line for line in lines if not line.startswith(("  llm-gpu-02:", "  llm-cpu-01:"))]
+    dropped = ("  llm-gpu-01:", "  llm-gpu-02:", "  llm-cpu-01:")[nodes:]
+    only = [line for line in lines if not line.startswith(dropped)]
     fleet_file.write_text("".join(only))
     return Site(lab, folder, fleet_file, material)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 from provisioner.demo.path import ask
 from provisioner.domain.names import Vmid
 from provisioner.fleet import Fleet
+from provisioner.lab.file_server import served_folder
+from provisioner.lab.harness import RunningLab
 from provisioner.planning.idle import IdleVerdict
 from provisioner.services.fleet_view import NodeState
-from tests.lab.support import NODE, Site
+from provisioner.services.provisioning import UpReport
+from tests.lab.support import NODE, Site, site_for
 
 
 def state(fleet: Fleet) -> NodeState:
@@ -45,6 +49,29 @@ def test_create_and_start_take_at_most_12_api_calls(site: Site) -> None:
     paths = [f"{request['method']} {request['path']}" for request in site.lab.requests()]
     start = next(at for at, path in enumerate(paths) if path.endswith("/status/start"))
     assert len(paths[: start + 2]) <= 12, paths
+
+
+def test_nodes_side_by_side_share_one_download_and_are_counted_apart(tmp_path: Path) -> None:
+    with served_folder(tmp_path) as images, RunningLab(tmp_path / "lab", task_seconds=0.05) as lab:
+        fleet = site_for(lab, tmp_path, images, nodes=3).fleet()
+        reports = fleet.up_all()
+        assert len(reports) == 3
+        for report in reports.values():
+            assert isinstance(report, UpReport), report
+            assert report.calls < 60
+        downloads = [request for request in lab.requests() if request["path"].endswith("/download-url")]
+        assert len(downloads) == 1
+
+
+def test_one_nodes_failure_stops_no_other(tmp_path: Path) -> None:
+    faults = [{"task": "qmstart", "vmid": 5002, "fails": "got timeout"}]
+    with served_folder(tmp_path) as images, RunningLab(tmp_path / "lab", faults=faults) as lab:
+        reports = site_for(lab, tmp_path, images, nodes=3).fleet().up_all()
+        assert {name: isinstance(report, UpReport) for name, report in reports.items()} == {
+            "llm-gpu-01": True,
+            "llm-gpu-02": False,
+            "llm-cpu-01": True,
+        }
 
 
 def test_a_wake_takes_at_most_4_api_calls(site: Site) -> None:

@@ -40,7 +40,7 @@ class ProxmoxHypervisors:
 
     @property
     def calls(self) -> int:
-        """API requests sent so far."""
+        """API requests sent so far by the current thread."""
         return self._session.calls
 
     def snapshot(self) -> ClusterSnapshot:

@@ -44,8 +44,11 @@ class ProxmoxSession:
         self._cluster = cluster
         self._secret = secret
         self._local = threading.local()
-        self._count_lock = threading.Lock()
-        self.calls = 0
+
+    @property
+    def calls(self) -> int:
+        """Requests that the current thread has sent: work on one node is one thread's, and is counted by itself."""
+        return getattr(self._local, "calls", 0)
 
     @property
     def subject(self) -> str:
@@ -64,8 +67,7 @@ class ProxmoxSession:
             VmMissing: the VM in the path does not exist there.
             HypervisorError: with a branch for what the caller can act on.
         """
-        with self._count_lock:
-            self.calls += 1
+        self._local.calls = self.calls + 1
         wire = {
             name.replace("_", "-"): int(value) if isinstance(value, bool) else value
             for name, value in parameters.items()
