@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
-
-import paramiko
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from typing import TYPE_CHECKING
 
 from provisioner.errors import InputError
+
+if TYPE_CHECKING:
+    import paramiko
 
 
 class LoginKey:
@@ -31,6 +31,9 @@ class LoginKey:
 
     def key(self) -> paramiko.PKey:
         """Read the private key. Raises InputError."""
+        # Costs a tenth of a second, and `status` needs the path alone.
+        import paramiko
+
         path = self.path
         try:
             return paramiko.PKey.from_path(path)
@@ -51,6 +54,9 @@ class LoginKey:
 
 def _make(path: Path) -> None:
     """Create a key so that all who start at once end up with the same one (mkstemp makes mode 600)."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     text = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
     descriptor, draft = tempfile.mkstemp(dir=path.parent)
