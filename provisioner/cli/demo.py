@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,9 +14,6 @@ from provisioner.domain.quantities import duration_text
 
 if TYPE_CHECKING:
     from provisioner.demo.report import Report, Stage
-
-# Programs without which no real guest can be built or run.
-_NEEDED = ("qemu-system-x86_64", "qemu-img", "ssh")
 
 
 class ScreenNarrator:
@@ -63,17 +59,16 @@ def demo(session: Session, backend: str, cache: Path | None) -> None:
         import gguf  # noqa: F401
 
         from provisioner.demo.run import run_demo
+        from provisioner.lab import host_packages
         from provisioner.lab.images.store import default_cache_dir
 
     narrator = ScreenNarrator(to_stderr=session.json)
-    missing = [program for program in _NEEDED if shutil.which(program) is None]
     if backend == "auto":
+        missing = [package.name for package in host_packages.missing()]
         backend = "simulated" if missing else "qemu"
         if missing:
-            narrator.say(
-                f"{', '.join(missing)} cannot be found: going on with simulated guests, which run no software. "
-                "For real ones: make lab-packages"
-            )
+            narrator.say(f"missing for real guests: {', '.join(missing)}")
+            narrator.say("going on with simulated guests, which run no software; for real ones: make lab-packages")
     report = run_demo(backend, cache or default_cache_dir(), SystemClock(), narrator)
     if session.json:
         print_json(report.as_dict())
