@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
+import jsonschema
 import pytest
+import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -166,3 +168,11 @@ def test_the_schema_describes_the_same_keys() -> None:
     assert set(schema["properties"]) >= {"clusters", "hypervisors", "modes", "nodes"}
     assert schema["additionalProperties"] is False
     assert schema["$defs"]["NodeShape"]["required"] == ["hypervisor", "modes"]
+
+
+def test_an_editor_with_the_schema_accepts_and_refuses_as_we_do() -> None:
+    validator = jsonschema.Draft202012Validator(json_schema())
+    jsonschema.Draft202012Validator.check_schema(json_schema())
+    assert not list(validator.iter_errors(yaml.safe_load(FLEET)))
+    for old, new in (("memory: 48GiB", "memory: 48GB"), ("cores: 12", "cors: 12"), ("env:PROXMOX", "PROXMOX")):
+        assert list(validator.iter_errors(yaml.safe_load(FLEET.replace(old, new)))), new
