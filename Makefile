@@ -24,8 +24,8 @@ $(VENV)/pyvenv.cfg:
 	@$(PYTHON) -m venv $(VENV) >/dev/null 2>&1 || { \
 	  sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; \
 	  echo "setup: installing Debian package python3-venv (virtual environments)"; \
-	  $$sudo apt-get update -q >/dev/null && $$sudo apt-get install -qy python3-venv >/dev/null; \
-	  $(PYTHON) -m venv --clear $(VENV); }
+	  $$sudo apt-get update -q >/dev/null && $$sudo apt-get install -qy python3-venv >/dev/null && \
+	  $(PYTHON) -m venv --clear $(VENV); } || { rm -rf $(VENV); exit 1; }
 
 $(VENV)/.lab: $(VENV)/pyvenv.cfg $(LOCKS)/lab.lock pyproject.toml
 	@echo "setup: Python packages (pinned in $(LOCKS)/lab.lock)"

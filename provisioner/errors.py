@@ -8,6 +8,7 @@
         ├── HypervisorError       Proxmox VE
         │   ├── VmidTakenError        another VM has that VMID
         │   ├── PermissionMissingError    the token lacks a privilege
+        │   ├── ShutdownIgnoredError      the guest did not shut down in its time
         │   └── UntrustedError        the certificate is not the one we know
         ├── GuestError            the operating system of a node, or the way into it
         │   ├── HostKeyError          the guest is not the one we made
@@ -77,6 +78,10 @@ class VmidTakenError(HypervisorError):
 
 class PermissionMissingError(HypervisorError):
     """The API token lacks a privilege; the summary names privilege and path."""
+
+
+class ShutdownIgnoredError(HypervisorError):
+    """The guest was asked to shut down and did not within its time; it still runs."""
 
 
 class UntrustedError(HypervisorError):

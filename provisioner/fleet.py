@@ -99,10 +99,15 @@ class Fleet:
             except ProvisionerError as error:
                 return error
 
-        if not names:
-            return {}
+        if len(names) < 2:
+            # In the caller's own thread, where Ctrl-C arrives.
+            return {name: one(name) for name in names}
         with ThreadPoolExecutor(min(len(names), _MOST_NODES_AT_ONCE)) as pool:
-            return dict(zip(names, pool.map(one, names), strict=True))
+            try:
+                return dict(zip(names, pool.map(one, names), strict=True))
+            except KeyboardInterrupt:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
 
     def wake(self, node: str | None = None, *, model: str | None = None, on_event: OnEvent = ignore) -> Endpoint:
         """Return an endpoint that answers now, waking a node if need be.

@@ -39,7 +39,16 @@ def read_secret(reference: SecretReference, *, subject: str, environment: Mappin
             )
     else:
         text = _read_private_file(Path(reference.name), reference, subject)
-    return SecretText(text.strip())
+    secret = text.strip()
+    # A token or key is one word. Anything else is a table or a JSON document saved by mistake, and some
+    # libraries repeat a header they cannot send in their errors.
+    if not secret.isascii() or not secret.isprintable() or " " in secret:
+        raise InputError(
+            f"cannot use the secret {reference}: it is more than one word",
+            subject=subject,
+            next_step="put the secret, and nothing else, there: no table, no JSON, one line",
+        )
+    return SecretText(secret)
 
 
 def _read_private_file(path: Path, reference: SecretReference, subject: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -49,9 +50,8 @@ def main() -> None:
         root.main(standalone_mode=False)
     except click.exceptions.Exit as leaving:
         sys.exit(leaving.exit_code)
-    except click.exceptions.Abort:
-        click.echo("stopped; the same command continues where it was", err=True)
-        sys.exit(130)
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        _leave_at_once()
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
@@ -60,13 +60,18 @@ def main() -> None:
             raise
         print_error(error, as_json=session["json"])
         sys.exit(1)
-    except KeyboardInterrupt:
-        click.echo("stopped; the same command continues where it was", err=True)
-        sys.exit(130)
     except BrokenPipeError:
         # The reader of our output has gone (| head); that is no failure of ours.
         sys.stderr.close()
         sys.exit(0)
+
+
+def _leave_at_once() -> None:
+    """Stop without waiting for nodes that are worked on in other threads; everything can be continued."""
+    click.echo("stopped; the same command continues where it was", err=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(130)
 
 
 if __name__ == "__main__":

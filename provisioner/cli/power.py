@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 from provisioner.cli.context import Session, json_option, pass_session
@@ -51,6 +53,8 @@ def idle(session: Session, dry_run: bool) -> None:
         decisions = fleet.idle(dry_run=dry_run, on_event=progress)
     if session.json:
         print_json({"result": [decision.as_dict() for decision in decisions]})
-        return
-    for decision in decisions:
-        click.echo(str(decision))
+    else:
+        for decision in decisions:
+            click.echo(str(decision))
+    if any(decision.verdict.value == "failed" for decision in decisions):
+        sys.exit(1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,8 +67,10 @@ class Served:
         transports = [connection.transport for connection in connections]
         await runner.cleanup()
         for transport in transports:
-            if transport is not None:
-                transport.abort()
+            # Up to Python 3.11.3 a transport that is gone already has no protocol left to abort.
+            with suppress(AttributeError):
+                if transport is not None:
+                    transport.abort()
         # Aborted transports are closed by the loop's next turns.
         for _ in range(3):
             await asyncio.sleep(0)

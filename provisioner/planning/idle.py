@@ -21,6 +21,7 @@ class IdleVerdict(Enum):
     SLEEP = "sleep"
     STAY = "stay"
     ASLEEP = "asleep"
+    FAILED = "failed"
     UNTOUCHED = "untouched"
 
 

@@ -65,9 +65,12 @@ def _refusal(fleet: FleetSpec, node: NodeSpec, seen: NodeSeen) -> Refusal | None
     if seen.vm is None:
         elsewhere = seen.cluster.vms.get(node.vmid)
         return None if elsewhere is None else _taken(node, elsewhere, seen)
+    if seen.vm.lock == "create":
+        # Until a creation ends Proxmox shows neither name nor tags; whose it is will be seen then.
+        return None
     if not is_nodes_own(seen.vm, node):
         return _taken(node, seen.vm, seen)
-    if seen.vm.lock not in (None, "create"):
+    if seen.vm.lock is not None:
         return Refusal(
             f"the VM is locked ({seen.vm.lock})",
             "wait for the backup, snapshot or migration that holds it; after a crash: qm unlock " + str(node.vmid),
@@ -151,8 +154,9 @@ def _reseeding_steps(fleet: FleetSpec, node: NodeSpec, seen: NodeSeen) -> list[S
         return [Step("seal seed", _CHANGE, SealSeed(storage, volume), f"the seed ISO {volume} is gone")]
     # The guest has not finished its first boot: a new seed is a new instance to cloud-init, so new keys are right.
     return [
+        # The notes first: killed in between, the seed is still missing and the next run begins anew.
+        Step("renew notes", _CHANGE, RenewNotes(node.vmid), "the new seed will have a new host key"),
         Step("seed", _CHANGE, UploadSeed(storage, volume), f"the seed ISO {volume} is gone"),
-        Step("renew notes", _CHANGE, RenewNotes(node.vmid), "the new seed has a new host key"),
     ]
 
 

@@ -81,7 +81,7 @@ class Hypervisors(Protocol):
         ...
 
     def shut_down_vm(self, hypervisor: HypervisorName, vmid: Vmid, *, seconds: float) -> None:
-        """Shut down cleanly within `seconds`. Raises HypervisorError when the guest did not comply."""
+        """Shut down cleanly within `seconds`. Raises ShutdownIgnoredError when the guest did not comply."""
         ...
 
     def stop_vm(self, hypervisor: HypervisorName, vmid: Vmid) -> None:

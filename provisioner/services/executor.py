@@ -64,8 +64,7 @@ class Executor:
             case actions.DownloadImage(image, storage):
                 return self._download(image, storage)
             case actions.UploadSeed(storage, volume):
-                self._new_key = self.seeds.new_host_key()
-                iso = self.seeds.seed(self.fleet, self.node, self._new_key)
+                iso = self.seeds.seed(self.fleet, self.node, self._key())
                 self.hypervisors.upload_iso(here, storage, volume, iso)
                 return Outcome(True, volume)
             case actions.AwaitCreation(vmid):
@@ -117,14 +116,19 @@ class Executor:
         return key
 
     def _notes_with_new_key(self) -> str:
-        assert self._new_key is not None  # noqa: S101 - planning puts UploadSeed first
-        return write_notes(self.notes_text, self.node.name, NodeNotes(self._new_key.public, seed_is_sealed=False))
+        return write_notes(self.notes_text, self.node.name, NodeNotes(self._key().public, seed_is_sealed=False))
+
+    def _key(self) -> HostKeyPair:
+        """Return the key of this run's first boot; seed and notes carry the same one."""
+        if self._new_key is None:
+            self._new_key = self.seeds.new_host_key()
+        return self._new_key
 
     def _await_creation(self, hypervisor: HypervisorName, vmid: Vmid) -> Outcome:
         def look() -> Outcome | NotYet:
             vm = self.hypervisors.vm(hypervisor, vmid)
             if vm is None:
-                return Outcome(True, "it failed and left nothing behind", replan=True)
+                return Outcome(False, "it failed and left nothing behind", replan=True)
             return NotYet("locked (create)") if vm.lock == "create" else Outcome(True, "it is done", replan=True)
 
         try:

@@ -103,7 +103,11 @@ class GuestAccess:
             raise GuestError(
                 f"cannot use the guest: cloud-init ended as {status}: {'; '.join(errors) or result.err.strip()}",
                 subject=node.subject,
-                next_step=f"provisioner ssh {node.name} -- sudo cat /var/log/cloud-init-output.log",
+                next_step=(
+                    f"read why (provisioner ssh {node.name} -- sudo cat /var/log/cloud-init-output.log), mend it, have "
+                    f"the first boot run again (provisioner ssh {node.name} -- sudo cloud-init clean --reboot), "
+                    f"then: provisioner up {node.name}"
+                ),
             )
         self._switch_off(shell, node)
         return True

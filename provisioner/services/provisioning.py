@@ -138,7 +138,9 @@ class Provisioning:
         api = self._api(node)
         done: list[str] = []
         vm = api.vm(node.hypervisor, node.vmid)
-        if vm is not None:
+        if vm is None:
+            self._require_nowhere(api, node)
+        else:
             require_own(vm, node, "destroy it")
             if vm.power is not Power.STOPPED:
                 with running_step(on_event, node, "stop", self._world.clock) as step:
@@ -149,12 +151,23 @@ class Provisioning:
                 again = api.vm(node.hypervisor, node.vmid)
                 if again is not None:
                     require_own(again, node, "destroy it")
-                api.destroy_vm(node.hypervisor, node.vmid)
+                    api.destroy_vm(node.hypervisor, node.vmid)
                 step.detail = f"vm {node.vmid} and its disks"
             done.append(f"vm {node.vmid} and its disks")
         done += self._remove_seed(node, api, on_event)
         self._world.activity.forget(node.name)
         return tuple(done)
+
+    @staticmethod
+    def _require_nowhere(api: Hypervisors, node: NodeSpec) -> None:
+        """Refuse to call a VM gone that has only moved: its seed must stay with it."""
+        elsewhere = api.snapshot().vms.get(node.vmid)
+        if elsewhere is not None and elsewhere.name == node.name:
+            raise RefusedError(
+                f"cannot destroy it: its VM is on {elsewhere.hypervisor}",
+                subject=node.subject,
+                next_step=f"write hypervisor: {elsewhere.hypervisor} for {node.name} in the fleet file",
+            )
 
     def _remove_seed(self, node: NodeSpec, api: Hypervisors, on_event: OnEvent) -> list[str]:
         storage, volume = self._fleet.cluster_of(node).storage.iso, seed_volume(node)

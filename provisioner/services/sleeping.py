@@ -9,7 +9,7 @@ from provisioner.domain.activity import EngineActivity
 from provisioner.domain.fleet import FleetSpec, NodeSpec
 from provisioner.domain.snapshot import Power
 from provisioner.engines.base import AnswerUnreadable
-from provisioner.errors import HypervisorError, ProvisionerError, RefusedError
+from provisioner.errors import ProvisionerError, RefusedError, ShutdownIgnoredError
 from provisioner.planning.idle import IdleDecision, IdleVerdict, NodeUse, idle_decision
 from provisioner.planning.ownership import require_own
 from provisioner.ports.hypervisors import Hypervisors
@@ -74,9 +74,9 @@ class Sleeping:
         with running_step(on_event, node, "shut down", clock) as step:
             try:
                 api.shut_down_vm(node.hypervisor, node.vmid, seconds=node.patience.shutdown_seconds)
-            except HypervisorError as error:
+            except ShutdownIgnoredError as error:
                 if not force:
-                    raise HypervisorError(
+                    raise ShutdownIgnoredError(
                         error.summary,
                         subject=node.subject,
                         next_step=f"provisioner sleep {node.name} --force cuts the power",
@@ -98,10 +98,13 @@ class Sleeping:
         for node in nodes:
             try:
                 decisions.append(self._judge(node, on_event, dry_run=dry_run))
+            except RefusedError as refusal:
+                # A request came in between look and act, or another process works on the node.
+                decisions.append(IdleDecision(node, IdleVerdict.STAY, refusal.summary))
             except ProvisionerError as error:
-                # A request came in between look and act, another process works on the node, the guest hangs, or
-                # its cluster is away: the node stays, says why, and the others still get their turn.
-                decisions.append(IdleDecision(node, IdleVerdict.STAY, error.summary))
+                # The guest hangs, its cluster is away, the token is wrong: told, and the others get their turn.
+                reason = f"{error.summary}; next: {error.next_step}"
+                decisions.append(IdleDecision(node, IdleVerdict.FAILED, reason))
         return tuple(decisions)
 
     def _judge(self, node: NodeSpec, on_event: OnEvent, *, dry_run: bool) -> IdleDecision:

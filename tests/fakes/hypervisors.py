@@ -11,7 +11,7 @@ from provisioner.domain.fleet import ImageSpec
 from provisioner.domain.names import HypervisorName, MappingId, StorageName, Vmid
 from provisioner.domain.quantities import GIB
 from provisioner.domain.snapshot import ClusterSnapshot, MappingSeen, Power, StorageSeen, VmConfig, VmSeen
-from provisioner.errors import HypervisorError, PermissionMissingError, VmidTakenError
+from provisioner.errors import HypervisorError, PermissionMissingError, ShutdownIgnoredError, VmidTakenError
 from tests.fakes.clock import FakeClock
 
 PVE1 = HypervisorName("pve1")
@@ -155,7 +155,7 @@ class FakeHypervisors:
         self._call("shut_down_vm")
         if self.ignores_shutdown:
             self.clock.advance(seconds)
-            raise refusal("VM quit/powerdown failed - got timeout")
+            raise ShutdownIgnoredError("VM quit/powerdown failed - got timeout", subject="fake", next_step="none")
         self._off(vmid)
         self.acts.append(f"shut down {vmid}")
 

@@ -89,6 +89,22 @@ def test_a_wrong_fingerprint_shows_both(site: Site) -> None:
     succeeds(site)
 
 
+def test_a_proxy_in_the_environment_loosens_nothing(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    wrong = ":".join(["AB"] * 32)
+    assert isinstance(fails(site, UntrustedError, replacing(site.lab.fingerprint, wrong)), UntrustedError)
+    succeeds(site)
+
+
+def test_a_state_folder_that_cannot_be_written_is_said_so(site: Site) -> None:
+    (site.folder / "client").write_text("in the way")
+    error = fails(site, InputError)
+    assert "PROVISIONER_STATE" in error.next_step
+    (site.folder / "client").unlink()
+    succeeds(site)
+
+
 def test_no_fingerprint_for_a_certificate_nobody_signed(site: Site) -> None:
     line = f'    tls: {{fingerprint: "{site.lab.fingerprint}"}}\n'
     error = fails(site, UntrustedError, replacing(line, ""))
@@ -363,3 +379,21 @@ class TestCommandLine:
         done = provisioner(site, "doctor")
         assert done.returncode == 3
         assert "no PCI mapping" in done.stdout
+
+
+def test_an_up_killed_right_after_proxmox_took_the_creation_is_continued(tmp_path: Path) -> None:
+    """The next run meets a VM that shows nothing but its lock."""
+    slow = [{"task": "qmcreate", "delay": 2.0}]
+    with served_folder(tmp_path) as images, RunningLab(tmp_path / "lab", faults=slow) as lab:
+        site = site_for(lab, tmp_path, images)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "provisioner", "up"], env=site.environment, stdout=subprocess.DEVNULL
+        )
+        with process:
+            while not any(request["path"].endswith("/qemu") for request in lab.requests()):
+                assert process.poll() is None
+            process.kill()
+        assert lab.call("GET", "/nodes/pve1/qemu/5001/status/current")["lock"] == "create"
+        succeeds(site)
+        creations = [r for r in lab.requests() if r["method"] == "POST" and r["path"].endswith("/qemu")]
+        assert len(creations) == 1

@@ -20,7 +20,10 @@ from provisioner.domain.snapshot import (
     VmConfig,
     VmSeen,
 )
+from provisioner.errors import HypervisorError, ShutdownIgnoredError
 from provisioner.ports.clock import Clock
+
+_IGNORED = "VM quit/powerdown failed - got timeout"
 
 
 class _IsoFile(io.BytesIO):
@@ -126,7 +129,12 @@ class ProxmoxHypervisors:
 
     def shut_down_vm(self, hypervisor: HypervisorName, vmid: Vmid, *, seconds: float) -> None:
         """Shut down cleanly within `seconds`."""
-        self._wait(self._power(hypervisor, vmid, "shutdown", timeout=round(seconds)), f"shut down VM {vmid}")
+        try:
+            self._wait(self._power(hypervisor, vmid, "shutdown", timeout=round(seconds)), f"shut down VM {vmid}")
+        except HypervisorError as error:
+            if _IGNORED in error.summary:
+                raise ShutdownIgnoredError(error.summary, subject=error.subject, next_step=error.next_step) from error
+            raise
 
     def stop_vm(self, hypervisor: HypervisorName, vmid: Vmid) -> None:
         """Cut the power."""

@@ -33,8 +33,8 @@ _FINGERPRINTS = re.compile(r'Fingerprints did not match\. Expected "(\w+)", got 
 logging.getLogger("proxmoxer").setLevel(logging.WARNING)
 
 
-class VmMissing(Exception):
-    """Proxmox has no such VM on the node asked; expected, hence no error of ours yet."""
+class VmMissing(HypervisorError):
+    """Proxmox has no such VM on the node asked: it is gone, or on another server."""
 
 
 class ProxmoxSession:
@@ -118,9 +118,12 @@ class ProxmoxSession:
             verify_ssl=trust.fingerprint is None and (str(trust.ca_file) if trust.ca_file else True),
             timeout=_TIMEOUT_SECONDS,
         )
+        session = api._store["session"]
+        # The server is on the local network: a proxy meant for the internet has no way there.
+        session.trust_env = False
         if trust.fingerprint is not None:
             # proxmoxer offers no pinning; the session under it does.
-            api._store["session"].mount("https://", _PinnedAdapter(trust.fingerprint))
+            session.mount("https://", _PinnedAdapter(trust.fingerprint))
         return api
 
     def _translated(self, error: ResourceException, call: str) -> Exception:
@@ -129,7 +132,12 @@ class ProxmoxSession:
             details = "; ".join(f"{name}: {str(reason).strip()}" for name, reason in error.errors.items())
             text = f"{text} {details}".strip()
         if _NO_CONFIG.match(text):
-            return VmMissing(text)
+            return VmMissing(
+                f"cannot {call}: {text}",
+                subject=self.subject,
+                next_step="the VM is gone or has moved to another server; run the same command again, it looks first",
+                retryable=True,
+            )
         if _ALREADY_EXISTS.match(text):
             return VmidTakenError(
                 f"cannot create the VM: {text}",
@@ -183,6 +191,9 @@ class _PinnedAdapter(HTTPAdapter):
 
     def init_poolmanager(self, *args: Any, **keywords: Any) -> None:
         super().init_poolmanager(*args, assert_fingerprint=self._fingerprint, **keywords)
+
+    def proxy_manager_for(self, *args: Any, **keywords: Any) -> Any:
+        return super().proxy_manager_for(*args, assert_fingerprint=self._fingerprint, **keywords)
 
 
 def _colons(digits: str) -> str:

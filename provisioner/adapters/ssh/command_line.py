@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from provisioner.adapters.storage.state_folder import writing_below
 from provisioner.domain.fleet import NodeSpec, SshAccess
 
 
@@ -40,7 +41,7 @@ def ssh_command(node: NodeSpec, access: SshAccess, host_key: str, private_key: P
     """Write the guest's known_hosts line into `folder` and return the command that uses it."""
     reach = node.reach
     known_hosts = folder / f"known_hosts-{node.name}"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     place = reach.address if reach.ssh_port == 22 else f"[{reach.address}]:{reach.ssh_port}"
-    known_hosts.write_text(f"{place} {host_key}\n", encoding="utf-8")
+    with writing_below(folder):
+        known_hosts.write_text(f"{place} {host_key}\n", encoding="utf-8")
     return SshCommand(reach.address, reach.ssh_port, access.user, private_key, known_hosts)

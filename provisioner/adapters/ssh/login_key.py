@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from provisioner.adapters.storage.state_folder import writing_below
 from provisioner.errors import InputError
 
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ class LoginKey:
         if self._given is not None:
             return self._given
         if not self._made.exists():
-            _make(self._made)
+            with writing_below(self._made.parent):
+                _make(self._made)
         return self._made
 
     def key(self) -> paramiko.PKey:
@@ -57,7 +59,6 @@ def _make(path: Path) -> None:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     text = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
     descriptor, draft = tempfile.mkstemp(dir=path.parent)
     with os.fdopen(descriptor, "wb") as file:

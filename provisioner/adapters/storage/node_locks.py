@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from provisioner.adapters.storage.state_folder import writing_below
 from provisioner.domain.names import NodeName
 from provisioner.errors import RefusedError
 
@@ -21,9 +22,8 @@ class FileNodeLocks:
     @contextmanager
     def held(self, node: NodeName) -> Iterator[None]:
         """Hold a node. Raises RefusedError when another process does."""
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        path = self._folder / f"{node}.lock"
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        with writing_below(self._folder):
+            descriptor = os.open(self._folder / f"{node}.lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -39,7 +39,13 @@ def test_a_private_file_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "mode", "words"),
-    [(b"s3cret", 0o644, "others may read"), (b" \n", 0o600, "empty"), (b"\xff\xfe", 0o600, "not text")],
+    [
+        (b"s3cret", 0o644, "others may read"),
+        (b"value\ns3cret", 0o600, "more than one word"),
+        ("│ s3cret │".encode(), 0o600, "more than one word"),
+        (b" \n", 0o600, "empty"),
+        (b"\xff\xfe", 0o600, "not text"),
+    ],
 )
 def test_an_unfit_file_is_refused_without_its_content(tmp_path: Path, content: bytes, mode: int, words: str) -> None:
     with pytest.raises(InputError, match=words) as caught:

@@ -102,16 +102,33 @@ def test_a_creation_under_way_is_awaited_and_continued(
     with pytest.raises(Killed):
         provisioning.apply(provisioning.plan(node), kill)
     vm = world.cluster.vms[node.vmid]
-    vm.seen = replace(vm.seen, lock="create")
+    whole = vm.seen
+    # As Proxmox shows it: nothing but the lock until the creation ends.
+    vm.seen = replace(whole, lock="create", name="", tags=frozenset())
 
     def unlock() -> None:
-        vm.seen = replace(vm.seen, lock=None)
+        vm.seen = whole
 
     world.clock.at(3.0, unlock)
     plan = provisioning.plan(node)
     assert plan.steps[0].name == "await creation"
     assert provisioning.apply(plan, lambda event: None).reply == "hello"
     assert world.cluster.acts.count("create 5001") == 1
+
+
+def test_a_creation_that_turns_out_to_be_somebody_elses_is_refused(
+    provisioning: Provisioning, node: NodeSpec, world: FakeWorld
+) -> None:
+    up(provisioning, node)
+    vm = world.cluster.vms[node.vmid]
+    vm.seen = replace(vm.seen, lock="create", name="", tags=frozenset(), power=Power.STOPPED)
+
+    def unlock() -> None:
+        vm.seen = replace(vm.seen, lock=None, name="nextcloud")
+
+    world.clock.at(3.0, unlock)
+    with pytest.raises(RefusedError, match="nextcloud"):
+        up(provisioning, node)
 
 
 def test_a_creation_that_failed_meanwhile_is_begun_anew(
@@ -162,7 +179,7 @@ def test_a_seed_lost_before_the_first_boot_is_made_anew_with_a_new_key(
     before = read_notes(world.cluster.vms[node.vmid].notes).host_key
     world.cluster.files[LOCAL, "iso"].clear()
     report = up(provisioning, node)
-    assert report.changed == ("seed", "renew notes", "start", "guest", "seal seed", "configure")
+    assert report.changed == ("renew notes", "seed", "start", "guest", "seal seed", "configure")
     assert read_notes(world.cluster.vms[node.vmid].notes).host_key != before
 
 

@@ -144,6 +144,12 @@ class TestSleep:
         Sleeping(fleet, awake).sleep(node, ignore, force=True)
         assert awake.cluster.acts == ["stop 5001"]
 
+    def test_a_lost_connection_never_cuts_the_power(self, fleet: FleetSpec, node: NodeSpec, awake: FakeWorld) -> None:
+        awake.cluster.fails["shut_down_vm"] = refusal("cannot reach Proxmox")
+        with pytest.raises(HypervisorError, match="cannot reach Proxmox"):
+            Sleeping(fleet, awake).sleep(node, ignore, force=True)
+        assert awake.cluster.acts == []
+
     def test_a_foreign_vm_is_never_shut_down(self, fleet: FleetSpec, node: NodeSpec, awake: FakeWorld) -> None:
         vm = awake.cluster.vms[node.vmid]
         vm.seen = replace(vm.seen, tags=frozenset())
@@ -205,8 +211,9 @@ class TestIdlePass:
         awake.clock.advance(3600)
         awake.cluster.ignores_shutdown = True
         decisions = sleeping.idle(list(fleet.nodes.values()), ignore)
-        assert decisions[0].verdict is IdleVerdict.STAY
+        assert decisions[0].verdict is IdleVerdict.FAILED
         assert "got timeout" in decisions[0].reason
+        assert "--force" in decisions[0].reason
         assert decisions[1].verdict is IdleVerdict.ASLEEP
 
 
