@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,5 +79,11 @@ def site_for(lab: RunningLab, folder: Path, images: str, *, nodes: int = 1) -> S
     lines = fleet_file.read_text().splitlines(keepends=True)
     dropped = ("  llm-gpu-01:", "  llm-gpu-02:", "  llm-cpu-01:")[nodes:]
     only = [line for line in lines if not line.startswith(dropped)]
-    fleet_file.write_text("".join(only))
+    # Beside the addresses that real guests get: a demonstration may run on this machine at the same time.
+    aside = re.sub(
+        r"connect: \{address: 127\.10\.90\.(\d+)",
+        r"address: 10.10.91.\1/16, connect: {address: 127.10.91.\1",
+        "".join(only),
+    )
+    fleet_file.write_text(aside)
     return Site(lab, folder, fleet_file, material)

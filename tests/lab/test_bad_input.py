@@ -327,7 +327,7 @@ class TestCommandLine:
         facts = json.loads(provisioner(site, "ssh", NODE, "--json").stdout)["result"]
         assert facts["command"][0] == "ssh"
         assert "StrictHostKeyChecking=yes" in facts["command"]
-        assert Path(facts["known_hosts"]).read_text().startswith("[127.10.90.1]:2222 ssh-ed25519 ")
+        assert Path(facts["known_hosts"]).read_text().startswith("[127.10.91.1]:2222 ssh-ed25519 ")
 
     def test_destroy_asks_and_removes(self, site: Site) -> None:
         provisioner(site, "up")

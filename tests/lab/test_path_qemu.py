@@ -67,8 +67,8 @@ class Scene:
         answer: dict[str, Any] = json.loads(self.run(*arguments, "--json", code=1).stdout.splitlines()[-1])
         return answer
 
-    def up_killed_at(self, step: str, phase: str) -> list[str]:
-        """Run `up`, kill -9 it at an event; return the steps that it had begun."""
+    def up_killed_at(self, step: str, phase: str, detail: str = "") -> list[str]:
+        """Run `up`, kill -9 it at an event (one whose detail begins so); return the steps that it had begun."""
         begun = []
         with subprocess.Popen(
             [sys.executable, "-m", "provisioner", "up", NODE, "--json"],
@@ -83,7 +83,7 @@ class Scene:
                 assert event is not None, f"up ended before {step}: {line}"
                 assert event["phase"] != "failed", event
                 begun += [event["step"]] if event["phase"] == "started" else []
-                if (event["step"], event["phase"]) == (step, phase):
+                if (event["step"], event["phase"]) == (step, phase) and event["detail"].startswith(detail):
                     os.kill(process.pid, signal.SIGKILL)
                     return begun
         raise AssertionError(f"up never came to {step}: {begun}")
@@ -219,6 +219,13 @@ def _by_agent(scene: Scene, line: str) -> None:
 
 def pinned(path: Path) -> dict[str, str]:
     return {"source": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+
+
+def test_a_setting_that_a_killed_run_only_wrote_is_put_to_work_by_the_next(scene: Scene) -> None:
+    scene.edit(modes={"small": {"engine": "llama.cpp", "model": "tiny.gguf", "context": 256}})
+    scene.up_killed_at("configure", "progress", "Compare what runs")
+    assert "configure" in scene.result("up", NODE)["changed"]
+    assert "--ctx-size 256" in in_guest(scene, "ps", "-o", "args=", "-C", "ld-linux-x86-64.so.2")
 
 
 def test_a_failing_task_is_named_with_the_guests_words(scene: Scene) -> None:

@@ -71,7 +71,8 @@ async def resources(lab: Lab, call: Call) -> object:
         found += [
             views.storage_resource(lab, storage, node.name)
             for storage in lab.cluster.storages.values()
-            if views.sees_storage(lab, call.who, storage.name)
+            # Stricter than the storage's own pages, which AllocateSpace opens too.
+            if lab.access.may(call.who, f"/storage/{storage.name}", ("Datastore.Audit",))
             for node in lab.cluster.nodes.values()
             if storage.nodes is None or node.name in storage.nodes
         ]
