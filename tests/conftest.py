@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from provisioner.domain.fleet import FleetSpec, NodeSpec
 from provisioner.domain.names import NodeName
 from tests.fakes.world import FakeWorld
 from tests.fleets import fleet_from
+
+# Correctness, not speed, is what these tests are about: a busy machine must not fail one.
+hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.load_profile("patient")
 
 
 @pytest.fixture
