@@ -40,7 +40,6 @@ class Report:
     """The whole demonstration. Times in seconds; calls are Proxmox API requests."""
 
     backend: str = ""
-    acceleration: str = ""
     stages: list[Stage] = field(default_factory=list)
     reply: str = ""
     reply_after_wake: str = ""
@@ -74,7 +73,6 @@ class Report:
         """Return plain values for ``--json``."""
         return {
             "backend": self.backend,
-            "acceleration": self.acceleration,
             "seconds": round(self.seconds, 2),
             "stages": [
                 {"name": stage.name, "seconds": round(stage.seconds, 2), "detail": stage.detail}
