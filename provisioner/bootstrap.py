@@ -55,7 +55,7 @@ class RealWorld:
     """Real Proxmox, real guests, real time."""
 
     def __init__(self, fleet: FleetSpec, settings: Settings) -> None:
-        from provisioner.adapters.proxmox.session import ProxmoxSession
+        from provisioner.adapters.proxmox.session import ProxmoxSession, TokenLogin
         from provisioner.adapters.secrets import read_secret
         from provisioner.adapters.ssh.login_key import LoginKey
 
@@ -68,7 +68,8 @@ class RealWorld:
 
         def session(name: ClusterName) -> ProxmoxSession:
             cluster = fleet.clusters[name]
-            return ProxmoxSession(cluster, read_secret(cluster.token_secret, subject=f"cluster {name}"))
+            secret = read_secret(cluster.token_secret, subject=f"cluster {name}")
+            return ProxmoxSession(cluster.address, TokenLogin(cluster.token_id, secret))
 
         self._sessions: Mapping[ClusterName, ProxmoxSession] = _MadeOnDemand(fleet.clusters, session)
         self.clusters: Mapping[ClusterName, Hypervisors] = _MadeOnDemand(fleet.clusters, self._hypervisors)

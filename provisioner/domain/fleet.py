@@ -70,6 +70,15 @@ class GuestKind(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class ClusterAddress:
+    """Where a cluster's API answers and how its certificate is trusted; `name` is for messages."""
+
+    name: ClusterName
+    api_url: str
+    tls: TlsTrust
+
+
+@dataclass(frozen=True, slots=True)
 class ClusterSpec:
     """One Proxmox cluster (or a single server) and our way in."""
 
@@ -81,6 +90,11 @@ class ClusterSpec:
     storage: StorageRoles
     bridge: str
     guests: GuestKind = GuestKind.REAL
+
+    @property
+    def address(self) -> ClusterAddress:
+        """Where the API answers."""
+        return ClusterAddress(self.name, self.api_url, self.tls)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +108,28 @@ class GpuSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class HypervisorSsh:
+    """How an admin logs in to a hypervisor; only `doctor` and `prepare` do.
+
+    `host_key` is a line such as ``ssh-ed25519 AAAA...`` or a fingerprint ``SHA256:...``; without it
+    the user's own known_hosts decides. Without `private_key` the agent and the user's own keys are tried.
+    """
+
+    address: str
+    user: str = "root"
+    port: int = 22
+    host_key: str | None = None
+    private_key: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class HypervisorSpec:
     """A server running Proxmox VE."""
 
     name: HypervisorName
     cluster: ClusterName
     gpus: Mapping[GpuName, GpuSpec] = field(default_factory=dict)
+    ssh: HypervisorSsh | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +222,8 @@ class NodeSpec:
     min_uptime_seconds: float
     patience: Patience
     connect: ConnectSpec | None = None
+    adopt: bool = False
+    """The VM is somebody else's work: woken, slept and watched, never created, changed or deleted."""
 
     @property
     def subject(self) -> str:

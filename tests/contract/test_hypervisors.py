@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from provisioner.adapters.proxmox.hypervisors import ProxmoxHypervisors
-from provisioner.adapters.proxmox.session import ProxmoxSession
+from provisioner.adapters.proxmox.session import ProxmoxSession, TokenLogin
 from provisioner.adapters.secrets import SecretText
 from provisioner.adapters.system_clock import SystemClock
 from provisioner.domain.actions import VmShape
@@ -48,7 +48,8 @@ def case(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Case]:
         yield Case(FakeHypervisors(FakeClock()), image, b'{"public": "x"}')
         return
     with served_folder(tmp_path) as url, RunningLab(tmp_path / "lab") as lab:
-        session = ProxmoxSession(cluster_spec(lab), SecretText(lab.token()))
+        cluster = cluster_spec(lab)
+        session = ProxmoxSession(cluster.address, TokenLogin(cluster.token_id, SecretText(lab.token())))
         image = ImageSpec(ImageName("tiny"), f"{url}/{material.image.path.name}", material.image.sha256)
         yield Case(ProxmoxHypervisors(session, SystemClock()), image, b"no iso, and nobody looks")
 

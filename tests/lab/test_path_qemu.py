@@ -205,14 +205,15 @@ def test_another_host_key_is_refused_with_both_fingerprints(scene: Scene) -> Non
 
 
 def _by_agent(scene: Scene, line: str) -> None:
-    from provisioner.adapters.proxmox.session import ProxmoxSession
+    from provisioner.adapters.proxmox.session import ProxmoxSession, TokenLogin
     from provisioner.adapters.proxmox.simulated_guests import AgentShell
     from provisioner.adapters.secrets import read_secret
     from provisioner.adapters.system_clock import SystemClock
     from provisioner.fleet import Fleet
 
     (cluster,) = Fleet.load(scene.fleet_file).spec.clusters.values()
-    session = ProxmoxSession(cluster, read_secret(cluster.token_secret, subject="lab"))
+    login = TokenLogin(cluster.token_id, read_secret(cluster.token_secret, subject="lab"))
+    session = ProxmoxSession(cluster.address, login)
     shell = AgentShell(session, SystemClock(), "nodes/pve1/qemu/5001/agent")
     assert shell.run(["sh", "-c", line], seconds=30).exit_code == 0
 

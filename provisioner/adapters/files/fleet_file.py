@@ -21,6 +21,7 @@ from provisioner.adapters.files.fleet_schema import (
     DefaultsShape,
     FleetShape,
     HypervisorShape,
+    HypervisorSshShape,
     NodeShape,
 )
 from provisioner.adapters.files.positions import Document, YamlBroken, read_document
@@ -35,6 +36,7 @@ from provisioner.domain.fleet import (
     GpuSpec,
     GuestKind,
     HypervisorSpec,
+    HypervisorSsh,
     ImageSpec,
     ModeSpec,
     NodeSpec,
@@ -182,6 +184,10 @@ _PATTERN_WORDS = {
     r"^[A-Za-z0-9][A-Za-z0-9._-]*$": "a name of letters, digits, dots, hyphens and underscores",
     r"^[A-Za-z][A-Za-z0-9_-]+$": "a Proxmox id: a letter, then letters, digits, hyphens, underscores; at least 2",
     r"^https://[^/\s?#]+/?$": "an https URL without a path, such as https://10.10.0.2:8006",
+    r"^[^\s@/-][^\s@/]*$": "a host name or address",
+    r"^(SHA256:[A-Za-z0-9+/]{43}=?|(ssh|ecdsa)-[a-z0-9-]+ [A-Za-z0-9+/]+=*( .*)?)$": (
+        "a public host key (ssh-ed25519 AAAA...) or its fingerprint (SHA256:...)"
+    ),
     r"^https?://\S+$": "an http or https URL",
     r"^[^\s@!]+@[A-Za-z][A-Za-z0-9._-]+![A-Za-z][A-Za-z0-9._-]+$": "USER@REALM!TOKENID, such as provisioner@pve!fleet",
 }
@@ -227,7 +233,9 @@ def _fleet(path: Path, shape: FleetShape) -> FleetSpec:
     return FleetSpec(
         path=path,
         clusters={ClusterName(name): _cluster(name, entry, folder) for name, entry in shape.clusters.items()},
-        hypervisors={HypervisorName(name): _hypervisor(name, entry) for name, entry in shape.hypervisors.items()},
+        hypervisors={
+            HypervisorName(name): _hypervisor(name, entry, folder) for name, entry in shape.hypervisors.items()
+        },
         images=IMAGES
         | {ImageName(n): ImageSpec(ImageName(n), entry.url, entry.sha256) for n, entry in shape.images.items()},
         engines={EngineName(name): _artifact(name, entry, folder) for name, entry in shape.engines.items()},
@@ -266,7 +274,7 @@ def _cluster(name: str, entry: ClusterShape, folder: Path) -> ClusterSpec:
     )
 
 
-def _hypervisor(name: str, entry: HypervisorShape) -> HypervisorSpec:
+def _hypervisor(name: str, entry: HypervisorShape, folder: Path) -> HypervisorSpec:
     return HypervisorSpec(
         name=HypervisorName(name),
         cluster=ClusterName(entry.cluster),
@@ -274,7 +282,13 @@ def _hypervisor(name: str, entry: HypervisorShape) -> HypervisorSpec:
             GpuName(gpu): GpuSpec(GpuName(gpu), MappingId(each.mapping), each.vram, each.survives_stop)
             for gpu, each in entry.gpus.items()
         },
+        ssh=_hypervisor_ssh(entry.ssh, folder) if entry.ssh else None,
     )
+
+
+def _hypervisor_ssh(entry: HypervisorSshShape, folder: Path) -> HypervisorSsh:
+    key = _path(entry.private_key, folder) if entry.private_key else None
+    return HypervisorSsh(entry.address, entry.user, entry.port, entry.host_key, key)
 
 
 def _artifact(name: str, entry: ArtifactShape, folder: Path) -> Artifact:
@@ -308,4 +322,5 @@ def _node(name: NodeName, entry: NodeShape, defaults: DefaultsShape) -> NodeSpec
         min_uptime_seconds=chosen("min_uptime"),
         patience=Patience(chosen("boot_within"), chosen("engine_within"), chosen("shutdown_within")),
         connect=ConnectSpec(entry.connect.address, entry.connect.ssh_port) if entry.connect else None,
+        adopt=entry.adopt,
     )

@@ -148,10 +148,29 @@ class GpuShape(Shape):
     survives_stop: bool = Field(True, description="false: the card does not come back after a VM stop.")
 
 
+HostKey = Annotated[
+    str,
+    StringConstraints(pattern=r"^(SHA256:[A-Za-z0-9+/]{43}=?|(ssh|ecdsa)-[a-z0-9-]+ [A-Za-z0-9+/]+=*( .*)?)$"),
+]
+
+
+class HypervisorSshShape(Shape):
+    """How an admin logs in to the server; only doctor and prepare do."""
+
+    address: Annotated[str, StringConstraints(pattern=r"^[^\s@/-][^\s@/]*$")] = Field(examples=["10.10.0.2"])
+    user: Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_-]{0,31}$")] = "root"
+    port: Annotated[int, Field(ge=1, le=65535)] = 22
+    host_key: HostKey | None = Field(
+        None, description="`ssh-ed25519 AAAA...` or SHA256:...; without it your own known_hosts decides."
+    )
+    private_key: str | None = Field(None, description="Path; without it your agent and your own keys are tried.")
+
+
 class HypervisorShape(Shape):
     """A server running Proxmox VE; its key is the name Proxmox knows it by."""
 
     cluster: Word
+    ssh: HypervisorSshShape | None = None
     gpus: dict[Word, GpuShape] = Field(default_factory=dict)
 
 
@@ -231,6 +250,7 @@ class NodeShape(Shape):
     engine_within: Duration | None = None
     shutdown_within: Duration | None = None
     connect: ConnectShape | None = None
+    adopt: bool = Field(False, description="true: a VM that exists; woken, slept and watched, never reconfigured.")
 
 
 class FleetShape(Shape):

@@ -10,17 +10,20 @@ from __future__ import annotations
 import logging
 import re
 import threading
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 import requests
 from proxmoxer import ProxmoxAPI
+from proxmoxer.backends.https import ProxmoxHTTPAuthBase
 from proxmoxer.core import ResourceException
 from requests.adapters import HTTPAdapter
+from requests.cookies import cookiejar_from_dict
 
 from provisioner.adapters.proxmox.advice import next_step_for
 from provisioner.adapters.secrets import SecretText
-from provisioner.domain.fleet import ClusterSpec
+from provisioner.domain.fleet import ClusterAddress
 from provisioner.errors import HypervisorError, PermissionMissingError, UntrustedError, VmidTakenError
 
 # The proxy in front of Proxmox gives up after 30 s; with queueing in front of it, twice that is an answer.
@@ -37,12 +40,39 @@ class VmMissing(HypervisorError):
     """Proxmox has no such VM on the node asked: it is gone, or on another server."""
 
 
+@dataclass(frozen=True, slots=True)
+class TokenLogin:
+    """An API token, ``USER@REALM!TOKENID``."""
+
+    token_id: str
+    secret: SecretText
+
+    @property
+    def words(self) -> str:
+        """Who this is, in the words of messages."""
+        return f"token {self.token_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class PasswordLogin:
+    """A person's login, ``USER@REALM``: for what no token may do, such as acting as ``root@pam``."""
+
+    user: str
+    password: SecretText
+    otp: str | None = None
+
+    @property
+    def words(self) -> str:
+        """Who this is, in the words of messages."""
+        return f"user {self.user}"
+
+
 class ProxmoxSession:
     """Sends requests to one cluster. Safe to share between threads: each gets a connection of its own."""
 
-    def __init__(self, cluster: ClusterSpec, secret: SecretText) -> None:
+    def __init__(self, cluster: ClusterAddress, login: TokenLogin | PasswordLogin) -> None:
         self._cluster = cluster
-        self._secret = secret
+        self._login = login
         self._local = threading.local()
 
     @property
@@ -72,9 +102,9 @@ class ProxmoxSession:
             name.replace("_", "-"): int(value) if isinstance(value, bool) else value
             for name, value in parameters.items()
         }
-        resource = self._api()(path)
-        send = {"GET": resource.get, "POST": resource.post, "PUT": resource.put, "DELETE": resource.delete}[method]
         try:
+            resource = self._api()(path)
+            send = {"GET": resource.get, "POST": resource.post, "PUT": resource.put, "DELETE": resource.delete}[method]
             answer = send(**wire)
         except ResourceException as error:
             raise self._translated(error, f"{method} {path}") from error
@@ -105,7 +135,12 @@ class ProxmoxSession:
 
     def _connected(self) -> Any:
         trust = self._cluster.tls
-        user, _, token = self._cluster.token_id.partition("!")
+        login = self._login
+        if isinstance(login, TokenLogin):
+            user, _, token = login.token_id.partition("!")
+            secret = login.secret.reveal()
+        else:
+            user, token, secret = login.user, "none", "none"
         address = urlsplit(self._cluster.api_url)
         host = f"[{address.hostname}]" if ":" in (address.hostname or "") else address.hostname
         api = ProxmoxAPI(
@@ -113,7 +148,7 @@ class ProxmoxSession:
             port=address.port or 443,
             user=user,
             token_name=token,
-            token_value=self._secret.reveal(),
+            token_value=secret,
             # With a pinned fingerprint the chain says nothing more: Proxmox signs its certificates itself.
             verify_ssl=trust.fingerprint is None and (str(trust.ca_file) if trust.ca_file else True),
             timeout=_TIMEOUT_SECONDS,
@@ -124,7 +159,41 @@ class ProxmoxSession:
         if trust.fingerprint is not None:
             # proxmoxer offers no pinning; the session under it does.
             session.mount("https://", _PinnedAdapter(trust.fingerprint))
+        if isinstance(login, PasswordLogin):
+            # proxmoxer would send the password over a connection of its own, without the pinned certificate.
+            session.auth = self._ticket(session, api._store["base_url"], login)
         return api
+
+    def _ticket(self, session: Any, base_url: str, login: PasswordLogin) -> _TicketAuth:
+        verify_ssl = session.auth.verify_ssl
+        session.auth = _TicketAuth(verify_ssl)
+        answer = self._asked_for_ticket(session, base_url, username=login.user, password=login.password.reveal())
+        if answer.get("NeedTFA"):
+            if login.otp is None:
+                raise HypervisorError(
+                    "cannot log in: this user has a second factor",
+                    subject=f"{login.words} on {self.subject}",
+                    next_step="give the six digits of the authenticator app with --otp, or use an API token",
+                )
+            answer = self._asked_for_ticket(
+                session,
+                base_url,
+                username=login.user,
+                password=f"totp:{login.otp}",
+                **{"tfa-challenge": answer["ticket"]},
+            )
+        return _TicketAuth(verify_ssl, str(answer["ticket"]), str(answer["CSRFPreventionToken"]))
+
+    def _asked_for_ticket(self, session: Any, base_url: str, **form: str) -> dict[str, Any]:
+        response = session.request("POST", f"{base_url}/access/ticket", data=form, timeout=_TIMEOUT_SECONDS)
+        if response.status_code != 200:
+            raise HypervisorError(
+                f"cannot log in: Proxmox does not accept {self._login.words} "
+                f"({response.reason or response.status_code})",
+                subject=self.subject,
+                next_step="check the user, its realm (root@pam, NAME@pve) and the password",
+            )
+        return dict(response.json()["data"])
 
     def _translated(self, error: ResourceException, call: str) -> Exception:
         text = str(error.content or "").strip()
@@ -146,14 +215,14 @@ class ProxmoxSession:
             )
         if error.status_code == 401:
             return HypervisorError(
-                f"cannot log in: Proxmox does not accept token {self._cluster.token_id} ({text or '401'})",
+                f"cannot log in: Proxmox does not accept {self._login.words} ({text or '401'})",
                 subject=self.subject,
                 next_step=f"check id and secret at clusters.{self._cluster.name}.token; a rotated token has a new one",
             )
         if error.status_code == 403:
             return PermissionMissingError(
                 f"cannot {call}: {text}",
-                subject=f"token {self._cluster.token_id} on {self.subject}",
+                subject=f"{self._login.words} on {self.subject}",
                 next_step="give the token, and its user, that privilege on that path (Datacenter > Permissions)",
             )
         if error.status_code in (595, 596, 599):
@@ -180,6 +249,23 @@ class ProxmoxSession:
             subject=self.subject,
             next_step=f"if it was renewed, compare with `pvenode cert info` on the server, then mend {place}",
         )
+
+
+class _TicketAuth(ProxmoxHTTPAuthBase):  # type: ignore[misc]
+    """Sends a login's ticket, good for two hours, longer than anything that a person logs in for here."""
+
+    def __init__(self, verify_ssl: bool | str, ticket: str | None = None, csrf: str | None = None) -> None:
+        super().__init__(timeout=_TIMEOUT_SECONDS, verify_ssl=verify_ssl)
+        self._ticket = ticket
+        self._csrf = csrf
+
+    def get_cookies(self) -> Any:
+        return cookiejar_from_dict({"PVEAuthCookie": self._ticket} if self._ticket else {})  # type: ignore[no-untyped-call]
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        if request.method != "GET" and self._csrf:
+            request.headers["CSRFPreventionToken"] = self._csrf
+        return request
 
 
 class _PinnedAdapter(HTTPAdapter):
