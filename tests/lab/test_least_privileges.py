@@ -1,23 +1,51 @@
-"""A token with exactly the rights that the README lists lives through a node's whole life."""
+"""A token with exactly the rights of the table lives through a node's whole life; the README says the same."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
+from provisioner.domain.fleet import FleetSpec
 from provisioner.errors import ProvisionerError
+from provisioner.fleet import Fleet
+from provisioner.planning.access import Right, Verb, needed_rights, rights_by_path
+from provisioner.planning.access.rights import CALLS
+from tests.fleets import fleet_from
 from tests.lab.support import NODE, Site
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 TOKEN = "provisioner@pve!fleet"
+FREE = {"GET /version", "GET /nodes/{node}/tasks/{upid}/status", "GET /nodes/{node}/tasks/{upid}/log"}
+"""Requests that take no privilege."""
 
 
 def listed_rights() -> dict[str, list[str]]:
     """Read path and privileges off the README's table."""
     rows = re.findall(r"^   \| `(/[^`]*)`[^|]*\| ([A-Z][^|]*) \|$", README.read_text(), re.MULTILINE)
     return {path: privileges.split() for path, privileges in rows}
+
+
+def rights_of(spec: FleetSpec, *, wanted: Callable[[Right], bool]) -> dict[str, list[str]]:
+    """Take rights from the table."""
+    cluster = spec.clusters[next(iter(spec.clusters))]
+    chosen = [right for right in needed_rights(spec, cluster, 9) if not right.optional and wanted(right)]
+    return {path: list(privileges) for path, privileges in rights_by_path(chosen).items()}
+
+
+def rights_of_the_documents() -> list[tuple[str, str]]:
+    """Path and privilege for the fleet of the documents, whose names are those of the lab too."""
+    with TemporaryDirectory() as folder:
+        rights = rights_of(fleet_from(Path(folder)), wanted=lambda right: not right.is_for_doctor_only)
+    return [(path, privilege) for path, privileges in rights.items() for privilege in privileges]
+
+
+def one_card(site: Site) -> Fleet:
+    """The fleet of the documents: one card; the lab's other one stays out of sight."""
+    return site.fleet(lambda text: re.sub(r"\n      rtx3060:.*", "", text))
 
 
 def grant_only(site: Site, rights: dict[str, list[str]]) -> None:
@@ -33,11 +61,8 @@ def grant_only(site: Site, rights: dict[str, list[str]]) -> None:
         site.lab.call("PUT", "/access/acl", path=path, roles=f"Only{number}", users="provisioner@pve", tokens=TOKEN)
 
 
-def live(site: Site) -> None:
-    fleet = site.fleet()
-    # The rights are for one card; the lab's other one stays out of sight.
-    checks = [check for check in fleet.hypervisor("pve1").doctor() if check.id != "mapping_rtx3060"]
-    assert all(check.status.value == "ok" for check in checks)
+def live(fleet: Fleet) -> None:
+    """See to it that the rights are those of the whole life: from nothing to a node and back."""
     fleet.up(NODE)
     fleet.up(NODE)
     fleet.status()
@@ -47,27 +72,55 @@ def live(site: Site) -> None:
     assert fleet.destroy(NODE) == ("vm 5001 and its disks",)
 
 
-def as_agents_are(rights: dict[str, list[str]]) -> dict[str, list[str]]:
-    """Add what only simulated guests need: we reach real ones by SSH, and those by their agent."""
-    return {**rights, "/vms": [*rights["/vms"], "VM.GuestAgent.Unrestricted"]}
+def test_the_readme_lists_the_rights_of_the_table(tmp_path: Path) -> None:
+    spec = fleet_from(tmp_path)
+    listed = {path: sorted(privileges) for path, privileges in listed_rights().items()}
+    for_work = rights_of(spec, wanted=lambda right: not right.is_for_doctor_only)
+    with_doctor = rights_of(spec, wanted=lambda right: True)
+    # The README may leave out what only doctor asks for.
+    assert listed in (for_work, with_doctor)
 
 
-def test_the_listed_rights_are_enough(site: Site) -> None:
-    rights = listed_rights()
-    assert len(rights) == 6
-    grant_only(site, as_agents_are(rights))
-    live(site)
+def test_the_rights_of_the_table_are_enough(site: Site) -> None:
+    fleet = one_card(site)
+    grant_only(site, rights_of(fleet.spec, wanted=lambda right: not right.is_for_doctor_only))
+    live(fleet)
 
 
-@pytest.mark.parametrize(
-    ("path", "privilege"),
-    [(path, privilege) for path, privileges in listed_rights().items() for privilege in privileges],
-)
-def test_each_listed_right_is_needed(site: Site, path: str, privilege: str) -> None:
-    rights = listed_rights()
+@pytest.mark.parametrize(("path", "privilege"), rights_of_the_documents())
+def test_each_right_is_needed(site: Site, path: str, privilege: str) -> None:
+    fleet = one_card(site)
+    rights = rights_of(fleet.spec, wanted=lambda right: not right.is_for_doctor_only)
     rights[path] = [each for each in rights[path] if each != privilege]
-    if not rights[path]:
-        del rights[path]
-    grant_only(site, as_agents_are(rights) if "/vms" in rights else rights)
+    grant_only(site, {path: privileges for path, privileges in rights.items() if privileges})
     with pytest.raises((ProvisionerError, AssertionError)):
-        live(site)
+        live(fleet)
+
+
+def test_every_request_of_a_nodes_life_is_in_the_table(site: Site) -> None:
+    fleet = one_card(site)
+    acts: dict[Verb, Callable[[], object]] = {
+        Verb.DOCTOR: lambda: fleet.hypervisor("pve1").doctor(),
+        Verb.UP: lambda: fleet.up(NODE),
+        Verb.STATUS: lambda: fleet.status(),
+        Verb.IDLE: lambda: fleet.idle(),
+        Verb.SLEEP: lambda: fleet.sleep(NODE),
+        Verb.WAKE: lambda: fleet.wake(NODE),
+        Verb.DESTROY: lambda: fleet.destroy(NODE),
+    }
+    assert set(acts) == set(Verb)
+    for verb, act in acts.items():
+        site.lab.forget_requests()
+        act()
+        sent = {template(request["method"], request["path"]) for request in site.lab.requests()}
+        assert sent - FREE <= {call.request for call in CALLS if verb in call.verbs}, verb
+
+
+def template(method: str, path: str) -> str:
+    """Write a request as the API's schema does."""
+    path = re.sub(r"/content/.+$", "/content/{volume}", path)
+    path = re.sub(r"^(/nodes)/[^/]+", r"\1/{node}", path)
+    path = re.sub(r"(/storage)/[^/]+", r"\1/{storage}", path)
+    path = re.sub(r"(/qemu)/\d+", r"\1/{vmid}", path)
+    path = re.sub(r"(/tasks)/[^/]+", r"\1/{upid}", path)
+    return f"{method} {path}"
