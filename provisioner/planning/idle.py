@@ -12,7 +12,7 @@ from provisioner.domain.activity import ActivityRecord, EngineActivity
 from provisioner.domain.fleet import NodeSpec
 from provisioner.domain.quantities import duration_text
 from provisioner.domain.snapshot import Power, VmSeen
-from provisioner.planning.ownership import is_nodes_own
+from provisioner.planning.ownership import Act, Why, objection
 
 
 class IdleVerdict(Enum):
@@ -63,14 +63,18 @@ def idle_decision(use: NodeUse, now: float) -> IdleDecision:
     node, vm = use.node, use.vm
     if vm is None:
         return IdleDecision(node, IdleVerdict.ASLEEP, "it has no VM")
-    if not is_nodes_own(vm, node):
-        return IdleDecision(node, IdleVerdict.UNTOUCHED, f'VM {vm.vmid} is "{vm.name}" and does not carry our tag')
+    found = objection(node, vm, Act.SLEEP)
+    if found is not None and found.why is Why.FOREIGN:
+        whose = "was made for another node" if vm.is_ours else "does not carry our tag"
+        return IdleDecision(node, IdleVerdict.UNTOUCHED, f'VM {vm.vmid} is "{vm.name}" and {whose}')
+    if found is not None and found.why is Why.ELSEWHERE:
+        return IdleDecision(node, IdleVerdict.UNTOUCHED, found.reason)
     if vm.power is Power.STOPPED:
         return IdleDecision(node, IdleVerdict.ASLEEP, "its VM is off")
     if vm.power is Power.UNKNOWN:
         return _stay(use, "whether its VM runs is unknown, and unknown counts as busy")
-    if vm.lock is not None:
-        return _stay(use, f"its VM is locked ({vm.lock})")
+    if found is not None:
+        return _stay(use, found.reason)
     if use.activity is None:
         return _stay(use, f"its engine does not say whether it is busy ({use.why_unknown}), and unknown counts as busy")
     record = _record(use.activity, use.last, now)

@@ -1,11 +1,51 @@
-"""Whose VM is it? The one rule before anything is changed, stopped or deleted. Pure."""
+"""May this be done to that VM? The one rule before anything is changed, started, stopped or deleted. Pure.
+
+Every act asks the same question of the VM that has the node's VMID, wherever
+in the cluster it is: is it there, is it ours, is it where the fleet file says,
+is it free. An adopted VM is somebody else's work: it is woken and put to sleep
+on the fleet file's word, which names exactly that VMID, and nothing else.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+
 from provisioner.domain.conventions import TAG
 from provisioner.domain.fleet import NodeSpec
+from provisioner.domain.names import Vmid
 from provisioner.domain.snapshot import VmSeen
 from provisioner.errors import RefusedError
+
+
+class Act(Enum):
+    """What is about to happen, in the words of a refusal."""
+
+    PROVISION = "provision the node"
+    WAKE = "wake the node"
+    SLEEP = "put the node to sleep"
+    DESTROY = "destroy it"
+
+
+class Why(Enum):
+    """Why an act is not to be done."""
+
+    MISSING = "missing"
+    FOREIGN = "foreign"
+    ELSEWHERE = "elsewhere"
+    LOCKED = "locked"
+    ADOPTED = "adopted"
+
+
+@dataclass(frozen=True, slots=True)
+class Objection:
+    """Why an act is not to be done, and what to do about that."""
+
+    why: Why
+    reason: str
+    next_step: str
+    retryable: bool = False
 
 
 def is_nodes_own(vm: VmSeen, node: NodeSpec) -> bool:
@@ -13,22 +53,109 @@ def is_nodes_own(vm: VmSeen, node: NodeSpec) -> bool:
     return vm.is_ours and vm.name == node.name
 
 
-def require_own(vm: VmSeen, node: NodeSpec, act: str) -> None:
-    """Let an act on a VM pass only if the VM was made for this node.
+def has_power_over(vm: VmSeen, node: NodeSpec) -> bool:
+    """Say whether a VM may be started and shut down for this node: it is the node's own, or the one it adopts."""
+    return is_nodes_own(vm, node) or (node.adopt and vm.vmid == node.vmid)
+
+
+def objection(node: NodeSpec, vm: VmSeen | None, act: Act) -> Objection | None:
+    """Return why an act on a node's VM is not to be done, or None.
 
     Args:
-        vm: as it is right now; read again right before every stop and delete.
         node: whose VM it should be.
-        act: what is about to happen, such as ``wake the node``.
+        vm: the VM with the node's VMID, wherever in the cluster it is; None when there is none.
+        act: what is about to happen.
+    """
+    if act is Act.DESTROY and node.adopt:
+        return Objection(
+            Why.ADOPTED,
+            "its VM is adopted, not made by us",
+            f"take {node.name} out of the fleet file; the VM itself is yours to delete, in Proxmox",
+        )
+    if vm is None:
+        return _missing(node, act)
+    if vm.lock == "create" and (act is not Act.PROVISION or node.adopt or vm.hypervisor != node.hypervisor):
+        # What is being created shows neither name nor tags: whose it is cannot be told yet.
+        return _locked(vm)
+    if vm.lock == "create":
+        # Waited for, and judged again once it shows whose it is.
+        return None
+    if not has_power_over(vm, node):
+        return _foreign(node, vm)
+    if vm.hypervisor != node.hypervisor:
+        return Objection(
+            Why.ELSEWHERE,
+            f"its VM is on {vm.hypervisor}, not on {node.hypervisor}",
+            f"write hypervisor: {vm.hypervisor} for {node.name} in the fleet file, or move the VM back",
+        )
+    # A suspended VM starts; every other lock makes Proxmox refuse.
+    if vm.lock is not None and not (act is Act.WAKE and vm.lock == "suspended"):
+        return _locked(vm)
+    return None
+
+
+def require(node: NodeSpec, vm: VmSeen | None, act: Act) -> None:
+    """Let an act pass only if nothing objects to it.
+
+    Args:
+        node: whose VM it should be.
+        vm: as it is right now; read again right before every stop and delete.
+        act: what is about to happen.
 
     Raises:
-        RefusedError: it is somebody else's.
+        RefusedError: with the reason and what to do.
     """
-    if is_nodes_own(vm, node):
-        return
-    tags = ", ".join(sorted(vm.tags)) or "none"
-    raise RefusedError(
-        f'cannot {act}: VM {vm.vmid} is "{vm.name}" (tags: {tags}), not ours',
+    found = objection(node, vm, act)
+    if found is not None:
+        raise refusal(node, found, act)
+
+
+def refusal(node: NodeSpec, found: Objection, act: Act) -> RefusedError:
+    """Return an objection as the error to raise."""
+    return RefusedError(
+        f"cannot {act.value}: {found.reason}",
         subject=node.subject,
-        next_step=f'only a VM with tag "{TAG}" and the node\'s name is touched; check vmid in the fleet file',
+        next_step=found.next_step,
+        retryable=found.retryable,
+    )
+
+
+def free_vmid(node: NodeSpec, vms: Mapping[Vmid, VmSeen]) -> Vmid:
+    """Return the next VMID that no VM in sight has."""
+    vmid = node.vmid
+    while vmid in vms:
+        vmid = Vmid(vmid + 1)
+    return vmid
+
+
+def _missing(node: NodeSpec, act: Act) -> Objection | None:
+    if node.adopt:
+        return Objection(
+            Why.MISSING,
+            f"there is no VM {node.vmid} to adopt",
+            "write the vmid of the VM that is meant, or take adopt: true away to have one made",
+        )
+    if act is Act.WAKE:
+        return Objection(Why.MISSING, "its VM does not exist", f"provisioner up {node.name}")
+    return None
+
+
+def _foreign(node: NodeSpec, vm: VmSeen) -> Objection:
+    tags = ", ".join(sorted(vm.tags)) or "none"
+    reason = "made for another node" if vm.is_ours else f'it does not carry the tag "{TAG}"'
+    return Objection(
+        Why.FOREIGN,
+        f'vmid {vm.vmid} belongs to VM "{vm.name}" on {vm.hypervisor} (tags: {tags}), not ours: {reason}',
+        f'only a VM with tag "{TAG}" and the node\'s name is touched; give {node.name} another vmid in the fleet file',
+    )
+
+
+def _locked(vm: VmSeen) -> Objection:
+    # A crash leaves the lock behind; only a person can tell that from work under way.
+    return Objection(
+        Why.LOCKED,
+        f"its VM is locked ({vm.lock})",
+        "wait for the backup, snapshot, migration or creation that holds it; "
+        f"if none runs (Proxmox > Tasks), a crash left the lock: qm unlock {vm.vmid}",
+        retryable=True,
     )

@@ -20,14 +20,13 @@ from provisioner.domain.actions import (
     UploadSeed,
     VmShape,
 )
-from provisioner.domain.conventions import TAG, mac_address
+from provisioner.domain.conventions import mac_address
 from provisioner.domain.fleet import FleetSpec, NodeSpec
-from provisioner.domain.names import Vmid
 from provisioner.domain.notes import read_notes
 from provisioner.domain.quantities import size_text
-from provisioner.domain.snapshot import NodeSeen, Power, VmSeen
+from provisioner.domain.snapshot import NodeSeen, Power
 from provisioner.engines.base import Deployment, InferenceEngine
-from provisioner.planning.ownership import is_nodes_own
+from provisioner.planning.ownership import Act, Why, free_vmid, objection
 from provisioner.planning.readiness import HypervisorFacts, failures, hypervisor_checks
 
 _CHANGE, _ENSURE = StepKind.CHANGE, StepKind.ENSURE
@@ -62,37 +61,11 @@ def _refusal(fleet: FleetSpec, node: NodeSpec, seen: NodeSeen) -> Refusal | None
     for check in failures(hypervisor_checks(facts)):
         if not check.id.startswith("mapping_") or check.id in needed:
             return Refusal(check.found, check.next_step)
-    if seen.vm is None:
-        elsewhere = seen.cluster.vms.get(node.vmid)
-        return None if elsewhere is None else _taken(node, elsewhere, seen)
-    if seen.vm.lock == "create":
-        # Until a creation ends Proxmox shows neither name nor tags; whose it is will be seen then.
+    found = objection(node, seen.vm or seen.cluster.vms.get(node.vmid), Act.PROVISION)
+    if found is None:
         return None
-    if not is_nodes_own(seen.vm, node):
-        return _taken(node, seen.vm, seen)
-    if seen.vm.lock is not None:
-        return Refusal(
-            f"the VM is locked ({seen.vm.lock})",
-            "wait for the backup, snapshot or migration that holds it; after a crash: qm unlock " + str(node.vmid),
-        )
-    return None
-
-
-def _taken(node: NodeSpec, vm: VmSeen, seen: NodeSeen) -> Refusal:
-    what = f'vmid {node.vmid} belongs to VM "{vm.name}" on {vm.hypervisor}'
-    if is_nodes_own(vm, node):
-        return Refusal(
-            f"{what}, not on {node.hypervisor}", f"write hypervisor: {vm.hypervisor} for this node, or move the VM back"
-        )
-    what += ", made for another node" if vm.is_ours else f', which does not carry the tag "{TAG}"'
-    return Refusal(what, f"give the node another vmid in the fleet file; {_free_vmid(node, seen)} is free")
-
-
-def _free_vmid(node: NodeSpec, seen: NodeSeen) -> Vmid:
-    vmid = node.vmid
-    while vmid in seen.cluster.vms:
-        vmid = Vmid(vmid + 1)
-    return vmid
+    free = f"; {free_vmid(node, seen.cluster.vms)} is free" if found.why is Why.FOREIGN else ""
+    return Refusal(found.reason, found.next_step + free)
 
 
 def _vm_steps(fleet: FleetSpec, node: NodeSpec, seen: NodeSeen) -> tuple[Step, ...]:

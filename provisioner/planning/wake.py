@@ -7,8 +7,7 @@ from enum import Enum
 
 from provisioner.domain.fleet import NodeSpec
 from provisioner.domain.snapshot import Power, VmSeen
-from provisioner.errors import RefusedError
-from provisioner.planning.ownership import require_own
+from provisioner.planning.ownership import Act, require
 
 
 class WakeNeed(Enum):
@@ -29,22 +28,14 @@ class WakeDecision:
 def wake_decision(node: NodeSpec, vm: VmSeen | None) -> WakeDecision:
     """Say what a wake needs.
 
+    Args:
+        node: which.
+        vm: the VM with its VMID, wherever in the cluster it is.
+
     Raises:
-        RefusedError: there is nothing of ours to wake, or it must not be touched now.
+        RefusedError: there is nothing to wake, or it must not be touched now.
     """
-    if vm is None:
-        raise RefusedError(
-            "cannot wake the node: its VM does not exist", subject=node.subject, next_step=f"provisioner up {node.name}"
-        )
-    require_own(vm, node, "wake the node")
-    # A suspended VM starts; every other lock makes Proxmox refuse.
-    if vm.lock not in (None, "suspended"):
-        raise RefusedError(
-            f"cannot wake the node: its VM is locked ({vm.lock})",
-            subject=node.subject,
-            next_step="wait for the backup, snapshot, migration or creation that holds it, then try again",
-            retryable=True,
-        )
-    if vm.power is Power.RUNNING:
+    require(node, vm, Act.WAKE)
+    if vm is not None and vm.power is Power.RUNNING:
         return WakeDecision(WakeNeed.PROOF, "the VM runs already")
     return WakeDecision(WakeNeed.START, "the VM is off")

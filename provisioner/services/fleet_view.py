@@ -11,6 +11,7 @@ from provisioner.domain.fleet import FleetSpec, NodeSpec
 from provisioner.domain.names import ClusterName
 from provisioner.domain.snapshot import ClusterSnapshot, Power
 from provisioner.errors import ProvisionerError
+from provisioner.planning.ownership import Act, Why, objection
 from provisioner.services.proving import EngineProbe
 from provisioner.services.world import World
 
@@ -86,11 +87,12 @@ class FleetView:
             return NodeStatus(node, NodeState.UNKNOWN, snapshot, model)
         vm = snapshot.vms.get(node.vmid)
         if vm is None:
-            return NodeStatus(node, NodeState.ABSENT, f"no VM yet: provisioner up {node.name}", model)
-        if not vm.is_ours:
-            return NodeStatus(node, NodeState.FOREIGN, f'VM {vm.vmid} "{vm.name}" does not carry our tag', model)
-        if vm.lock is not None:
-            return NodeStatus(node, NodeState.LOCKED, f"the VM is locked ({vm.lock})", model)
+            reason = "there is no such VM to adopt" if node.adopt else f"no VM yet: provisioner up {node.name}"
+            return NodeStatus(node, NodeState.ABSENT, reason, model)
+        found = objection(node, vm, Act.SLEEP)
+        if found is not None:
+            state = NodeState.LOCKED if found.why is Why.LOCKED else NodeState.FOREIGN
+            return NodeStatus(node, state, found.reason, model)
         if vm.power is Power.STOPPED:
             return NodeStatus(node, NodeState.ASLEEP, "the VM is off", model)
         if vm.power is Power.UNKNOWN:

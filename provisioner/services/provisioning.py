@@ -15,11 +15,11 @@ from provisioner.domain.fleet import ClusterSpec, FleetSpec, NodeSpec
 from provisioner.domain.names import HypervisorName
 from provisioner.domain.snapshot import ClusterSnapshot, NodeSeen, Power
 from provisioner.engines.base import InferenceEngine
-from provisioner.errors import HypervisorError, PermissionMissingError, RefusedError
-from provisioner.planning.ownership import require_own
+from provisioner.errors import HypervisorError, RefusedError
 from provisioner.planning.provision import plan_node, seed_volume
 from provisioner.planning.readiness import Check, HypervisorFacts, hypervisor_checks
 from provisioner.ports.hypervisors import Hypervisors
+from provisioner.services.destroying import Destroying
 from provisioner.services.events import OnEvent, running_step
 from provisioner.services.executor import Executor
 from provisioner.services.guest_access import GuestAccess
@@ -129,64 +129,9 @@ class Provisioning:
         """Delete a node's VM, disks and seed; return what was removed, in words.
 
         Raises:
-            RefusedError: the VM does not carry our tag.
+            RefusedError: the VM is not ours, or must not be deleted.
         """
-        with self._world.locks.held(node.name):
-            return self._destroy(node, on_event)
-
-    def _destroy(self, node: NodeSpec, on_event: OnEvent) -> tuple[str, ...]:
-        api = self._api(node)
-        done: list[str] = []
-        vm = api.vm(node.hypervisor, node.vmid)
-        if vm is None:
-            self._require_nowhere(api, node)
-        else:
-            require_own(vm, node, "destroy it")
-            if vm.power is not Power.STOPPED:
-                with running_step(on_event, node, "stop", self._world.clock) as step:
-                    api.stop_vm(node.hypervisor, node.vmid)
-                    step.detail = "power cut"
-            with running_step(on_event, node, "destroy", self._world.clock) as step:
-                # Read again right before: in the seconds since, another may have taken the VMID.
-                again = api.vm(node.hypervisor, node.vmid)
-                if again is not None:
-                    require_own(again, node, "destroy it")
-                    api.destroy_vm(node.hypervisor, node.vmid)
-                step.detail = f"vm {node.vmid} and its disks"
-            done.append(f"vm {node.vmid} and its disks")
-        done += self._remove_seed(node, api, on_event)
-        self._world.activity.forget(node.name)
-        return tuple(done)
-
-    @staticmethod
-    def _require_nowhere(api: Hypervisors, node: NodeSpec) -> None:
-        """Refuse to call a VM gone that has only moved: its seed must stay with it."""
-        elsewhere = api.snapshot().vms.get(node.vmid)
-        if elsewhere is not None and elsewhere.name == node.name:
-            raise RefusedError(
-                f"cannot destroy it: its VM is on {elsewhere.hypervisor}",
-                subject=node.subject,
-                next_step=f"write hypervisor: {elsewhere.hypervisor} for {node.name} in the fleet file",
-            )
-
-    def _remove_seed(self, node: NodeSpec, api: Hypervisors, on_event: OnEvent) -> list[str]:
-        storage, volume = self._fleet.cluster_of(node).storage.iso, seed_volume(node)
-        if volume not in api.volumes(node.hypervisor, storage, "iso"):
-            return []
-        with running_step(on_event, node, "remove seed", self._world.clock) as step:
-            try:
-                api.delete_iso(node.hypervisor, storage, volume)
-            except PermissionMissingError:
-                # The narrow role may replace an ISO but not delete one; what matters is that no key stays behind.
-                blank = self._world.seeds.sealed_seed(self._fleet, node, "")
-                api.upload_iso(node.hypervisor, storage, volume, blank)
-                step.detail = (
-                    f"{storage}:iso/{volume} holds no secret and stays: the token may not delete ISOs "
-                    f"(Datastore.Allocate on /storage/{storage})"
-                )
-                return []
-            step.detail = volume
-        return [f"seed {storage}:iso/{volume}"]
+        return Destroying(self._fleet, self._world).destroy(node, on_event)
 
     def _api(self, node: NodeSpec) -> Hypervisors:
         return self._world.clusters[self._cluster(node).name]

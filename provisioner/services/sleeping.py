@@ -11,14 +11,13 @@ from provisioner.domain.snapshot import Power
 from provisioner.engines.base import AnswerUnreadable
 from provisioner.errors import ProvisionerError, RefusedError, ShutdownIgnoredError
 from provisioner.planning.idle import IdleDecision, IdleVerdict, NodeUse, idle_decision
-from provisioner.planning.ownership import require_own
+from provisioner.planning.ownership import Act, require
 from provisioner.ports.hypervisors import Hypervisors
 from provisioner.ports.web import NoAnswer
 from provisioner.services.events import OnEvent, running_step
+from provisioner.services.looking import find_vm
 from provisioner.services.proving import EngineProbe
 from provisioner.services.world import World
-
-_ACT = "put the node to sleep"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,17 +59,17 @@ class Sleeping:
         clock = self._world.clock
         api = self._api(node)
         begun = clock.monotonic()
-        vm = api.vm(node.hypervisor, node.vmid)
+        vm = find_vm(api, node)
         if vm is None or vm.power is Power.STOPPED:
             return SleepReport(node.name, was_running=False, seconds=clock.monotonic() - begun)
-        require_own(vm, node, _ACT)
+        require(node, vm, Act.SLEEP)
         if not force:
             self._require_quiet(node)
         # The tag is read again right before: between look and act the VMID may have changed hands.
         vm = api.vm(node.hypervisor, node.vmid)
         if vm is None:
             return SleepReport(node.name, was_running=False, seconds=clock.monotonic() - begun)
-        require_own(vm, node, _ACT)
+        require(node, vm, Act.SLEEP)
         with running_step(on_event, node, "shut down", clock) as step:
             try:
                 api.shut_down_vm(node.hypervisor, node.vmid, seconds=node.patience.shutdown_seconds)

@@ -11,6 +11,7 @@ from provisioner.planning.wake import WakeNeed, wake_decision
 from provisioner.ports.clock import Clock
 from provisioner.ports.hypervisors import Hypervisors, Ticket
 from provisioner.services.events import OnEvent, running_step
+from provisioner.services.looking import find_vm
 from provisioner.services.proving import Endpoint, EngineProbe
 from provisioner.services.world import World
 
@@ -63,7 +64,7 @@ class Waking:
         clock = self._world.clock
         api = self._world.clusters[self._fleet.cluster_of(node).name]
         calls, begun = api.calls, clock.monotonic()
-        decision = wake_decision(node, api.vm(node.hypervisor, node.vmid))
+        decision = wake_decision(node, find_vm(api, node))
         start = _Start(api, node, clock)
         if decision.need is WakeNeed.START:
             with running_step(on_event, node, "start", clock) as step:

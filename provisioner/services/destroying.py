@@ -1,0 +1,72 @@
+"""Takes a node away: its VM, disks and seed."""
+
+from __future__ import annotations
+
+from provisioner.domain.fleet import FleetSpec, NodeSpec
+from provisioner.domain.snapshot import Power
+from provisioner.errors import PermissionMissingError
+from provisioner.planning.ownership import Act, require
+from provisioner.planning.provision import seed_volume
+from provisioner.ports.hypervisors import Hypervisors
+from provisioner.services.events import OnEvent, running_step
+from provisioner.services.looking import find_vm
+from provisioner.services.world import World
+
+
+class Destroying:
+    """`destroy`."""
+
+    def __init__(self, fleet: FleetSpec, world: World) -> None:
+        self._fleet = fleet
+        self._world = world
+
+    def destroy(self, node: NodeSpec, on_event: OnEvent) -> tuple[str, ...]:
+        """Delete a node's VM, disks and seed; return what was removed, in words.
+
+        Raises:
+            RefusedError: the VM is not ours, or must not be deleted.
+        """
+        with self._world.locks.held(node.name):
+            return self._destroy(node, on_event)
+
+    def _destroy(self, node: NodeSpec, on_event: OnEvent) -> tuple[str, ...]:
+        api = self._world.clusters[self._fleet.cluster_of(node).name]
+        done: list[str] = []
+        # One that has only moved is not gone, and its seed must stay with it.
+        vm = find_vm(api, node)
+        require(node, vm, Act.DESTROY)
+        if vm is not None:
+            if vm.power is not Power.STOPPED:
+                with running_step(on_event, node, "stop", self._world.clock) as step:
+                    api.stop_vm(node.hypervisor, node.vmid)
+                    step.detail = "power cut"
+            with running_step(on_event, node, "destroy", self._world.clock) as step:
+                # Read again right before: in the seconds since, another may have taken the VMID.
+                again = api.vm(node.hypervisor, node.vmid)
+                if again is not None:
+                    require(node, again, Act.DESTROY)
+                    api.destroy_vm(node.hypervisor, node.vmid)
+                step.detail = f"vm {node.vmid} and its disks"
+            done.append(f"vm {node.vmid} and its disks")
+        done += self._remove_seed(node, api, on_event)
+        self._world.activity.forget(node.name)
+        return tuple(done)
+
+    def _remove_seed(self, node: NodeSpec, api: Hypervisors, on_event: OnEvent) -> list[str]:
+        storage, volume = self._fleet.cluster_of(node).storage.iso, seed_volume(node)
+        if volume not in api.volumes(node.hypervisor, storage, "iso"):
+            return []
+        with running_step(on_event, node, "remove seed", self._world.clock) as step:
+            try:
+                api.delete_iso(node.hypervisor, storage, volume)
+            except PermissionMissingError:
+                # The narrow role may replace an ISO but not delete one; what matters is that no key stays behind.
+                blank = self._world.seeds.sealed_seed(self._fleet, node, "")
+                api.upload_iso(node.hypervisor, storage, volume, blank)
+                step.detail = (
+                    f"{storage}:iso/{volume} holds no secret and stays: the token may not delete ISOs "
+                    f"(Datastore.Allocate on /storage/{storage})"
+                )
+                return []
+            step.detail = volume
+        return [f"seed {storage}:iso/{volume}"]
