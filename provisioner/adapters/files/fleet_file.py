@@ -25,6 +25,7 @@ from provisioner.adapters.files.fleet_schema import (
     NodeShape,
 )
 from provisioner.adapters.files.positions import Document, YamlBroken, read_document
+from provisioner.domain import name_rules
 from provisioner.domain.catalogue import IMAGES
 from provisioner.domain.conventions import conventional_address, conventional_vmid
 from provisioner.domain.cross_checks import Place, Problem, cross_checks
@@ -180,16 +181,18 @@ def _shown(value: object) -> str:
 
 
 _PATTERN_WORDS = {
-    r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$": "a name of small letters, digits and inner hyphens, at most 63 long",
-    r"^[A-Za-z0-9][A-Za-z0-9._-]*$": "a name of letters, digits, dots, hyphens and underscores",
-    r"^[A-Za-z][A-Za-z0-9_-]+$": "a Proxmox id: a letter, then letters, digits, hyphens, underscores; at least 2",
-    r"^https://[^/\s?#]+/?$": "an https URL without a path, such as https://10.10.0.2:8006",
+    name_rules.LABEL: "a name of small letters, digits and inner hyphens, at most 63 long",
+    name_rules.WORD: "a name of letters, digits, dots, hyphens and underscores",
+    name_rules.CONFIG_ID: "a Proxmox id: a letter, then letters, digits, hyphens, underscores; at least 2",
+    name_rules.STORAGE_ID: "a storage id: a letter, then letters, digits, dots, hyphens, underscores; at least 2",
+    name_rules.HYPERVISOR: "a server's name as Proxmox shows it: letters, digits and inner hyphens, at most 63 long",
+    name_rules.API_URL: "an https URL without a path, such as https://10.10.0.2:8006",
     r"^[^\s@/-][^\s@/]*$": "a host name or address",
     r"^(SHA256:[A-Za-z0-9+/]{43}=?|(ssh|ecdsa)-[a-z0-9-]+ [A-Za-z0-9+/]+=*( .*)?)$": (
         "a public host key (ssh-ed25519 AAAA...) or its fingerprint (SHA256:...)"
     ),
     r"^https?://\S+$": "an http or https URL",
-    r"^[^\s@!]+@[A-Za-z][A-Za-z0-9._-]+![A-Za-z][A-Za-z0-9._-]+$": "USER@REALM!TOKENID, such as provisioner@pve!fleet",
+    name_rules.TOKEN_ID: "USER@REALM!TOKENID, such as provisioner@pve!fleet",
 }
 
 
@@ -271,6 +274,8 @@ def _cluster(name: str, entry: ClusterShape, folder: Path) -> ClusterSpec:
         ),
         bridge=entry.bridge,
         guests=GuestKind(entry.guests),
+        answer_seconds=entry.answer_within,
+        retry_seconds=entry.retry_for,
     )
 
 

@@ -21,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 
+from provisioner.domain import name_rules
 from provisioner.domain.quantities import MIB, parse_duration, parse_size
 
 
@@ -83,14 +84,14 @@ Address = Annotated[IPv4Interface, BeforeValidator(_address), _text_schema(r"^[0
 Ip = Annotated[IPv4Address, BeforeValidator(_ip), _text_schema(r"^[0-9.]+$", "10.10.0.1")]
 Fingerprint = Annotated[str, AfterValidator(_fingerprint)]
 Sha256 = Annotated[str, AfterValidator(_sha256)]
-# A VM's name must be a DNS label: Proxmox refuses the rest, and it becomes the guest's host name.
-Label = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
-Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-# Proxmox's configuration ids: a letter, then at least one more; no dots.
-ConfigId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]+$")]
-HttpsUrl = Annotated[str, StringConstraints(pattern=r"^https://[^/\s?#]+/?$")]
+Label = Annotated[str, StringConstraints(pattern=name_rules.LABEL)]
+Word = Annotated[str, StringConstraints(pattern=name_rules.WORD)]
+ConfigId = Annotated[str, StringConstraints(pattern=name_rules.CONFIG_ID)]
+StorageId = Annotated[str, StringConstraints(pattern=name_rules.STORAGE_ID)]
+HypervisorKey = Annotated[str, StringConstraints(pattern=name_rules.HYPERVISOR)]
+HttpsUrl = Annotated[str, StringConstraints(pattern=name_rules.API_URL)]
 HttpUrl = Annotated[str, StringConstraints(pattern=r"^https?://\S+$")]
-TokenId = Annotated[str, StringConstraints(pattern=r"^[^\s@!]+@[A-Za-z][A-Za-z0-9._-]+![A-Za-z][A-Za-z0-9._-]+$")]
+TokenId = Annotated[str, StringConstraints(pattern=name_rules.TOKEN_ID)]
 
 
 class Shape(BaseModel):
@@ -122,9 +123,9 @@ class TlsShape(Shape):
 class StorageShape(Shape):
     """Which storage holds what."""
 
-    disks: ConfigId = Field(description="Holds VM disks (content type images).")
-    images: ConfigId = Field(description="Holds cloud images (content type import).")
-    iso: ConfigId = Field(description="Holds seed ISOs (content type iso).")
+    disks: StorageId = Field(description="Holds VM disks (content type images).")
+    images: StorageId = Field(description="Holds cloud images (content type import).")
+    iso: StorageId = Field(description="Holds seed ISOs (content type iso).")
 
 
 class ClusterShape(Shape):
@@ -134,9 +135,15 @@ class ClusterShape(Shape):
     token: TokenShape
     tls: TlsShape | None = None
     storage: StorageShape
-    bridge: ConfigId = Field("vmbr0", description="The bridge of the nodes' network card.")
+    bridge: Word = Field("vmbr0", description="The bridge of the nodes' network card.")
     guests: Literal["real", "simulated"] = Field(
         "real", description="simulated: only for the embedded lab, whose simulated guests run no software."
+    )
+    # The proxy in front of Proxmox gives up after 30 s; with queueing in front of it, twice that is an answer.
+    answer_within: Duration = Field(60.0, description="How long Proxmox may take for one answer.")
+    # An API that restarts is back in seconds, and Proxmox itself waits 10 s for a VM's lock.
+    retry_for: Duration = Field(
+        10.0, description="How long a request that got no answer, or met a short lock, is tried again; 0s for never."
     )
 
 
@@ -257,13 +264,13 @@ class FleetShape(Shape):
     """inventory/fleet.yml."""
 
     clusters: Annotated[dict[Word, ClusterShape], Field(min_length=1)]
-    hypervisors: Annotated[dict[Label, HypervisorShape], Field(min_length=1)]
+    hypervisors: Annotated[dict[HypervisorKey, HypervisorShape], Field(min_length=1)]
     defaults: DefaultsShape = DefaultsShape()
     ssh: SshShape = SshShape()
     images: dict[Word, ImageShape] = Field(default_factory=dict)
     engines: dict[str, ArtifactShape] = Field(default_factory=dict)
     models: dict[str, ArtifactShape] = Field(default_factory=dict)
-    modes: Annotated[dict[Word, ModeShape], Field(min_length=1)]
+    modes: dict[Word, ModeShape] = Field(default_factory=dict)
     nodes: dict[Label, NodeShape] = Field(default_factory=dict)
 
 

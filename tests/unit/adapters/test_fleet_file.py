@@ -34,6 +34,18 @@ def test_a_node_overrides_defaults(tmp_path: Path) -> None:
     assert (node.memory_bytes, node.vmid) == (8 * GIB, 6001)
 
 
+def test_proxmox_own_names_are_accepted_as_proxmox_accepts_them(tmp_path: Path) -> None:
+    text = FLEET.replace("disks: local-lvm", "disks: nas.local").replace("bridge: vmbr0", "bridge: vmbr0.10")
+    fleet = fleet_from(tmp_path, text.replace("  pve1:", '  "PVE1":').replace("hypervisor: pve1", "hypervisor: PVE1"))
+    assert HypervisorName("PVE1") in fleet.hypervisors
+    assert [(each.storage.disks, each.bridge) for each in fleet.clusters.values()] == [("nas.local", "vmbr0.10")]
+
+
+def test_a_fleet_may_begin_with_its_hypervisors_alone(tmp_path: Path) -> None:
+    fleet = fleet_from(tmp_path, FLEET.partition("\nmodes:")[0] + "\n")
+    assert (list(fleet.modes), list(fleet.nodes)) == ([], [])
+
+
 def line_of(text: str, part: str) -> int:
     return next(at for at, line in enumerate(text.splitlines(), 1) if part in line)
 
