@@ -6,7 +6,13 @@
     ├── RefusedError          a rule of ours says no; free something or change the rule's input
     └── OutsideError          another system failed or said no
         ├── HypervisorError       Proxmox VE
+        │   ├── UnreachableError      no answer came; whether the act happened is unknown
+        │   ├── LoginRefusedError     the token, user or password is not accepted
         │   ├── VmidTakenError        another VM has that VMID
+        │   ├── VmLockedError         a backup, migration or other task holds the VM
+        │   ├── GpuTakenError         another VM holds the GPU
+        │   ├── GpuUnusableError      the GPU is gone, moved, or did not come back from its last VM
+        │   ├── StorageFullError      no room is left
         │   ├── PermissionMissingError    the token lacks a privilege
         │   ├── ShutdownIgnoredError      the guest did not shut down in its time
         │   └── UntrustedError        the certificate is not the one we know
@@ -72,8 +78,32 @@ class HypervisorError(OutsideError):
     """Proxmox VE failed or refused."""
 
 
+class UnreachableError(HypervisorError):
+    """No answer came, or none that Proxmox gives: what was asked for may have happened all the same."""
+
+
+class LoginRefusedError(HypervisorError):
+    """Proxmox does not accept who we say we are."""
+
+
 class VmidTakenError(HypervisorError):
     """The VMID belongs to a VM already."""
+
+
+class VmLockedError(HypervisorError):
+    """Another task holds the VM; the summary names the lock."""
+
+
+class GpuTakenError(HypervisorError):
+    """Another running VM holds the GPU; the summary names it."""
+
+
+class GpuUnusableError(HypervisorError):
+    """The GPU is not what its mapping says, is gone, or did not come back when its last VM stopped."""
+
+
+class StorageFullError(HypervisorError):
+    """A storage has no room for what was asked."""
 
 
 class PermissionMissingError(HypervisorError):

@@ -71,11 +71,17 @@ class GuestKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ClusterAddress:
-    """Where a cluster's API answers and how its certificate is trusted; `name` is for messages."""
+    """Where a cluster's API answers and how its certificate is trusted; `name` is for messages.
+
+    An answer is waited for `answer_seconds`; what got none, or met a lock that soon opens, is tried again
+    for `retry_seconds`.
+    """
 
     name: ClusterName
     api_url: str
     tls: TlsTrust
+    answer_seconds: float = 60.0
+    retry_seconds: float = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +96,13 @@ class ClusterSpec:
     storage: StorageRoles
     bridge: str
     guests: GuestKind = GuestKind.REAL
+    answer_seconds: float = 60.0
+    retry_seconds: float = 10.0
 
     @property
     def address(self) -> ClusterAddress:
         """Where the API answers."""
-        return ClusterAddress(self.name, self.api_url, self.tls)
+        return ClusterAddress(self.name, self.api_url, self.tls, self.answer_seconds, self.retry_seconds)
 
 
 @dataclass(frozen=True, slots=True)
