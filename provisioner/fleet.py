@@ -13,7 +13,7 @@ from provisioner.domain.actions import Plan
 from provisioner.domain.fleet import FleetSpec, NodeSpec
 from provisioner.domain.notes import read_notes
 from provisioner.engines.registry import ENGINES
-from provisioner.errors import HypervisorError, InputError, ProvisionerError
+from provisioner.errors import HypervisorError, InputError, ProvisionerError, RefusedError
 from provisioner.planning.idle import IdleDecision
 from provisioner.planning.readiness import Check
 from provisioner.services.events import OnEvent, ignore
@@ -145,6 +145,12 @@ class Fleet:
     def ssh(self, node: str) -> SshCommand:
         """Return how to log in to a node's guest with the OpenSSH client, host key included."""
         spec = self.spec.node(node)
+        if spec.adopt:
+            raise RefusedError(
+                "cannot log in: the node is adopted, so its guest knows neither our key nor we its host key",
+                subject=spec.subject,
+                next_step=f"log in your own way: ssh YOU@{spec.reach.address}",
+            )
         api = self._world.clusters[self.spec.cluster_of(spec).name]
         host_key = read_notes(api.config(spec.hypervisor, spec.vmid).notes).host_key
         if host_key is None:

@@ -29,6 +29,7 @@ def plan(session: Session, node: str | None) -> None:
                     "vmid": each.node.vmid,
                     "refused": each.refusal.reason if each.refusal else None,
                     "next_step": each.refusal.next_step if each.refusal else None,
+                    "remark": each.remark,
                     "steps": [
                         {"name": step.name, "kind": step.kind.value, "reason": step.reason} for step in each.steps
                     ],
@@ -59,11 +60,12 @@ def up(session: Session, nodes: tuple[str, ...]) -> None:
             failed = True
             print_error(outcome, as_json=session.json)
             continue
+        remark = f"; {outcome.remark}" if outcome.remark else ""
         did = f"changed: {', '.join(outcome.changed)}" if outcome.changed else "nothing had to change"
         print_result(
             outcome.as_dict(),
             f"{name} serves {outcome.endpoint.model} at {outcome.endpoint.url} ({did}; "
-            f"{duration_text(outcome.seconds)}, {outcome.calls} API calls)",
+            f"{duration_text(outcome.seconds)}, {outcome.calls} API calls{remark})",
             as_json=session.json,
         )
     if failed:

@@ -162,6 +162,8 @@ class Plan:
     refusal: Refusal | None = None
     notes: str = ""
     """The VM's notes as they were when the plan was made."""
+    remark: str = ""
+    """What a reader should know beside the steps."""
 
     @property
     def has_changes(self) -> bool:
@@ -169,7 +171,7 @@ class Plan:
         return any(step.kind is StepKind.CHANGE for step in self.steps)
 
     def __str__(self) -> str:
-        lines = [self.node.subject]
+        lines = [f"{self.node.subject}{f': {self.remark}' if self.remark else ''}"]
         if self.refusal:
             lines += [f"  refused: {self.refusal.reason}", f"  next: {self.refusal.next_step}"]
         lines += [f"  {'+' if step.kind is StepKind.CHANGE else '='} {step}" for step in self.steps]

@@ -29,6 +29,8 @@ class VmSeen:
     tags: frozenset[str] = frozenset()
     lock: str | None = None
     uptime_seconds: float = 0.0
+    is_container: bool = False
+    """VMIDs are shared with containers; none of them is ever a node."""
 
     @property
     def is_ours(self) -> bool:

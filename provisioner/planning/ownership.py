@@ -80,7 +80,7 @@ def objection(node: NodeSpec, vm: VmSeen | None, act: Act) -> Objection | None:
     if vm.lock == "create":
         # Waited for, and judged again once it shows whose it is.
         return None
-    if not has_power_over(vm, node):
+    if vm.is_container or not has_power_over(vm, node):
         return _foreign(node, vm)
     if vm.hypervisor != node.hypervisor:
         return Objection(
@@ -143,6 +143,8 @@ def _missing(node: NodeSpec, act: Act) -> Objection | None:
 def _foreign(node: NodeSpec, vm: VmSeen) -> Objection:
     tags = ", ".join(sorted(vm.tags)) or "none"
     reason = "made for another node" if vm.is_ours else f'it does not carry the tag "{TAG}"'
+    if vm.is_container:
+        reason = "it is a container"
     return Objection(
         Why.FOREIGN,
         f'vmid {vm.vmid} belongs to VM "{vm.name}" on {vm.hypervisor} (tags: {tags}), not ours: {reason}',

@@ -30,6 +30,7 @@ from provisioner.planning.ownership import Act, Why, free_vmid, objection
 from provisioner.planning.readiness import HypervisorFacts, failures, hypervisor_checks
 
 _CHANGE, _ENSURE = StepKind.CHANGE, StepKind.ENSURE
+_ADOPTED = "adopted, so nothing is created, changed or configured"
 
 
 def seed_volume(node: NodeSpec) -> str:
@@ -46,19 +47,47 @@ def plan_node(fleet: FleetSpec, node: NodeSpec, seen: NodeSeen, engine: Inferenc
         seen: its place in the cluster right now.
         engine: the description of its first mode's engine.
     """
+    if node.adopt:
+        return _adopted_plan(fleet, node, seen)
     refusal = _refusal(fleet, node, seen)
     steps = () if refusal else (*_vm_steps(fleet, node, seen), *_guest_steps(fleet, node, seen, engine))
     notes = seen.config.notes if seen.config else ""
     return Plan(node, steps, refusal, notes)
 
 
+def _adopted_plan(fleet: FleetSpec, node: NodeSpec, seen: NodeSeen) -> Plan:
+    """Whoever made the VM answers for its hardware and software; here is only power and the proof."""
+    if not seen.cluster.hypervisors.get(node.hypervisor):
+        return Plan(node, (), _offline(fleet, node, seen), remark=_ADOPTED)
+    found = objection(node, seen.vm or seen.cluster.vms.get(node.vmid), Act.PROVISION)
+    if found is not None:
+        return Plan(node, (), Refusal(found.reason, found.next_step), remark=_ADOPTED)
+    start = Step("start", _CHANGE, StartVm(node.vmid), "the VM is off")
+    runs = seen.vm is not None and seen.vm.power is Power.RUNNING
+    return Plan(node, (*(() if runs else (start,)), _proof(fleet, node)), remark=_ADOPTED)
+
+
+def _offline(fleet: FleetSpec, node: NodeSpec, seen: NodeSeen) -> Refusal:
+    check = hypervisor_checks(_facts(fleet, node, seen))[0]
+    return Refusal(check.found, check.next_step)
+
+
+def _facts(fleet: FleetSpec, node: NodeSpec, seen: NodeSeen) -> HypervisorFacts:
+    return HypervisorFacts(
+        fleet, fleet.cluster_of(node), fleet.hypervisors[node.hypervisor], seen.cluster, seen.mappings
+    )
+
+
+def _proof(fleet: FleetSpec, node: NodeSpec) -> Step:
+    model = fleet.mode_of(node).model
+    return Step("prove", _ENSURE, ProveEngine(node.patience.engine_seconds), f"{model} answers a chat")
+
+
 def _refusal(fleet: FleetSpec, node: NodeSpec, seen: NodeSeen) -> Refusal | None:
-    hypervisor = fleet.hypervisors[node.hypervisor]
-    facts = HypervisorFacts(fleet, fleet.cluster_of(node), hypervisor, seen.cluster, seen.mappings)
     # A running VM holds its GPUs already; mappings matter to the next start.
     starts = seen.vm is None or seen.vm.power is not Power.RUNNING
     needed = {f"mapping_{gpu}" for gpu in node.gpus} if starts else set()
-    for check in failures(hypervisor_checks(facts)):
+    for check in failures(hypervisor_checks(_facts(fleet, node, seen))):
         if not check.id.startswith("mapping_") or check.id in needed:
             return Refusal(check.found, check.next_step)
     found = objection(node, seen.vm or seen.cluster.vms.get(node.vmid), Act.PROVISION)
@@ -153,5 +182,5 @@ def _guest_steps(fleet: FleetSpec, node: NodeSpec, seen: NodeSeen, engine: Infer
             RunPlaybook(engine.playbook, engine.variables(deployment)),
             f"{engine.name} serves {mode.model}",
         ),
-        Step("prove", _ENSURE, ProveEngine(node.patience.engine_seconds), f"{mode.model} answers a chat"),
+        _proof(fleet, node),
     )

@@ -32,7 +32,7 @@ _MOST_ROUNDS = 4
 
 @dataclass(frozen=True, slots=True)
 class UpReport:
-    """What `up` did for one node. `calls` counts Proxmox API requests."""
+    """What `up` did for one node. `calls` counts Proxmox API requests, `remark` is the plan's."""
 
     node: str
     changed: tuple[str, ...]
@@ -40,6 +40,7 @@ class UpReport:
     reply: str
     seconds: float
     calls: int
+    remark: str = ""
 
     def as_dict(self) -> dict[str, object]:
         """Return plain values for ``--json``."""
@@ -50,6 +51,7 @@ class UpReport:
             "reply": self.reply,
             "seconds": round(self.seconds, 3),
             "api_calls": self.calls,
+            "remark": self.remark,
         }
 
 
@@ -123,6 +125,7 @@ class Provisioning:
             executor.proof.reply,
             clock.monotonic() - started,
             api.calls - calls_before,
+            plan.remark,
         )
 
     def destroy(self, node: NodeSpec, on_event: OnEvent) -> tuple[str, ...]:
@@ -176,6 +179,9 @@ class Provisioning:
         cluster = api.snapshot()
         online = bool(cluster.hypervisors.get(here))
         vm = api.vm(here, node.vmid) if online and _is_here(cluster, node) else None
+        if node.adopt:
+            # The rest is its maker's business.
+            return NodeSeen(cluster, vm, None, {}, image_present=False, seed_present=True)
         off = vm is not None and vm.power is not Power.RUNNING
         return NodeSeen(
             cluster=cluster,

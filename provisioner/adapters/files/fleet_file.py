@@ -64,6 +64,8 @@ from provisioner.errors import InputError
 
 _SECRET_KEYS = {"secret", "api_key", "password"}
 _LONGEST_FOUND = 120
+# What shapes a VM or its guest: on an adopted node it would have no effect, and a word without effect misleads.
+_OF_OUR_MAKING = frozenset(("image", "cores", "memory", "disk", "gateway", "nameservers"))
 
 
 class FleetFileError(InputError):
@@ -127,6 +129,16 @@ def load_fleet(path: Path, *, engines: tuple[str, ...]) -> FleetSpec:
     ]
     if missing:
         _refuse(path, document, missing)
+    pointless = [
+        Problem(
+            ("nodes", name, key), f"{key} on an adopted node", "nothing: an adopted VM is never made or changed by us"
+        )
+        for name, node in shape.nodes.items()
+        if node.adopt
+        for key in sorted(node.model_fields_set & _OF_OUR_MAKING)
+    ]
+    if pointless:
+        _refuse(path, document, pointless)
     fleet = _fleet(path, shape)
     problems = cross_checks(fleet, engines=engines)
     if problems:

@@ -53,7 +53,7 @@ class ProxmoxHypervisors:
             hypervisors={HypervisorName(row["node"]): row.get("status") == "online" for row in _of(rows, "node")},
             vms={
                 Vmid(int(row["vmid"])): _vm(row, HypervisorName(row["node"]), Vmid(int(row["vmid"])))
-                for kind in ("qemu", "lxc")
+                for kind in ("qemu", "lxc")  # they share the VMIDs
                 for row in _of(rows, kind)
             },
             storages={(storage.hypervisor, storage.name): storage for storage in map(_storage, _of(rows, "storage"))},
@@ -181,6 +181,7 @@ def _vm(row: Mapping[str, Any], hypervisor: HypervisorName, vmid: Vmid) -> VmSee
         tags=frozenset(str(row.get("tags") or "").replace(",", ";").replace(" ", ";").split(";")) - {""},
         lock=str(row["lock"]) if row.get("lock") else None,
         uptime_seconds=float(row.get("uptime") or 0),
+        is_container=row.get("type") == "lxc",
     )
 
 

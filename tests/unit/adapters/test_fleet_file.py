@@ -46,6 +46,13 @@ def test_a_fleet_may_begin_with_its_hypervisors_alone(tmp_path: Path) -> None:
     assert (list(fleet.modes), list(fleet.nodes)) == ([], [])
 
 
+def test_an_adopted_node_needs_none_of_what_shapes_a_vm(tmp_path: Path) -> None:
+    text = FLEET.replace("modes: [small]}", "modes: [small], adopt: true, idle_after: 1h}")
+    node = fleet_from(tmp_path, text).nodes[NodeName("llm-gpu-02")]
+    assert node.adopt
+    assert node.idle_after_seconds == 3600
+
+
 def line_of(text: str, part: str) -> int:
     return next(at for at, line in enumerate(text.splitlines(), 1) if part in line)
 
@@ -81,6 +88,8 @@ MISTAKES = [
     ("id: provisioner@pve!fleet", "id: provisioner", "clusters.homelab.token.id", "provisioner", "USER@REALM!TOKENID"),
     (f"gemma.gguf, sha256: {SUM}", "gemma.gguf, sha256: 12ab", "models.gemma-2-2b-it.gguf.sha256", "12ab", "64 hex"),
     ("  llm-gpu-02: {", "  llm-gpu-01: {", "nodes.llm-gpu-01", "a second time", "each key once"),
+    (TWO, TWO.replace("}", ", adopt: true, cores: 8}"), "nodes.llm-gpu-02.cores", "cores on an adopted", "nothing"),
+    (TWO, TWO.replace("}", ", adopt: true, image: ubuntu-24.04}"), "nodes.llm-gpu-02.image", "adopted", "nothing"),
 ]  # fmt: skip
 
 
