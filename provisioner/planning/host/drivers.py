@@ -50,7 +50,7 @@ def functions_have_the_right_driver(facts: HostFacts) -> list[Check]:
     """Proxmox binds at a VM's start, but a driver that is using the card may not let go."""
     gpus = gpus_of(facts)
     models = Counter(gpu.ids for gpu in gpus)
-    claimed = frozenset(ids for _, ids in _claims(facts))
+    claimed = frozenset(ids for _, ids in vfio_claims(facts))
     return [_driver(facts, gpu, claimed, has_twin=models[gpu.ids] > 1) for gpu in gpus]
 
 
@@ -102,7 +102,7 @@ def ids_claim_no_more_than_meant(facts: HostFacts) -> list[Check]:
     id_, why = "ids_binding", "vfio-pci ids= takes all cards of a model, also the one that the host's console needs"
     if facts.modprobe is None and facts.command_line is None:
         return [missing(id_, "modprobe", why, "grep -r . /etc/modprobe.d")]
-    claims = list(_claims(facts))
+    claims = list(vfio_claims(facts))
     by_ids: dict[str, list[PciFunction]] = {}
     for function in sorted((facts.functions or {}).values(), key=lambda one: address_order(one.address)):
         if pair := _pair(function):
@@ -144,7 +144,7 @@ def _addresses(functions: Sequence[PciFunction]) -> str:
     return ", ".join(function.address for function in functions)
 
 
-def _claims(facts: HostFacts) -> Iterator[tuple[str, str]]:
+def vfio_claims(facts: HostFacts) -> Iterator[tuple[str, str]]:
     """Yield each vendor:device pair that vfio-pci is told to take, with the place that says so."""
     for line in facts.modprobe or ():
         words = line.text.replace("_", "-").split()
