@@ -5,7 +5,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lock clean lab-packages
+.PHONY: help demo test peers check format lock clean lab-packages
 
 PYTHON ?= python3
 VENV := .venv
@@ -38,6 +38,14 @@ $(VENV)/.dev: $(VENV)/.lab $(LOCKS)/dev.lock
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r $(LOCKS)/dev.lock
 	@touch $@
 
+# What others made, to test and to measure against; nothing of it is installed.
+$(VENV)/.peers: $(VENV)/.dev $(LOCKS)/peers.lock
+	@echo "setup: the Ansible collection community.proxmox, taken out of a 50 MB wheel (pinned in $(LOCKS)/peers.lock)"
+	@$(BIN)/python -m tests.peers
+	@touch $@
+
+peers: $(VENV)/.peers
+
 # Says itself what it installs and why; without the right to install, the demo goes on with simulated guests.
 lab-packages: $(VENV)/.lab
 	@$(BIN)/python -m provisioner.lab.host_packages || true
@@ -45,7 +53,7 @@ lab-packages: $(VENV)/.lab
 demo: lab-packages
 	@$(BIN)/provisioner demo $(DEMO)
 
-test: $(VENV)/.dev lab-packages
+test: $(VENV)/.dev $(VENV)/.peers lab-packages
 	@$(BIN)/pytest $(TESTS)
 
 check: $(VENV)/.dev
@@ -64,6 +72,8 @@ lock: $(VENV)/.dev
 	  --exclude-newer $(QUARANTINE) --no-header --no-annotate --quiet --upgrade -o $(LOCKS)/lab.lock
 	$(BIN)/uv pip compile pyproject.toml $(LOCKS)/build.in --extra lab --group dev --universal --python-version 3.11 \
 	  --generate-hashes --exclude-newer $(QUARANTINE) --no-header --no-annotate --quiet --upgrade -o $(LOCKS)/dev.lock
+	$(BIN)/uv pip compile $(LOCKS)/peers.in --python-version 3.12 --no-deps \
+	  --generate-hashes --exclude-newer $(QUARANTINE) --no-header --no-annotate --quiet --upgrade -o $(LOCKS)/peers.lock
 
 clean:
 	rm -rf $(VENV) build dist

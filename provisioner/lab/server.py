@@ -14,17 +14,16 @@ import time
 from collections.abc import Mapping
 from ipaddress import ip_address
 from pathlib import Path
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import unquote
 
 from aiohttp import BodyPartReader, hdrs, web
 
 from provisioner.lab.core import Lab
+from provisioner.lab.decoding import decoded
 from provisioner.lab.dispatch import Dispatcher
 from provisioner.lab.refusals import Refusal, failed
-from provisioner.lab.schema.language import ParamTable
 
 BASE = "/api2/json"
-BODY_LIMIT = 512 * 1024
 _CHUNK = 1 << 20
 _TOKEN_SCHEME = "PVEAPIToken="  # noqa: S105 - a scheme
 _COOKIE = "PVEAuthCookie"
@@ -87,7 +86,7 @@ class ApiServer:
                 self._lab.access.check(match.endpoint.rule, who, match.values)
                 params, upload = await self._receive(request)
             else:
-                params = await _decode(request, match.endpoint.params)
+                params = await decoded(request, match.endpoint.params)
             data = await self._dispatcher.call(who, request.method, path, params, upload)
             status = 200
         except Refusal as refusal:
@@ -174,67 +173,6 @@ def _require_loopback(request: web.Request) -> None:
     """The journal is for tests on this machine and needs no login, so nobody else may read it."""
     if request.remote is None or not ip_address(request.remote).is_loopback:
         raise web.HTTPForbidden
-
-
-async def _decode(request: web.Request, table: ParamTable) -> dict[str, object]:
-    if request.method in ("GET", "DELETE"):
-        if request.body_exists and await request.content.read(1):
-            raise Refusal(501, f"Unexpected content for method '{request.method}'")
-        return _collected(parse_qsl(request.rel_url.raw_query_string, keep_blank_values=True), table)
-    body = await _read(request)
-    if request.content_type == "application/json":
-        return _from_json(body, table)
-    text = body.decode("utf-8", "replace")
-    return _collected(parse_qsl(text, keep_blank_values=True), table)
-
-
-async def _read(request: web.Request) -> bytes:
-    if (request.content_length or 0) > BODY_LIMIT:
-        raise Refusal(501, "for data too large")
-    body = b""
-    async for chunk in request.content.iter_any():
-        body += chunk
-        if len(body) > BODY_LIMIT:
-            raise Refusal(501, "for data too large")
-    return body
-
-
-def _collected(pairs: list[tuple[str, str]], table: ParamTable) -> dict[str, object]:
-    """Gather repeated keys: a list for arrays, joined for ``-list`` strings, else the array that does not fit."""
-    gathered: dict[str, list[str]] = {}
-    for key, value in pairs:
-        gathered.setdefault(key, []).append(value)
-    params: dict[str, object] = {}
-    for key, values in gathered.items():
-        param = table.find(key)
-        if param is not None and param.type == "array":
-            params[key] = values
-        elif len(values) > 1:
-            joins = param is not None and (param.format or "").endswith("-list")
-            params[key] = ",".join(values) if joins else values
-        else:
-            params[key] = values[0]
-    return params
-
-
-def _from_json(body: bytes, table: ParamTable) -> dict[str, object]:
-    if not body:
-        return {}
-    try:
-        document = json.loads(body)
-    except ValueError:
-        raise failed("malformed JSON string in request body") from None
-    if not isinstance(document, dict):
-        raise failed("the request body is no JSON object")
-    params: dict[str, object] = {}
-    for key, value in document.items():
-        if value is None:
-            continue
-        param = table.find(key)
-        if param is not None and param.type == "array" and not isinstance(value, list):
-            value = [value]
-        params[key] = str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
-    return params
 
 
 def _refused(refusal: Refusal) -> web.Response:

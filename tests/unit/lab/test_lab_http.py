@@ -77,6 +77,27 @@ def test_parameter_errors_are_in_the_body(ask: Ask) -> None:
 
 
 @pytest.mark.parametrize(
+    ("query", "body", "name"),
+    [
+        ("", b"name=body", "body"),
+        ("?name=query", b"", "query"),
+        ("?name=query", b"name=body", "query"),
+        ("", b"memory=512;name=parted", "parted"),
+        ("", b"name=first=second", "first"),
+        ("", b"name", "VM 5001"),
+    ],
+)
+def test_query_and_body_are_read_with_the_real_decoders_habits(
+    ask: Ask, lab: RunningLab, query: str, body: bytes, name: str
+) -> None:
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    answer = ask("POST", f"/nodes/pve1/qemu{query}", b"&".join(filter(None, (b"vmid=5001", body))), form)
+    assert answer.status == 200, answer.text
+    lab.finish(answer.body["data"])
+    assert lab.call("GET", "/cluster/resources", type="vm")[0]["name"] == name
+
+
+@pytest.mark.parametrize(
     ("header", "reason"),
     [
         (None, "No ticket"),
