@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -11,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from provisioner.adapters.files.host_dump import facts_from_dump, read_host_dump, render_dump, write_host_dump
-from provisioner.adapters.files.host_dump.sections import MAX_LINES, SECTIONS, decode, split_dump
+from provisioner.adapters.files.host_dump.kernel_log import Sieve, messages
+from provisioner.adapters.files.host_dump.sections import MAX_BYTES, MAX_LINES, SECTIONS, decode, split_dump
 from provisioner.cli.app import root
 from provisioner.domain.host import BootLoader, HugePages, MemoryRange, PciAddress, Release
 from provisioner.errors import InputError, ProvisionerError
@@ -205,11 +209,63 @@ def test_a_dump_of_30_mb_is_read_in_bounded_time_and_said_to_be_cut(tmp_path: Pa
     assert host_verdict(facts).as_dict() == judged(DUMP)
 
 
+@pytest.mark.parametrize("section", ["dmesg", "iommu_groups", "cmdline", "strangers"])
+def test_30_mb_of_garbage_take_bounded_time_and_memory(tmp_path: Path, section: str) -> None:
+    path = tmp_path / "dump"
+    path.write_bytes(DUMP.encode() + f"=== {section}\n".encode() + random.Random(1).randbytes(30_000_000))
+    program = (
+        "import resource, sys; from pathlib import Path; from provisioner.adapters.files.host_dump import *; "
+        "read_host_dump(Path(sys.argv[1])); seconds = resource.getrusage(resource.RUSAGE_SELF).ru_utime; "
+        # getrusage counts the memory of whoever forked us too.
+        "print(seconds, Path('/proc/self/status').read_text().partition('VmHWM:')[2].split()[0])"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=True)
+    seconds, kib = done.stdout.split()
+    # About two seconds of computing on an old core, start included, and a tenth of the memory.
+    assert float(seconds) < 8
+    assert int(kib) < 150 * 1024
+
+
+@pytest.mark.parametrize("body", ["x" * 30_000_000, "a\n" * 5_000_000, "=== lspci\n" * 2_000_000])
+def test_no_shape_of_a_large_file_takes_long(tmp_path: Path, body: str) -> None:
+    path = tmp_path / "dump"
+    path.write_text(DUMP + "=== dmesg\n" + body)
+    began = time.perf_counter()
+    assert host_verdict(read_host_dump(path)).as_dict()["iommu_enabled"] is True
+    assert time.perf_counter() - began < 10
+
+
+def test_a_file_too_large_for_a_dump_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "dump"
+    with path.open("wb") as file:
+        file.write(b"=== dmesg\n")
+        file.truncate(MAX_BYTES + 1)
+    with pytest.raises(InputError, match="larger than 64 MiB"):
+        read_host_dump(path)
+
+
+LOG = st.sampled_from(
+    ["DMAR: IOMMU enabled", "usb 1-1: new", "\tgoes on", "   vfio goes on", "[ 1.0] AMD-Vi: x", "  ", ""]
+)
+
+
+@given(st.lists(LOG, max_size=12))
+def test_what_is_dropped_of_a_log_changes_no_message(lines: list[str]) -> None:
+    sieve = Sieve()
+    kept = [text for line in lines if (text := sieve(line)) is not None]
+    # Words of a message without any that matters may be lost, the words that matter may not.
+    joined = [" ".join(text.split()) for text in messages(line for line in lines if line.strip())]
+    after = [" ".join(text.split()) for text in messages(kept)]
+    assert len(after) == len(joined)
+    assert all(full.endswith(short) for full, short in zip(joined, after, strict=True))
+
+
 def test_a_written_dump_reads_back_the_same(tmp_path: Path) -> None:
     sections = dict(split_dump(DUMP, "x").sections)
     path = tmp_path / "dump"
     write_host_dump(path, {name: "\n".join(lines) for name, lines in sections.items()})
     assert path.read_text() == DUMP
+    assert path.stat().st_mode & 0o777 == 0o600
     with pytest.raises(InputError, match="cannot write the dump"):
         write_host_dump(path, {})
     assert path.read_text() == DUMP
@@ -257,9 +313,9 @@ def test_garbage_inside_a_dump_never_breaks_the_program(text: str, at: int, garb
 
 @settings(max_examples=100, deadline=None)
 @given(st.randoms(use_true_random=False), st.sampled_from(REAL))
-def test_lines_in_any_order_never_break_the_program(random: object, text: str) -> None:
+def test_lines_in_any_order_never_break_the_program(chance: random.Random, text: str) -> None:
     lines = text.split("\n")
-    random.shuffle(lines)  # type: ignore[attr-defined]
+    chance.shuffle(lines)
     survives("\n".join(lines))
 
 

@@ -6,11 +6,21 @@ what is no dump at all becomes an InputError.
 
 from __future__ import annotations
 
+import io
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from provisioner.adapters.files.host_dump import kernel_log, pci, texts
-from provisioner.adapters.files.host_dump.sections import MAX_BYTES, Dump, decode, render_dump, split_dump
+from provisioner.adapters.files.host_dump.sections import (
+    Dump,
+    encoding_of,
+    lines_of,
+    render_dump,
+    require_size,
+    split_dump,
+    split_lines,
+)
 from provisioner.domain.host import ConfigLine, HostFacts, KernelLog, PciAddress
 from provisioner.errors import InputError
 
@@ -21,8 +31,12 @@ def read_host_dump(path: Path) -> HostFacts:
     """Read a dump. Raises InputError when the file cannot be read, or is no dump."""
     subject = f"host dump {path}"
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
+        with (
+            path.open("rb") as file,
+            io.TextIOWrapper(file, encoding=encoding_of(file.peek(4)), errors="replace") as text,
+        ):
+            require_size(path.stat().st_size, subject)
+            dump = split_lines(lines_of(text, subject), subject, {"dmesg": kernel_log.Sieve})
     except (OSError, ValueError) as error:  # ValueError: a path with a NUL in it
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise InputError(
@@ -30,24 +44,23 @@ def read_host_dump(path: Path) -> HostFacts:
             subject=subject,
             next_step="give a readable text file with sections such as `=== lspci`",
         ) from error
-    if len(data) > MAX_BYTES:
-        raise InputError(
-            f"cannot read the dump: it is larger than {MAX_BYTES >> 20} MiB, and a dump is under 2 MiB",
-            subject=subject,
-            next_step="shorten the section that is too long, most likely dmesg, to the lines on IOMMU and vfio",
-        )
-    return facts_from_dump(decode(data), subject)
+    return _facts(dump)
 
 
 def write_host_dump(path: Path, sections: Mapping[str, str]) -> None:
-    """Write a dump. Raises InputError when a section is unknown, the file exists or cannot be written."""
+    """Write a dump that only its owner may read.
+
+    Raises:
+        InputError: a section is unknown, the file exists or cannot be written.
+    """
     text = render_dump(sections)
     try:
-        with path.open("x", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-    except OSError as error:
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(text.encode())
+    except (OSError, ValueError) as error:  # ValueError: a path with a NUL in it
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise InputError(
-            f"cannot write the dump: {error.strerror or error}",
+            f"cannot write the dump: {reason}",
             subject=f"host dump {path}",
             next_step="name a new file in a directory that can be written",
         ) from error
@@ -55,7 +68,10 @@ def write_host_dump(path: Path, sections: Mapping[str, str]) -> None:
 
 def facts_from_dump(text: str, subject: str = "host dump") -> HostFacts:
     """Return the facts that a dump's text tells. Raises InputError when it has no section."""
-    dump = split_dump(text, subject)
+    return _facts(split_dump(text, subject))
+
+
+def _facts(dump: Dump) -> HostFacts:
     cpu = dump.lines("cpu")
     versions = dump.lines("pveversion")
     modules = dump.lines("lsmod")

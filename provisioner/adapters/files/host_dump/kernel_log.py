@@ -24,6 +24,7 @@ MAX_MESSAGES = 20_000
 # The kernel's own limit is a little below 1024; only its command line is longer.
 MAX_MESSAGE_LENGTH, MAX_COMMAND_LINE_LENGTH = 1024, 4096
 
+_STAMPED = ("[", "<")
 _STAMP = re.compile(
     r"^\s*(?:<\d+>)?(?:\[[^\]]{0,40}\d[^\]]{0,40}\]\s*)+|^\w{3} +\d+ [\d:]{8} \S+ kernel: (?:\[ *[\d.]+\] )?"
 )
@@ -75,6 +76,42 @@ _BOOT_VGA = re.compile(
 )
 
 
+class Sieve:
+    """Keeps what `messages` needs of a log that may hold hundreds of thousands of lines.
+
+    A dropped line leaves a blank behind where a line that goes on would
+    otherwise join the wrong message.
+    """
+
+    def __init__(self) -> None:
+        self._base: int | None = None
+        self._is_after_dropped = False
+
+    def __call__(self, line: str) -> str | None:
+        """Return what to keep of a line."""
+        text = line.lstrip()
+        if not text:
+            return None
+        indent = len(line) - len(text)
+        goes_on = self._base is not None and indent > self._base and not text.startswith(_STAMPED)
+        self._base = indent if self._base is None else self._base
+        if goes_on or is_relevant(line.lower()):
+            self._is_after_dropped = False
+            return line
+        if self._is_after_dropped:
+            return None
+        self._is_after_dropped = True
+        return line[:indent]
+
+
+def is_relevant(low: str) -> bool:
+    """Say whether a message, in lower case, holds a word that any of our patterns looks for."""
+    for stem in _RELEVANT:  # noqa: SIM110 - any() takes twice as long, and this looks at every line
+        if stem in low:
+            return True
+    return False
+
+
 def messages(lines: Iterable[str]) -> Iterator[str]:
     """Yield the messages worth reading, without their time stamps, each on one line.
 
@@ -88,7 +125,7 @@ def messages(lines: Iterable[str]) -> Iterator[str]:
         text = line.lstrip()
         indent = len(line) - len(text)
         base = indent if base is None else base
-        if indent > base and parts and not text.startswith(("[", "<")):
+        if indent > base and parts and not text.startswith(_STAMPED):
             if len(parts) < 16:
                 parts.append(text)
             continue
@@ -105,11 +142,10 @@ def messages(lines: Iterable[str]) -> Iterator[str]:
 def _message(parts: list[str]) -> str | None:
     text = parts[0] if len(parts) == 1 else " ".join(parts)
     low = text.lower()
-    for stem in _RELEVANT:
-        if stem in low:
-            is_command_line = "command line:" in low
-            return _STAMP.sub("", text)[: MAX_COMMAND_LINE_LENGTH if is_command_line else MAX_MESSAGE_LENGTH]
-    return None
+    if not is_relevant(low):
+        return None
+    is_command_line = "command line:" in low
+    return _STAMP.sub("", text)[: MAX_COMMAND_LINE_LENGTH if is_command_line else MAX_MESSAGE_LENGTH]
 
 
 def log_from(texts: Iterable[str]) -> KernelLog:

@@ -7,9 +7,11 @@ editors: line ends of all kinds, byte order marks, UTF-16, control characters.
 from __future__ import annotations
 
 import codecs
+import io
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TextIO
 
 from provisioner.errors import InputError
 
@@ -18,19 +20,24 @@ SECTIONS = (
     "dmesg", "iomem", "bootloader", "kernel_cmdline_file", "secureboot", "hugepages",
 )  # fmt: skip
 
-# A dump of the largest servers is under 2 MB; what lies beyond these is not one, or not worth the wait.
+# A dump of the largest servers is under 2 MB; what lies beyond these is not one, or not worth the wait. The limits
+# of a section are what keeps 30 MB of anything within a second or two and 150 MB of memory.
 MAX_BYTES = 64 * 1024 * 1024
 MAX_LINES = 100_000
-MAX_LOG_LINES = 500_000
+MAX_LINES_READ = 500_000
+MAX_SECTION_CHARACTERS = 4 * 1024 * 1024
 MAX_LINE_LENGTH = 8192  # twice the longest command line a kernel takes
 
-_HEADER = re.compile(r"^=== *([A-Za-z][\w .-]*?)[ =:]*$", re.MULTILINE)
+Shortener = Callable[[str], str | None]
+"""Says what to keep of a section's next line; None drops it."""
+
+_HEADER = re.compile(r"=== *([A-Za-z][\w .-]*?)[ =:]*$")
 # Text of strangers ends up on terminals, which obey control and direction characters.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]+")
 _BYTE_ORDER_MARKS = (
-    (codecs.BOM_UTF8, "utf-8"),
-    (codecs.BOM_UTF16_LE, "utf-16-le"),
-    (codecs.BOM_UTF16_BE, "utf-16-be"),
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
 )
 
 
@@ -55,51 +62,112 @@ class Dump:
 
 def decode(data: bytes) -> str:
     """Return the text of a dump, whatever editor or shell wrote it."""
-    encoding = "utf-8"
-    for mark, name in _BYTE_ORDER_MARKS:
-        if data.startswith(mark):
-            data, encoding = data[len(mark) :], name
-            break
-    return data.decode(encoding, errors="replace").replace("\r\n", "\n").replace("\r", "\n")
+    return data.decode(encoding_of(data), errors="replace").replace("\r\n", "\n").replace("\r", "\n")
+
+
+def encoding_of(head: bytes) -> str:
+    """Return the encoding of a file, of which these are the first bytes."""
+    return next((name for mark, name in _BYTE_ORDER_MARKS if head.startswith(mark)), "utf-8")
+
+
+def lines_of(text: TextIO, subject: str) -> Iterator[str]:
+    """Yield a file's lines, each with the newline at its end, which a last line that was cut lacks.
+
+    No more than one line is held, and of a very long one only its beginning.
+
+    Raises:
+        InputError: the file is too large to be a dump.
+        OSError: it cannot be read.
+    """
+    count = 0
+    while line := text.readline(MAX_LINE_LENGTH):
+        count += len(line)
+        part = line
+        while not part.endswith("\n") and (part := text.readline(MAX_LINE_LENGTH)):
+            count += len(part)
+            require_size(count, subject)
+        require_size(count, subject)
+        yield line if line.endswith("\n") or not part else f"{line}\n"
+
+
+def require_size(size: int, subject: str) -> None:
+    """Refuse what is too large to be a dump. Raises InputError."""
+    if size > MAX_BYTES:
+        raise InputError(
+            f"cannot read the dump: it is larger than {MAX_BYTES >> 20} MiB, and a dump is under 2 MiB",
+            subject=subject,
+            next_step="shorten the section that is too long, most likely dmesg, to the lines on IOMMU and vfio",
+        )
+
+
+@dataclass(slots=True)
+class _Section:
+    """A section as it is read."""
+
+    shorten: Shortener | None
+    lines: list[str] = field(default_factory=list)
+    characters: int = 0
+    is_cut: bool = False
+
+    def add(self, line: str) -> None:
+        if self.is_cut:
+            return
+        kept = self.shorten(line) if self.shorten is not None else line
+        if kept is None or (self.shorten is None and (not kept or kept.isspace())):
+            return
+        self.characters += len(kept)
+        self.is_cut = len(self.lines) == MAX_LINES or self.characters > MAX_SECTION_CHARACTERS
+        if not self.is_cut:
+            self.lines.append(_clean(kept))
 
 
 def split_dump(text: str, subject: str) -> Dump:
-    """Cut the text of a dump into its sections.
+    """Cut the text of a dump, as `decode` returns it, into its sections. Raises InputError when it has none."""
+    return split_lines(io.StringIO(text, newline="\n"), subject, {})
+
+
+def split_lines(lines: Iterable[str], subject: str, shorten: Mapping[str, Callable[[], Shortener]]) -> Dump:
+    """Cut a dump into its sections.
 
     Args:
-        text: as `decode` returns it.
+        lines: from `lines_of`.
         subject: what an error is about.
+        shorten: section -> makes what picks the lines worth keeping; without one, all that are not blank are kept.
 
     Raises:
         InputError: no line of it begins a section.
     """
-    headers = list(_HEADER.finditer(text))
-    if not headers:
+    sections: dict[str, _Section] = {}
+    current: _Section | None = None
+    last: str | None = None
+    is_last_line_whole = True
+    for count, line in enumerate(lines):
+        if count == MAX_LINES_READ:
+            # Whatever sections follow are missing, hence unknown.
+            if current is not None:
+                current.is_cut = True
+            break
+        is_last_line_whole = line.endswith("\n")
+        header = _HEADER.match(line) if line.startswith("===") else None
+        if header is None:
+            if current is not None:
+                current.add(line.rstrip("\n"))
+            continue
+        last = _section_name(header[1])
+        if last in SECTIONS and last not in sections:
+            sections[last] = _Section(shorten[last]() if last in shorten else None)
+        current = sections.get(last)  # None: a newer writer's section, or a stranger's
+    if last is None:
         raise InputError(
             "cannot read the dump: no line of it begins a section (=== NAME)",
             subject=subject,
             next_step="give a file whose sections start with lines such as `=== lspci`, each with one command's output",
         )
-    parts: dict[str, list[str]] = {}
-    cut = set()
-    ends = [header.start() for header in headers[1:]] + [len(text)]
-    for header, end in zip(headers, ends, strict=True):
-        name = _section_name(header[1])
-        if name not in SECTIONS:
-            continue  # a newer writer's section, or a stranger's
-        limit = MAX_LOG_LINES if name == "dmesg" else MAX_LINES
-        kept = parts.setdefault(name, [])
-        # split's own limit leaves the rest in one piece, which is then dropped.
-        lines = text[header.end() : end].split("\n", limit + 1)
-        if len(lines) > limit + 1 or len(kept) + len(lines) > limit + 1:
-            cut.add(name)
-        room = max(0, limit - len(kept))
-        kept.extend([_clean(line) for line in lines[: limit + 1] if line and not line.isspace()][:room])
     return Dump(
-        {name: tuple(lines) for name, lines in parts.items()},
-        last=_section_name(headers[-1][1]),
-        is_last_line_whole=text.endswith("\n"),
-        cut=tuple(sorted(cut)),
+        {name: tuple(section.lines) for name, section in sections.items()},
+        last=last,
+        is_last_line_whole=is_last_line_whole,
+        cut=tuple(sorted(name for name, section in sections.items() if section.is_cut)),
     )
 
 
