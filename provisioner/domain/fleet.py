@@ -230,6 +230,8 @@ class NodeSpec:
     min_uptime_seconds: float
     patience: Patience
     connect: ConnectSpec | None = None
+    extra_user_data: Path | None = None
+    """A cloud-config that is merged into ours, for the guest's first boot."""
     adopt: bool = False
     """The VM is somebody else's work: woken, slept and watched, never created, changed or deleted."""
 

@@ -23,6 +23,10 @@ class Seeds(Protocol):
         """Make an ed25519 key pair."""
         ...
 
+    def verify(self, node: NodeSpec) -> None:
+        """Check what a node's seed will need from this machine. Raises InputError."""
+        ...
+
     def seed(self, fleet: FleetSpec, node: NodeSpec, host_key: HostKeyPair) -> bytes:
         """Return the ISO for a first boot."""
         ...

@@ -76,6 +76,7 @@ class Provisioning:
 
     def plan(self, node: NodeSpec) -> Plan:
         """Look, and return what `up` would do."""
+        self._world.seeds.verify(node)
         return plan_node(self._fleet, node, self._look(node), self._engine(node))
 
     def apply(self, plan: Plan, on_event: OnEvent) -> UpReport:

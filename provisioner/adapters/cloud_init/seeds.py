@@ -11,6 +11,7 @@ import pycdlib
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
+from provisioner.adapters.cloud_init.extra import read_extra, with_extra
 from provisioner.adapters.files.shipped import shipped_folder
 from provisioner.domain.conventions import mac_address
 from provisioner.domain.fleet import FleetSpec, NodeSpec
@@ -60,7 +61,15 @@ class CloudInitSeeds:
             "gateway": node.gateway,
             "nameservers": node.nameservers,
         }
-        return {name: self._templates.get_template(f"{name}.yml.j2").render(values) for name in _DOCUMENTS}
+        documents = {name: self._templates.get_template(f"{name}.yml.j2").render(values) for name in _DOCUMENTS}
+        if node.extra_user_data is not None:
+            documents["user-data"] = with_extra(documents["user-data"], read_extra(node.extra_user_data))
+        return documents
+
+    def verify(self, node: NodeSpec) -> None:
+        """Read what the node's seed will need from this machine."""
+        if node.extra_user_data is not None:
+            read_extra(node.extra_user_data)
 
 
 def new_key_pair() -> HostKeyPair:

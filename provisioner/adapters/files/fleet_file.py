@@ -261,7 +261,9 @@ def _fleet(path: Path, shape: FleetShape) -> FleetSpec:
             )
             for name, entry in shape.modes.items()
         },
-        nodes={NodeName(name): _node(NodeName(name), entry, shape.defaults) for name, entry in shape.nodes.items()},
+        nodes={
+            NodeName(name): _node(NodeName(name), entry, shape.defaults, folder) for name, entry in shape.nodes.items()
+        },
         ssh=SshAccess(shape.ssh.user, _path(key, folder) if key else None),
     )
 
@@ -313,7 +315,7 @@ def _artifact(name: str, entry: ArtifactShape, folder: Path) -> Artifact:
     return Artifact(name, entry.source if remote else str(_path(entry.source, folder)), entry.sha256)
 
 
-def _node(name: NodeName, entry: NodeShape, defaults: DefaultsShape) -> NodeSpec:
+def _node(name: NodeName, entry: NodeShape, defaults: DefaultsShape, folder: Path) -> NodeSpec:
     def chosen(key: str) -> Any:
         own = getattr(entry, key)
         return getattr(defaults, key) if own is None else own
@@ -339,5 +341,6 @@ def _node(name: NodeName, entry: NodeShape, defaults: DefaultsShape) -> NodeSpec
         min_uptime_seconds=chosen("min_uptime"),
         patience=Patience(chosen("boot_within"), chosen("engine_within"), chosen("shutdown_within")),
         connect=ConnectSpec(entry.connect.address, entry.connect.ssh_port) if entry.connect else None,
+        extra_user_data=_path(extra, folder) if (extra := chosen("extra_user_data")) else None,
         adopt=entry.adopt,
     )

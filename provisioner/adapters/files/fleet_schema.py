@@ -94,6 +94,12 @@ HttpUrl = Annotated[str, StringConstraints(pattern=r"^https?://\S+$")]
 TokenId = Annotated[str, StringConstraints(pattern=name_rules.TOKEN_ID)]
 
 
+ExtraUserData = Annotated[
+    Annotated[str, StringConstraints(min_length=1)] | None,
+    Field(description="Path of a cloud-config that is merged into ours; in force from a node's first boot on."),
+]
+
+
 class Shape(BaseModel):
     """Base of all entries: strict, closed, frozen."""
 
@@ -233,6 +239,7 @@ class DefaultsShape(Shape):
     shutdown_within: Duration = 120.0
     gateway: Ip | None = None
     nameservers: list[Ip] = Field(default_factory=list)
+    extra_user_data: ExtraUserData = None
 
 
 class NodeShape(Shape):
@@ -256,6 +263,7 @@ class NodeShape(Shape):
     boot_within: Duration | None = None
     engine_within: Duration | None = None
     shutdown_within: Duration | None = None
+    extra_user_data: ExtraUserData = None
     connect: ConnectShape | None = None
     adopt: bool = Field(False, description="true: a VM that exists; woken, slept and watched, never reconfigured.")
 
