@@ -7,7 +7,6 @@ editors: line ends of all kinds, byte order marks, UTF-16, control characters.
 from __future__ import annotations
 
 import codecs
-import io
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -27,6 +26,7 @@ MAX_LINES = 100_000
 MAX_LINES_READ = 500_000
 MAX_SECTION_CHARACTERS = 4 * 1024 * 1024
 MAX_LINE_LENGTH = 8192  # twice the longest command line a kernel takes
+_PIECE = 256 * 1024
 
 Shortener = Callable[[str], str | None]
 """Says what to keep of a section's next line; None drops it."""
@@ -71,23 +71,26 @@ def encoding_of(head: bytes) -> str:
 
 
 def lines_of(text: TextIO, subject: str) -> Iterator[str]:
-    """Yield a file's lines, each with the newline at its end, which a last line that was cut lacks.
+    """Yield a file's lines as `str.split` does: the last one is empty unless the file was cut inside a line.
 
-    No more than one line is held, and of a very long one only its beginning.
+    A piece of the file is held at a time, and of a very long line only its beginning.
 
     Raises:
         InputError: the file is too large to be a dump.
         OSError: it cannot be read.
     """
     count = 0
-    while line := text.readline(MAX_LINE_LENGTH):
-        count += len(line)
-        part = line
-        while not part.endswith("\n") and (part := text.readline(MAX_LINE_LENGTH)):
-            count += len(part)
-            require_size(count, subject)
+    begun = ""
+    while piece := text.read(_PIECE):
+        count += len(piece)
         require_size(count, subject)
-        yield line if line.endswith("\n") or not part else f"{line}\n"
+        first, *lines = piece.split("\n")
+        begun = begun if len(begun) > MAX_LINE_LENGTH else begun + first
+        if lines:
+            yield begun
+            begun = lines.pop()
+            yield from lines
+    yield begun
 
 
 def require_size(size: int, subject: str) -> None:
@@ -113,7 +116,7 @@ class _Section:
         if self.is_cut:
             return
         kept = self.shorten(line) if self.shorten is not None else line
-        if kept is None or (self.shorten is None and (not kept or kept.isspace())):
+        if kept is None or (self.shorten is None and not kept.strip()):
             return
         self.characters += len(kept)
         self.is_cut = len(self.lines) == MAX_LINES or self.characters > MAX_SECTION_CHARACTERS
@@ -123,7 +126,7 @@ class _Section:
 
 def split_dump(text: str, subject: str) -> Dump:
     """Cut the text of a dump, as `decode` returns it, into its sections. Raises InputError when it has none."""
-    return split_lines(io.StringIO(text, newline="\n"), subject, {})
+    return split_lines(text.split("\n"), subject, {})
 
 
 def split_lines(lines: Iterable[str], subject: str, shorten: Mapping[str, Callable[[], Shortener]]) -> Dump:
@@ -140,18 +143,18 @@ def split_lines(lines: Iterable[str], subject: str, shorten: Mapping[str, Callab
     sections: dict[str, _Section] = {}
     current: _Section | None = None
     last: str | None = None
-    is_last_line_whole = True
+    line = ""
     for count, line in enumerate(lines):
         if count == MAX_LINES_READ:
             # Whatever sections follow are missing, hence unknown.
             if current is not None:
                 current.is_cut = True
+            line = ""
             break
-        is_last_line_whole = line.endswith("\n")
         header = _HEADER.match(line) if line.startswith("===") else None
         if header is None:
             if current is not None:
-                current.add(line.rstrip("\n"))
+                current.add(line)
             continue
         last = _section_name(header[1])
         if last in SECTIONS and last not in sections:
@@ -166,7 +169,7 @@ def split_lines(lines: Iterable[str], subject: str, shorten: Mapping[str, Callab
     return Dump(
         {name: tuple(section.lines) for name, section in sections.items()},
         last=last,
-        is_last_line_whole=is_last_line_whole,
+        is_last_line_whole=not line,
         cut=tuple(sorted(name for name, section in sections.items() if section.is_cut)),
     )
 
