@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from provisioner.planning.access.plan import access_plan
 from provisioner.planning.access.rights import (
     Permissions,
     Place,
@@ -12,5 +13,17 @@ from provisioner.planning.access.rights import (
     needed_rights,
     rights_by_path,
 )
+from provisioner.planning.access.withdraw import withdraw_plan
 
-__all__ = ["Permissions", "Place", "Right", "Verb", "is_held", "missing_rights", "needed_rights", "rights_by_path"]
+__all__ = [
+    "Permissions",
+    "Place",
+    "Right",
+    "Verb",
+    "access_plan",
+    "is_held",
+    "missing_rights",
+    "needed_rights",
+    "rights_by_path",
+    "withdraw_plan",
+]

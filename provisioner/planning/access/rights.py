@@ -178,12 +178,11 @@ def needed_rights(fleet: FleetSpec, cluster: ClusterSpec, major: int) -> tuple[R
         major: Proxmox VE's major version, 8 or 9.
     """
     found: dict[tuple[str, str], Right] = {}
-    calls = [call for call in CALLS if not call.simulated or cluster.guests is GuestKind.SIMULATED]
-    required = {need for call in calls if not call.optional for need in _needs(call, major)}
+    required = {need for call in CALLS if not call.optional for need in needs_of(call, cluster, major)}
     for place in Place:
-        for path, holds_at in _paths(place, fleet, cluster):
-            for call in calls:
-                for privilege in (name for where, name in _needs(call, major) if where is place):
+        for path, holds_at in paths_of(place, fleet, cluster):
+            for call in CALLS:
+                for privilege in (name for where, name in needs_of(call, cluster, major) if where is place):
                     known = found.get((path, privilege))
                     verbs = {*call.verbs, *(known.verbs if known else ())}
                     requests = (*known.requests, call.request) if known else (call.request,)
@@ -195,8 +194,7 @@ def needed_rights(fleet: FleetSpec, cluster: ClusterSpec, major: int) -> tuple[R
                         verbs=tuple(verb for verb in Verb if verb in verbs),
                         requests=tuple(dict.fromkeys(requests)),
                         optional=(place, privilege) not in required and (known is None or known.optional),
-                        # One privilege for looking at hardware must not become one for looking at everything.
-                        propagate=place is not Place.ROOT,
+                        propagate=propagates(place),
                         holds_at=tuple(dict.fromkeys(reached)),
                     )
     return tuple(found.values())
@@ -239,14 +237,23 @@ def rights_by_path(rights: Iterable[Right]) -> dict[str, tuple[str, ...]]:
     return {path: tuple(sorted(privileges)) for path, privileges in found.items()}
 
 
-def _needs(call: Call, major: int) -> Iterator[tuple[Place, str]]:
+def needs_of(call: Call, cluster: ClusterSpec, major: int) -> Iterator[tuple[Place, str]]:
+    """Yield place and privilege of one call in a cluster of a major version."""
+    if call.simulated and cluster.guests is not GuestKind.SIMULATED:
+        return
     for place, privileges in call.needs:
         for privilege in privileges:
             # From version 9 on, each agent command takes a privilege of its own.
             yield place, (_AGENT_EXEC[8 if major < 9 else 9] if privilege == _AGENT else privilege)
 
 
-def _paths(place: Place, fleet: FleetSpec, cluster: ClusterSpec) -> Sequence[tuple[str, tuple[str, ...]]]:
+def propagates(place: Place) -> bool:
+    """Say whether a grant is for everything below its path too."""
+    # The privilege to look at hardware must not become one to look at everything.
+    return place is not Place.ROOT
+
+
+def paths_of(place: Place, fleet: FleetSpec, cluster: ClusterSpec) -> Sequence[tuple[str, tuple[str, ...]]]:
     """Return the paths of a place, each with the paths that Proxmox looks at."""
     servers = [server for server in fleet.hypervisors.values() if server.cluster == cluster.name]
     match place:

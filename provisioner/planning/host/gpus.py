@@ -21,7 +21,7 @@ from provisioner.domain.host import (
 
 # They draw the console of a server's remote management and are nobody's to pass through: ASPEED, Matrox, Huawei's
 # iBMC, XGI.
-_MANAGEMENT_VENDORS = frozenset({"1a03", "102b", "19e5", "18ca"})
+MANAGEMENT_VENDORS = frozenset({"1a03", "102b", "19e5", "18ca"})
 _MANAGEMENT_NAMES = ("aspeed", "matrox")
 
 
@@ -110,7 +110,7 @@ def _is_gpu(function: PciFunction, facts: HostFacts) -> bool:
     return (
         function.address.endswith(".0")
         and function.is_display
-        and function.vendor_id not in _MANAGEMENT_VENDORS
+        and function.vendor_id not in MANAGEMENT_VENDORS
         and not (function.vendor_id is None and function.name.lower().startswith(_MANAGEMENT_NAMES))
         and "virtual function" not in function.name.lower()
         and physical_function(function, facts) is None
