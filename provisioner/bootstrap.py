@@ -68,8 +68,11 @@ class RealWorld:
 
         def session(name: ClusterName) -> ProxmoxSession:
             cluster = fleet.clusters[name]
-            secret = read_secret(cluster.token_secret, subject=f"cluster {name}")
-            return ProxmoxSession(cluster.address, TokenLogin(cluster.token_id, secret))
+
+            def login() -> TokenLogin:
+                return TokenLogin(cluster.token_id, read_secret(cluster.token_secret, subject=f"cluster {name}"))
+
+            return ProxmoxSession(cluster.address, login(), renewed_login=login, clock=self.clock)
 
         self._sessions: Mapping[ClusterName, ProxmoxSession] = _MadeOnDemand(fleet.clusters, session)
         self.clusters: Mapping[ClusterName, Hypervisors] = _MadeOnDemand(fleet.clusters, self._hypervisors)

@@ -74,7 +74,7 @@ class ClusterAddress:
     """Where a cluster's API answers and how its certificate is trusted; `name` is for messages.
 
     An answer is waited for `answer_seconds`; what got none, or met a lock that soon opens, is tried again
-    for `retry_seconds`.
+    for `retry_seconds`; a task of the server is watched for `task_seconds`.
     """
 
     name: ClusterName
@@ -82,6 +82,7 @@ class ClusterAddress:
     tls: TlsTrust
     answer_seconds: float = 60.0
     retry_seconds: float = 10.0
+    task_seconds: float = 4 * 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +99,14 @@ class ClusterSpec:
     guests: GuestKind = GuestKind.REAL
     answer_seconds: float = 60.0
     retry_seconds: float = 10.0
+    task_seconds: float = 4 * 3600.0
 
     @property
     def address(self) -> ClusterAddress:
         """Where the API answers."""
-        return ClusterAddress(self.name, self.api_url, self.tls, self.answer_seconds, self.retry_seconds)
+        return ClusterAddress(
+            self.name, self.api_url, self.tls, self.answer_seconds, self.retry_seconds, self.task_seconds
+        )
 
 
 @dataclass(frozen=True, slots=True)

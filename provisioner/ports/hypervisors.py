@@ -2,7 +2,9 @@
 
 Every method raises `HypervisorError` (or a branch of it) with Proxmox's own
 words in the summary. Methods that start work return when the work is done,
-but for `start_vm`, whose caller has better things to do meanwhile.
+with what Proxmox warned of on the way (nothing, mostly); but for `start_vm`,
+whose caller has better things to do meanwhile. An answer that gets lost is no
+excuse: whether the work was done is looked up before it is asked for again.
 """
 
 from __future__ import annotations
@@ -18,6 +20,11 @@ from provisioner.domain.snapshot import ClusterSnapshot, MappingSeen, VmConfig, 
 
 class Ticket(Protocol):
     """Work under way on a hypervisor."""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What Proxmox warned of; complete once the work is done."""
+        ...
 
     def is_done(self) -> bool:
         """Ask once. Raises HypervisorError when the work has failed."""
@@ -56,15 +63,17 @@ class Hypervisors(Protocol):
         """Read back a VM's configuration."""
         ...
 
-    def download_image(self, hypervisor: HypervisorName, storage: StorageName, image: ImageSpec) -> None:
+    def download_image(self, hypervisor: HypervisorName, storage: StorageName, image: ImageSpec) -> tuple[str, ...]:
         """Have the hypervisor fetch an image; it keeps the file only if the checksum is right."""
         ...
 
-    def upload_iso(self, hypervisor: HypervisorName, storage: StorageName, name: str, content: bytes) -> None:
+    def upload_iso(
+        self, hypervisor: HypervisorName, storage: StorageName, name: str, content: bytes
+    ) -> tuple[str, ...]:
         """Upload an ISO, replacing one of the same name."""
         ...
 
-    def create_vm(self, hypervisor: HypervisorName, shape: VmShape, notes: str) -> None:
+    def create_vm(self, hypervisor: HypervisorName, shape: VmShape, notes: str) -> tuple[str, ...]:
         """Create a VM with our tag. Raises VmidTakenError when the VMID exists already."""
         ...
 
@@ -72,7 +81,7 @@ class Hypervisors(Protocol):
         """Replace a VM's notes."""
         ...
 
-    def grow_disk(self, hypervisor: HypervisorName, vmid: Vmid, size_bytes: int) -> None:
+    def grow_disk(self, hypervisor: HypervisorName, vmid: Vmid, size_bytes: int) -> tuple[str, ...]:
         """Grow the boot disk."""
         ...
 
@@ -80,15 +89,15 @@ class Hypervisors(Protocol):
         """Power on; returns as soon as Proxmox has accepted it."""
         ...
 
-    def shut_down_vm(self, hypervisor: HypervisorName, vmid: Vmid, *, seconds: float) -> None:
+    def shut_down_vm(self, hypervisor: HypervisorName, vmid: Vmid, *, seconds: float) -> tuple[str, ...]:
         """Shut down cleanly within `seconds`. Raises ShutdownIgnoredError when the guest did not comply."""
         ...
 
-    def stop_vm(self, hypervisor: HypervisorName, vmid: Vmid) -> None:
+    def stop_vm(self, hypervisor: HypervisorName, vmid: Vmid) -> tuple[str, ...]:
         """Cut the power."""
         ...
 
-    def destroy_vm(self, hypervisor: HypervisorName, vmid: Vmid) -> None:
+    def destroy_vm(self, hypervisor: HypervisorName, vmid: Vmid) -> tuple[str, ...]:
         """Delete a stopped VM with its disks."""
         ...
 

@@ -13,7 +13,7 @@ from provisioner.domain.notes import NodeNotes, read_notes, write_notes
 from provisioner.domain.quantities import size_text
 from provisioner.domain.snapshot import Power
 from provisioner.engines.base import InferenceEngine
-from provisioner.errors import EngineError, HypervisorError, NotReadyError, ProvisionerError
+from provisioner.errors import EngineError, HypervisorError, NotReadyError, ProvisionerError, VmidTakenError
 from provisioner.ports.clock import Clock
 from provisioner.ports.guest_shell import GuestAway
 from provisioner.ports.hypervisors import Hypervisors
@@ -56,6 +56,7 @@ class Executor:
     notes_text: str = ""
     proof: Proof | None = None
     _new_key: HostKeyPair | None = field(default=None, repr=False)
+    _vmid_was_taken: bool = False
 
     def carry_out(self, action: actions.Action, say: Callable[[str], None]) -> Outcome:
         """Do one action. Raises ProvisionerError."""
@@ -65,24 +66,22 @@ class Executor:
                 return self._download(image, storage)
             case actions.UploadSeed(storage, volume):
                 iso = self.seeds.seed(self.fleet, self.node, self._key())
-                self.hypervisors.upload_iso(here, storage, volume, iso)
-                return Outcome(True, volume)
+                return _done(volume, self.hypervisors.upload_iso(here, storage, volume, iso))
             case actions.AwaitCreation(vmid):
                 return self._await_creation(here, vmid)
             case actions.CreateVm(shape):
                 self.notes_text = self._notes_with_new_key()
-                self.hypervisors.create_vm(here, shape, self.notes_text)
-                return Outcome(True, f"vm {shape.vmid}")
+                return self._create(shape)
             case actions.RenewNotes(vmid):
                 self.notes_text = self._notes_with_new_key()
                 self.hypervisors.set_notes(here, vmid, self.notes_text)
                 return Outcome(True)
             case actions.GrowDisk(vmid, size_bytes):
-                self.hypervisors.grow_disk(here, vmid, size_bytes)
-                return Outcome(True, size_text(size_bytes))
+                return _done(size_text(size_bytes), self.hypervisors.grow_disk(here, vmid, size_bytes))
             case actions.StartVm(vmid):
-                self.hypervisors.start_vm(here, vmid).wait()
-                return Outcome(True, "running")
+                start = self.hypervisors.start_vm(here, vmid)
+                start.wait()
+                return _done("running", start.warnings)
             case actions.AwaitGuest(seconds):
                 return self._await_guest(seconds, say)
             case actions.SealSeed(storage, volume):
@@ -99,8 +98,19 @@ class Executor:
             # Nodes that come up side by side want the same image; the first fetches it for all.
             if image.volume_name in self.hypervisors.volumes(self.node.hypervisor, storage, "import"):
                 return Outcome(False, "fetched for another node meanwhile")
-            self.hypervisors.download_image(self.node.hypervisor, storage, image)
-        return Outcome(True, image.volume_name)
+            warnings = self.hypervisors.download_image(self.node.hypervisor, storage, image)
+        return _done(image.volume_name, warnings)
+
+    def _create(self, shape: actions.VmShape) -> Outcome:
+        try:
+            warnings = self.hypervisors.create_vm(self.node.hypervisor, shape, self.notes_text)
+        except VmidTakenError:
+            # Whoever took it between look and creation will be seen now; one that stays out of sight is an error.
+            if self._vmid_was_taken:
+                raise
+            self._vmid_was_taken = True
+            return Outcome(False, f"vmid {shape.vmid} was taken meanwhile", replan=True)
+        return _done(f"vm {shape.vmid}", warnings)
 
     def _host_key(self) -> str:
         key = read_notes(self.notes_text).host_key
@@ -200,6 +210,11 @@ class Executor:
                 return shell.run(command, seconds=_LOG_TAIL_SECONDS, privileged=True).out.strip()
         except (ProvisionerError, GuestAway) as reason:
             return f"(its log could not be read: {str(reason).splitlines()[0]})"
+
+
+def _done(detail: str, warnings: tuple[str, ...]) -> Outcome:
+    """Return the outcome of a change, with Proxmox's warnings where a reader sees them."""
+    return Outcome(True, f"{detail}; Proxmox warns: {'; '.join(warnings)}" if warnings else detail)
 
 
 def _with_log(error: EngineError, log: str) -> EngineError:

@@ -35,6 +35,7 @@ class FakeVm:
 @dataclass
 class FakeTicket:
     failure: HypervisorError | None = None
+    warnings: tuple[str, ...] = ()
 
     def is_done(self) -> bool:
         if self.failure:
@@ -99,17 +100,21 @@ class FakeHypervisors:
         vm = self.vms.get(vmid)
         return VmConfig(vm.notes, vm.disk_bytes) if vm else VmConfig("", None)
 
-    def download_image(self, hypervisor: HypervisorName, storage: StorageName, image: ImageSpec) -> None:
+    def download_image(self, hypervisor: HypervisorName, storage: StorageName, image: ImageSpec) -> tuple[str, ...]:
         self._call("download_image")
         self.files.setdefault((storage, "import"), {})[image.volume_name] = b"image"
         self.acts.append(f"download {image.volume_name}")
+        return ()
 
-    def upload_iso(self, hypervisor: HypervisorName, storage: StorageName, name: str, content: bytes) -> None:
+    def upload_iso(
+        self, hypervisor: HypervisorName, storage: StorageName, name: str, content: bytes
+    ) -> tuple[str, ...]:
         self._call("upload_iso")
         self.files.setdefault((storage, "iso"), {})[name] = content
         self.acts.append(f"upload {name}")
+        return ()
 
-    def create_vm(self, hypervisor: HypervisorName, shape: VmShape, notes: str) -> None:
+    def create_vm(self, hypervisor: HypervisorName, shape: VmShape, notes: str) -> tuple[str, ...]:
         self._call("create_vm")
         if shape.vmid in self.vms:
             raise VmidTakenError(f"VM {shape.vmid} already exists", subject="fake cluster", next_step="none")
@@ -123,19 +128,21 @@ class FakeHypervisors:
             seed=(shape.iso_storage, shape.seed_volume),
         )
         self.acts.append(f"create {shape.vmid}")
+        return ()
 
     def set_notes(self, hypervisor: HypervisorName, vmid: Vmid, notes: str) -> None:
         self._call("set_notes")
         self._existing(vmid).notes = notes
         self.acts.append(f"notes {vmid}")
 
-    def grow_disk(self, hypervisor: HypervisorName, vmid: Vmid, size_bytes: int) -> None:
+    def grow_disk(self, hypervisor: HypervisorName, vmid: Vmid, size_bytes: int) -> tuple[str, ...]:
         self._call("grow_disk")
         vm = self._existing(vmid)
         if size_bytes < vm.disk_bytes:
             raise refusal("shrinking disks is not supported")
         vm.disk_bytes = size_bytes
         self.acts.append(f"grow {vmid}")
+        return ()
 
     def start_vm(self, hypervisor: HypervisorName, vmid: Vmid) -> FakeTicket:
         self._call("start_vm")
@@ -151,25 +158,28 @@ class FakeHypervisors:
         self.acts.append(f"start {vmid}")
         return FakeTicket()
 
-    def shut_down_vm(self, hypervisor: HypervisorName, vmid: Vmid, *, seconds: float) -> None:
+    def shut_down_vm(self, hypervisor: HypervisorName, vmid: Vmid, *, seconds: float) -> tuple[str, ...]:
         self._call("shut_down_vm")
         if self.ignores_shutdown:
             self.clock.advance(seconds)
             raise ShutdownIgnoredError("VM quit/powerdown failed - got timeout", subject="fake", next_step="none")
         self._off(vmid)
         self.acts.append(f"shut down {vmid}")
+        return ()
 
-    def stop_vm(self, hypervisor: HypervisorName, vmid: Vmid) -> None:
+    def stop_vm(self, hypervisor: HypervisorName, vmid: Vmid) -> tuple[str, ...]:
         self._call("stop_vm")
         self._off(vmid)
         self.acts.append(f"stop {vmid}")
+        return ()
 
-    def destroy_vm(self, hypervisor: HypervisorName, vmid: Vmid) -> None:
+    def destroy_vm(self, hypervisor: HypervisorName, vmid: Vmid) -> tuple[str, ...]:
         self._call("destroy_vm")
         if self._existing(vmid).seen.power is Power.RUNNING:
             raise refusal(f"VM {vmid} is running - destroy failed")
         del self.vms[vmid]
         self.acts.append(f"destroy {vmid}")
+        return ()
 
     def delete_iso(self, hypervisor: HypervisorName, storage: StorageName, name: str) -> None:
         self._call("delete_iso")

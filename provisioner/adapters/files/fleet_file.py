@@ -290,6 +290,7 @@ def _cluster(name: str, entry: ClusterShape, folder: Path) -> ClusterSpec:
         guests=GuestKind(entry.guests),
         answer_seconds=entry.answer_within,
         retry_seconds=entry.retry_for,
+        task_seconds=entry.task_within,
     )
 
 

@@ -151,6 +151,8 @@ class ClusterShape(Shape):
     retry_for: Duration = Field(
         10.0, description="How long a request that got no answer, or met a short lock, is tried again; 0s for never."
     )
+    # Far beyond any download or start; a task that hangs longer needs a person.
+    task_within: Duration = Field(4 * 3600.0, description="How long one task of Proxmox may take.")
 
 
 class GpuShape(Shape):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from provisioner.adapters.proxmox.changes import Change
 from provisioner.adapters.proxmox.session import ProxmoxSession, VmMissing
-from provisioner.adapters.proxmox.tasks import TaskTicket
 from provisioner.adapters.proxmox.vm_config import BOOT_DISK, create_parameters, disk_size, read_config
 from provisioner.domain.actions import VmShape
 from provisioner.domain.fleet import ImageSpec
@@ -20,10 +21,13 @@ from provisioner.domain.snapshot import (
     VmConfig,
     VmSeen,
 )
-from provisioner.errors import HypervisorError, ShutdownIgnoredError
+from provisioner.errors import GpuTakenError, HypervisorError, RefusedError, ShutdownIgnoredError
 from provisioner.ports.clock import Clock
 
 _IGNORED = "VM quit/powerdown failed - got timeout"
+_HOLDER = re.compile(r"already in use by VMID '(\d+)'")
+# Beyond what a guest is given to shut down: the task's own start and end, and the rounds of HA's manager.
+_SHUTDOWN_SLACK_SECONDS = 120.0
 
 
 class _IsoFile(io.BytesIO):
@@ -89,76 +93,205 @@ class ProxmoxHypervisors:
         except VmMissing:
             return VmConfig(notes="", disk_bytes=None)
 
-    def download_image(self, hypervisor: HypervisorName, storage: StorageName, image: ImageSpec) -> None:
+    def download_image(self, hypervisor: HypervisorName, storage: StorageName, image: ImageSpec) -> tuple[str, ...]:
         """Have the hypervisor fetch an image and verify its checksum."""
-        upid = self._session.call(
-            "POST",
-            f"nodes/{hypervisor}/storage/{storage}/download-url",
-            content="import",
-            filename=image.volume_name,
-            url=image.url,
-            checksum=image.sha256,
-            checksum_algorithm="sha256",
-        )
-        self._wait(upid, f'download image "{image.name}" to storage "{storage}"')
+        return self._change(
+            f'download image "{image.name}" to storage "{storage}"',
+            lambda: self._session.call(
+                "POST",
+                f"nodes/{hypervisor}/storage/{storage}/download-url",
+                purpose=f'download image "{image.name}"',
+                content="import",
+                filename=image.volume_name,
+                url=image.url,
+                checksum=image.sha256,
+                checksum_algorithm="sha256",
+            ),
+            is_so=lambda: image.volume_name in self.volumes(hypervisor, storage, "import"),
+        ).in_full()
 
-    def upload_iso(self, hypervisor: HypervisorName, storage: StorageName, name: str, content: bytes) -> None:
+    def upload_iso(
+        self, hypervisor: HypervisorName, storage: StorageName, name: str, content: bytes
+    ) -> tuple[str, ...]:
         """Upload an ISO, replacing one of the same name."""
         path = f"nodes/{hypervisor}/storage/{storage}/upload"
-        upid = self._session.call("POST", path, content="iso", filename=_IsoFile(name, content))
-        self._wait(upid, f'upload {name} to storage "{storage}"')
+        what = f'upload {name} to storage "{storage}"'
+        return self._change(
+            what,
+            lambda: self._session.call("POST", path, purpose=what, content="iso", filename=_IsoFile(name, content)),
+            # A file of that name may be an older one; uploading once more does no harm.
+            is_so=lambda: False,
+        ).in_full()
 
-    def create_vm(self, hypervisor: HypervisorName, shape: VmShape, notes: str) -> None:
+    def create_vm(self, hypervisor: HypervisorName, shape: VmShape, notes: str) -> tuple[str, ...]:
         """Create a VM with our tag."""
-        upid = self._session.call("POST", f"nodes/{hypervisor}/qemu", **create_parameters(shape, notes))
-        self._wait(upid, f"create VM {shape.vmid}")
+        what = f"create VM {shape.vmid}"
+
+        def is_ours() -> bool:
+            # Another writer's VM would not know the host key that these notes name.
+            vm = self.vm(hypervisor, shape.vmid)
+            return vm is not None and vm.lock is None and self._has_notes(hypervisor, shape.vmid, notes)
+
+        parameters = create_parameters(shape, notes)
+        return self._change(
+            what,
+            lambda: self._session.call("POST", f"nodes/{hypervisor}/qemu", purpose=what, **parameters),
+            is_so=is_ours,
+            under_way=self._task_finder(hypervisor, shape.vmid, "qmcreate"),
+        ).in_full()
 
     def set_notes(self, hypervisor: HypervisorName, vmid: Vmid, notes: str) -> None:
         """Replace a VM's notes."""
-        self._session.call("PUT", f"{_vm_path(hypervisor, vmid)}/config", description=notes)
+        what, path = f"write the notes of VM {vmid}", f"{_vm_path(hypervisor, vmid)}/config"
+        self._change(
+            what,
+            lambda: self._session.call("PUT", path, purpose=what, description=notes),
+            is_so=lambda: self._has_notes(hypervisor, vmid, notes),
+            has_task=False,
+        ).in_full()
 
-    def grow_disk(self, hypervisor: HypervisorName, vmid: Vmid, size_bytes: int) -> None:
+    def grow_disk(self, hypervisor: HypervisorName, vmid: Vmid, size_bytes: int) -> tuple[str, ...]:
         """Grow the boot disk."""
         size = disk_size(size_bytes)
-        upid = self._session.call("PUT", f"{_vm_path(hypervisor, vmid)}/resize", disk=BOOT_DISK, size=size)
-        self._wait(upid, f"grow the disk of VM {vmid} to {size}")
+        what, path = f"grow the disk of VM {vmid} to {size}", f"{_vm_path(hypervisor, vmid)}/resize"
+        return self._change(
+            what,
+            lambda: self._session.call("PUT", path, purpose=what, disk=BOOT_DISK, size=size),
+            is_so=lambda: (self.config(hypervisor, vmid).disk_bytes or 0) >= size_bytes,
+            under_way=self._task_finder(hypervisor, vmid, "resize"),
+        ).in_full()
 
-    def start_vm(self, hypervisor: HypervisorName, vmid: Vmid) -> TaskTicket:
+    def start_vm(self, hypervisor: HypervisorName, vmid: Vmid) -> Change:
         """Power on; returns as soon as Proxmox has accepted it."""
-        return self._task(self._power(hypervisor, vmid, "start"), f"start VM {vmid}")
 
-    def shut_down_vm(self, hypervisor: HypervisorName, vmid: Vmid, *, seconds: float) -> None:
+        def is_passing(error: HypervisorError) -> bool:
+            # A VM that has just gone off may hold its card for a moment longer.
+            holder = _HOLDER.search(error.summary) if isinstance(error, GpuTakenError) else None
+            return holder is not None and self._is_off(hypervisor, Vmid(int(holder[1])))
+
+        return self._power(
+            hypervisor,
+            vmid,
+            "start",
+            is_so=lambda: self._has_power(hypervisor, vmid),
+            passes=is_passing,
+        ).begin()
+
+    def shut_down_vm(self, hypervisor: HypervisorName, vmid: Vmid, *, seconds: float) -> tuple[str, ...]:
         """Shut down cleanly within `seconds`."""
+        change = self._power(
+            hypervisor,
+            vmid,
+            "shutdown",
+            is_so=lambda: self._is_off(hypervisor, vmid),
+            within=seconds + _SHUTDOWN_SLACK_SECONDS,
+            timeout=round(seconds),
+        )
         try:
-            self._wait(self._power(hypervisor, vmid, "shutdown", timeout=round(seconds)), f"shut down VM {vmid}")
+            return change.in_full()
         except HypervisorError as error:
             if _IGNORED in error.summary:
                 raise ShutdownIgnoredError(error.summary, subject=error.subject, next_step=error.next_step) from error
             raise
 
-    def stop_vm(self, hypervisor: HypervisorName, vmid: Vmid) -> None:
+    def stop_vm(self, hypervisor: HypervisorName, vmid: Vmid) -> tuple[str, ...]:
         """Cut the power."""
-        self._wait(self._power(hypervisor, vmid, "stop"), f"stop VM {vmid}")
+        return self._power(hypervisor, vmid, "stop", is_so=lambda: self._is_off(hypervisor, vmid)).in_full()
 
-    def destroy_vm(self, hypervisor: HypervisorName, vmid: Vmid) -> None:
+    def destroy_vm(self, hypervisor: HypervisorName, vmid: Vmid) -> tuple[str, ...]:
         """Delete a stopped VM with its disks, also from backup jobs and replication."""
-        path = _vm_path(hypervisor, vmid)
-        self._wait(self._session.call("DELETE", path, purge=True, destroy_unreferenced_disks=True), f"delete VM {vmid}")
+        what, path = f"delete VM {vmid}", _vm_path(hypervisor, vmid)
+
+        def is_gone() -> bool:
+            vm = self.vm(hypervisor, vmid)
+            if vm is not None and not vm.is_ours:
+                # Ours is gone, and somebody has taken its VMID before the answer came.
+                raise RefusedError(
+                    f'cannot delete VM {vmid}: it is "{vm.name}" now, which does not carry our tag',
+                    subject=self._session.subject,
+                    next_step="nothing is left to delete there; give the node another vmid in the fleet file",
+                )
+            return vm is None
+
+        return self._change(
+            what,
+            lambda: self._session.call("DELETE", path, purpose=what, purge=True, destroy_unreferenced_disks=True),
+            is_so=is_gone,
+            under_way=self._task_finder(hypervisor, vmid, "qmdestroy"),
+        ).in_full()
 
     def delete_iso(self, hypervisor: HypervisorName, storage: StorageName, name: str) -> None:
         """Delete an ISO."""
-        upid = self._session.call("DELETE", f"nodes/{hypervisor}/storage/{storage}/content/{storage}:iso/{name}")
-        if upid:
-            self._wait(upid, f"delete {storage}:iso/{name}")
+        what = f"delete {storage}:iso/{name}"
+        path = f"nodes/{hypervisor}/storage/{storage}/content/{storage}:iso/{name}"
+        self._change(
+            what,
+            lambda: self._session.call("DELETE", path, purpose=what),
+            is_so=lambda: name not in self.volumes(hypervisor, storage, "iso"),
+        ).in_full()
 
-    def _power(self, hypervisor: HypervisorName, vmid: Vmid, act: str, **parameters: Any) -> str:
-        return str(self._session.call("POST", f"{_vm_path(hypervisor, vmid)}/status/{act}", **parameters))
+    def _power(
+        self,
+        hypervisor: HypervisorName,
+        vmid: Vmid,
+        act: str,
+        *,
+        is_so: Callable[[], bool],
+        passes: Callable[[HypervisorError], bool] = lambda error: False,
+        within: float = float("inf"),
+        **parameters: Any,
+    ) -> Change:
+        what = f"{'shut down' if act == 'shutdown' else act} VM {vmid}"
+        path = f"{_vm_path(hypervisor, vmid)}/status/{act}"
+        return self._change(
+            what,
+            lambda: self._session.call("POST", path, purpose=what, **parameters),
+            is_so=is_so,
+            under_way=self._task_finder(hypervisor, vmid, f"qm{act}"),
+            passes=passes,
+            within=within,
+        )
 
-    def _task(self, upid: object, what: str) -> TaskTicket:
-        return TaskTicket(self._session, self._clock, str(upid), what)
+    def _change(
+        self,
+        what: str,
+        send: Callable[[], object],
+        *,
+        is_so: Callable[[], bool],
+        within: float = float("inf"),
+        **more: Any,
+    ) -> Change:
+        bound = min(within, self._session.cluster.task_seconds)
+        return Change(self._session, self._clock, what, send, is_so, within=bound, **more)
 
-    def _wait(self, upid: object, what: str) -> None:
-        self._task(upid, what).wait()
+    def _task_finder(self, hypervisor: HypervisorName, vmid: Vmid, kind: str) -> Callable[[], str | None]:
+        """Return a look for a task of one kind that works on a VM right now."""
+
+        def found() -> str | None:
+            tasks = self._session.call("GET", f"nodes/{hypervisor}/tasks", source="active", vmid=vmid, typefilter=kind)
+            return next((str(task["upid"]) for task in tasks), None)
+
+        return found
+
+    def _has_notes(self, hypervisor: HypervisorName, vmid: Vmid, notes: str) -> bool:
+        # Proxmox keeps notes as comment lines, and is free with white space at their end.
+        return self.config(hypervisor, vmid).notes.strip() == notes.strip()
+
+    def _is_off(self, hypervisor: HypervisorName, vmid: Vmid) -> bool:
+        vm = self.vm(hypervisor, vmid)
+        return vm is None or vm.power is Power.STOPPED
+
+    def _has_power(self, hypervisor: HypervisorName, vmid: Vmid) -> bool:
+        row = self._session.call("GET", f"{_vm_path(hypervisor, vmid)}/status/current")
+        ha = row.get("ha") or {}
+        if ha.get("state") == "error":
+            raise HypervisorError(
+                f"cannot start VM {vmid}: it is managed by high availability, which has given it up (state error)",
+                subject=self._session.subject,
+                next_step=f"mend what Datacenter > HA shows for vm:{vmid}, set it to disabled and back to "
+                "started there; or take the VM out of HA: a node that sleeps and wakes on demand needs none",
+            )
+        return _vm(row, hypervisor, vmid).power is Power.RUNNING
 
 
 def _vm_path(hypervisor: HypervisorName, vmid: Vmid) -> str:

@@ -1,15 +1,15 @@
-"""One cluster's API over proxmoxer: trust, connection reuse, call counting, and errors in our words.
+"""One cluster's API over proxmoxer: trust, login, connection reuse, call counting, and patience with a silent server.
 
-No proxmoxer or requests exception leaves this module. Proxmox says everything
-that matters in the reason phrase; most refusals are plain 500s, so they are
-told apart by their text, matched exactly.
+No proxmoxer or requests exception leaves this module; `answers` turns them into
+ours. What may be asked twice without harm is asked again while the patience of
+the fleet file lasts; for the rest, `acts` looks whether it happened.
 """
 
 from __future__ import annotations
 
 import logging
-import re
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,23 +21,21 @@ from proxmoxer.core import ResourceException
 from requests.adapters import HTTPAdapter
 from requests.cookies import cookiejar_from_dict
 
-from provisioner.adapters.proxmox.advice import next_step_for
+from provisioner.adapters.proxmox.answers import NeverSent, TaskMissing, VmMissing, Words, failure, not_ours, refusal
 from provisioner.adapters.secrets import SecretText
+from provisioner.adapters.system_clock import SystemClock
 from provisioner.domain.fleet import ClusterAddress
-from provisioner.errors import HypervisorError, PermissionMissingError, UntrustedError, VmidTakenError
+from provisioner.errors import HypervisorError, LoginRefusedError, UnreachableError
+from provisioner.ports.clock import Clock
+from provisioner.waiting import Pace
 
-# The proxy in front of Proxmox gives up after 30 s; with queueing in front of it, twice that is an answer.
-_TIMEOUT_SECONDS = 60
-_ALREADY_EXISTS = re.compile(r"unable to create VM \d+( - VM \d+ already exists|: config file already exists)")
-_NO_CONFIG = re.compile(r"Configuration file 'nodes/[^']+/qemu-server/\d+\.conf' does not exist")
-_FINGERPRINTS = re.compile(r'Fingerprints did not match\. Expected "(\w+)", got "?(?:b\')?(\w+)')
+__all__ = ["PasswordLogin", "ProxmoxSession", "TaskMissing", "TokenLogin", "VmMissing"]
+
+AGAIN = Pace(first=0.05, growth=2.0, longest=2.0)
+"""Pauses between two tries of the same request."""
 
 # At INFO proxmoxer logs request bodies, keys and passwords included.
 logging.getLogger("proxmoxer").setLevel(logging.WARNING)
-
-
-class VmMissing(HypervisorError):
-    """Proxmox has no such VM on the node asked: it is gone, or on another server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +49,14 @@ class TokenLogin:
     def words(self) -> str:
         """Who this is, in the words of messages."""
         return f"token {self.token_id}"
+
+    def same_as(self, other: TokenLogin | PasswordLogin) -> bool:
+        """Say whether another login would get the same answer."""
+        return (
+            isinstance(other, TokenLogin)
+            and other.token_id == self.token_id
+            and other.secret.reveal() == self.secret.reveal()
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +72,35 @@ class PasswordLogin:
         """Who this is, in the words of messages."""
         return f"user {self.user}"
 
+    def same_as(self, other: TokenLogin | PasswordLogin) -> bool:
+        """Say whether another login would get the same answer; a second factor is good for one only."""
+        return other is self
+
 
 class ProxmoxSession:
-    """Sends requests to one cluster. Safe to share between threads: each gets a connection of its own."""
+    """Sends requests to one cluster. Safe to share between threads: each gets a connection of its own.
 
-    def __init__(self, cluster: ClusterAddress, login: TokenLogin | PasswordLogin) -> None:
+    Args:
+        cluster: where it is, how it is trusted, how patient we are.
+        login: who we are.
+        renewed_login: reads the login again, for when Proxmox no longer takes it: a rotated token has a new secret.
+        clock: time, for the pauses between two tries.
+    """
+
+    def __init__(
+        self,
+        cluster: ClusterAddress,
+        login: TokenLogin | PasswordLogin,
+        *,
+        renewed_login: Callable[[], TokenLogin | PasswordLogin] | None = None,
+        clock: Clock | None = None,
+    ) -> None:
         self._cluster = cluster
         self._login = login
+        self._renewed_login = renewed_login
+        self._clock = clock or SystemClock()
         self._local = threading.local()
+        self._has_answered = False
 
     @property
     def calls(self) -> int:
@@ -83,53 +110,93 @@ class ProxmoxSession:
     @property
     def subject(self) -> str:
         """The cluster, in the words of messages."""
-        return f"cluster {self._cluster.name} ({self._cluster.api_url})"
+        return self._words("").subject
 
-    def call(self, method: str, path: str, **parameters: Any) -> Any:
+    @property
+    def cluster(self) -> ClusterAddress:
+        """The cluster, with our patience for it."""
+        return self._cluster
+
+    def call(self, method: str, path: str, *, purpose: str | None = None, **parameters: Any) -> Any:
         """Send one request and return its ``data``.
+
+        Reading is tried again while no answer comes, and so is whatever was never sent, once the server has
+        answered before: a first contact that fails is a wrong address more often than a server that restarts.
 
         Args:
             method: GET, POST, PUT or DELETE.
             path: below ``/api2/json``, such as ``nodes/pve1/qemu``.
+            purpose: what it is for, such as ``start VM 5001``, for messages; by default the request itself.
             parameters: underscores in names become hyphens; None is left out; booleans become 1 and 0.
 
         Raises:
             VmMissing: the VM in the path does not exist there.
+            TaskMissing: the task in the path is not known.
+            UnreachableError: no answer came; unless the method was GET, it may have happened.
             HypervisorError: with a branch for what the caller can act on.
         """
-        self._local.calls = self.calls + 1
+        words = self._words(purpose or f"{method} {path}", path)
         wire = {
             name.replace("_", "-"): int(value) if isinstance(value, bool) else value
             for name, value in parameters.items()
         }
+        deadline = self._clock.monotonic() + self._cluster.retry_seconds
+        pause = AGAIN.first
+        may_renew = True
+        while True:
+            try:
+                return self._sent(method, path, wire, words)
+            except LoginRefusedError:
+                if not may_renew or not self._renew_login():
+                    raise
+                may_renew = False
+            except UnreachableError as silence:
+                unsent = isinstance(silence, NeverSent)
+                safe = self._has_answered if unsent else method == "GET"
+                left = deadline - self._clock.monotonic()
+                if not safe or left <= 0:
+                    raise
+                self._clock.sleep(min(pause, left))
+                pause = min(pause * AGAIN.growth, AGAIN.longest)
+
+    def _sent(self, method: str, path: str, wire: dict[str, Any], words: Words) -> Any:
+        self._local.calls = self.calls + 1
         try:
             resource = self._api()(path)
             send = {"GET": resource.get, "POST": resource.post, "PUT": resource.put, "DELETE": resource.delete}[method]
             answer = send(**wire)
         except ResourceException as error:
-            raise self._translated(error, f"{method} {path}") from error
-        except requests.exceptions.SSLError as error:
-            raise self._untrusted(error) from error
+            self._has_answered = True
+            raise refusal(error, words) from error
         except requests.exceptions.RequestException as error:
-            raise HypervisorError(
-                f"cannot reach Proxmox: {_root_cause(error)}",
-                subject=self.subject,
-                next_step="check that the server is up and that clusters."
-                f"{self._cluster.name}.api is its address; the act may have happened, so run the same command again",
-                retryable=True,
-            ) from error
+            raise failure(error, words) from error
         if isinstance(answer, dict) and set(answer) == {"errors"}:
             # proxmoxer hands through a 200 that is no JSON: something else listens there.
-            raise HypervisorError(
-                "cannot understand the answer: it is not Proxmox's JSON",
-                subject=self.subject,
-                next_step=f"check clusters.{self._cluster.name}.api: another service answers there",
-            )
+            raise not_ours(words)
+        self._has_answered = True
         return answer
+
+    def _words(self, what: str, path: str = "") -> Words:
+        return Words(self._cluster, self._login.words, what, path)
+
+    def _renew_login(self) -> bool:
+        """Make the next try log in anew; return whether there is any hope in that. Raises InputError."""
+        used = getattr(self._local, "login", None)
+        if used is self._login:
+            renewed = self._renewed_login() if self._renewed_login is not None else used
+            # A ticket goes stale with its password still good; a second factor cannot be shown twice.
+            is_stale = isinstance(used, PasswordLogin) and used.otp is None and self._local.api is not None
+            if renewed.same_as(used) and not is_stale:
+                return False
+            self._login = renewed
+        # Else another thread has renewed it, and only this one's connection is of yesterday.
+        self._local.api = None
+        return True
 
     def _api(self) -> Any:
         api = getattr(self._local, "api", None)
         if api is None:
+            self._local.api, self._local.login = None, self._login
             api = self._local.api = self._connected()
         return api
 
@@ -151,7 +218,7 @@ class ProxmoxSession:
             token_value=secret,
             # With a pinned fingerprint the chain says nothing more: Proxmox signs its certificates itself.
             verify_ssl=trust.fingerprint is None and (str(trust.ca_file) if trust.ca_file else True),
-            timeout=_TIMEOUT_SECONDS,
+            timeout=self._cluster.answer_seconds,
         )
         session = api._store["session"]
         # The server is on the local network: a proxy meant for the internet has no way there.
@@ -166,7 +233,7 @@ class ProxmoxSession:
 
     def _ticket(self, session: Any, base_url: str, login: PasswordLogin) -> _TicketAuth:
         verify_ssl = session.auth.verify_ssl
-        session.auth = _TicketAuth(verify_ssl)
+        session.auth = _TicketAuth(self._cluster.answer_seconds, verify_ssl)
         answer = self._asked_for_ticket(session, base_url, username=login.user, password=login.password.reveal())
         if answer.get("NeedTFA"):
             if login.otp is None:
@@ -182,12 +249,14 @@ class ProxmoxSession:
                 password=f"totp:{login.otp}",
                 **{"tfa-challenge": answer["ticket"]},
             )
-        return _TicketAuth(verify_ssl, str(answer["ticket"]), str(answer["CSRFPreventionToken"]))
+        return _TicketAuth(
+            self._cluster.answer_seconds, verify_ssl, str(answer["ticket"]), str(answer["CSRFPreventionToken"])
+        )
 
     def _asked_for_ticket(self, session: Any, base_url: str, **form: str) -> dict[str, Any]:
-        response = session.request("POST", f"{base_url}/access/ticket", data=form, timeout=_TIMEOUT_SECONDS)
+        response = session.request("POST", f"{base_url}/access/ticket", data=form, timeout=self._cluster.answer_seconds)
         if response.status_code != 200:
-            raise HypervisorError(
+            raise LoginRefusedError(
                 f"cannot log in: Proxmox does not accept {self._login.words} "
                 f"({response.reason or response.status_code})",
                 subject=self.subject,
@@ -195,67 +264,14 @@ class ProxmoxSession:
             )
         return dict(response.json()["data"])
 
-    def _translated(self, error: ResourceException, call: str) -> Exception:
-        text = str(error.content or "").strip()
-        if isinstance(error.errors, dict) and error.status_code == 400:
-            details = "; ".join(f"{name}: {str(reason).strip()}" for name, reason in error.errors.items())
-            text = f"{text} {details}".strip()
-        if _NO_CONFIG.match(text):
-            return VmMissing(
-                f"cannot {call}: {text}",
-                subject=self.subject,
-                next_step="the VM is gone or has moved to another server; run the same command again, it looks first",
-                retryable=True,
-            )
-        if _ALREADY_EXISTS.match(text):
-            return VmidTakenError(
-                f"cannot create the VM: {text}",
-                subject=self.subject,
-                next_step="give the node another vmid in the fleet file",
-            )
-        if error.status_code == 401:
-            return HypervisorError(
-                f"cannot log in: Proxmox does not accept {self._login.words} ({text or '401'})",
-                subject=self.subject,
-                next_step=f"check id and secret at clusters.{self._cluster.name}.token; a rotated token has a new one",
-            )
-        if error.status_code == 403:
-            return PermissionMissingError(
-                f"cannot {call}: {text}",
-                subject=f"{self._login.words} on {self.subject}",
-                next_step="give the token, and its user, that privilege on that path (Datacenter > Permissions)",
-            )
-        if error.status_code in (595, 596, 599):
-            return HypervisorError(
-                f"cannot {call}: the server behind the API did not answer ({error.status_code} {text})",
-                subject=self.subject,
-                next_step="it may have happened all the same; run the same command again, it looks first",
-                retryable=True,
-            )
-        return HypervisorError(f"cannot {call}: {text}", subject=self.subject, next_step=next_step_for(text))
-
-    def _untrusted(self, error: requests.exceptions.SSLError) -> UntrustedError:
-        place = f"clusters.{self._cluster.name}.tls.fingerprint"
-        match = _FINGERPRINTS.search(str(error))
-        if match is None:
-            return UntrustedError(
-                f"cannot trust the server's certificate: {_root_cause(error)}",
-                subject=self.subject,
-                next_step=f"pin it: put the fingerprint that `pvenode cert info` shows on the server at {place}",
-            )
-        expected, got = (_colons(each) for each in match.groups())
-        return UntrustedError(
-            f"cannot trust the server: its certificate is {got}, the fleet file pins {expected}",
-            subject=self.subject,
-            next_step=f"if it was renewed, compare with `pvenode cert info` on the server, then mend {place}",
-        )
-
 
 class _TicketAuth(ProxmoxHTTPAuthBase):  # type: ignore[misc]
     """Sends a login's ticket, good for two hours, longer than anything that a person logs in for here."""
 
-    def __init__(self, verify_ssl: bool | str, ticket: str | None = None, csrf: str | None = None) -> None:
-        super().__init__(timeout=_TIMEOUT_SECONDS, verify_ssl=verify_ssl)
+    def __init__(
+        self, timeout: float, verify_ssl: bool | str, ticket: str | None = None, csrf: str | None = None
+    ) -> None:
+        super().__init__(timeout=timeout, verify_ssl=verify_ssl)
         self._ticket = ticket
         self._csrf = csrf
 
@@ -280,19 +296,3 @@ class _PinnedAdapter(HTTPAdapter):
 
     def proxy_manager_for(self, *args: Any, **keywords: Any) -> Any:
         return super().proxy_manager_for(*args, assert_fingerprint=self._fingerprint, **keywords)
-
-
-def _colons(digits: str) -> str:
-    return ":".join(digits[at : at + 2] for at in range(0, len(digits), 2)).upper()
-
-
-def _root_cause(error: BaseException) -> str:
-    """Return the innermost sentence of a wrapped network error."""
-    seen: BaseException = error
-    while True:
-        inner = getattr(seen, "reason", None) or next((a for a in seen.args if isinstance(a, BaseException)), None)
-        if not isinstance(inner, BaseException):
-            break
-        seen = inner
-    text = str(seen) or type(seen).__name__
-    return text.split(": ", 1)[1] if text.startswith("<") and ": " in text else text

@@ -1,0 +1,200 @@
+"""One change asked of Proxmox and seen through to the fact that it should make.
+
+A change is sent, its task watched. Where the answer, the task or its end got
+lost, the fact decides: it is looked for before anything is sent again, so
+nothing is done twice. What meets a lock that soon opens is sent again after a
+pause. High availability answers before anything has happened: there the fact
+is waited for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from provisioner.adapters.proxmox.session import AGAIN, ProxmoxSession, VmMissing
+from provisioner.adapters.proxmox.tasks import Task, TaskEndUnknown
+from provisioner.errors import HypervisorError, UnreachableError, VmidTakenError
+from provisioner.ports.clock import Clock
+from provisioner.waiting import NotYet, Pace, WaitedInVain, wait_until
+
+_PACE = Pace(first=0.05, growth=1.6, longest=2.0)
+# These tasks end when the request is queued (PVE/API2/Qemu.pm); the cluster's manager acts on it later.
+_QUEUED = frozenset({"hastart", "hastop"})
+
+
+def _nothing_under_way() -> str | None:
+    return None
+
+
+def _never(error: HypervisorError) -> bool:
+    return False
+
+
+@dataclass(slots=True)
+class Change:
+    """One change. Also the port's `Ticket`.
+
+    Args:
+        session: where to send it.
+        clock: time.
+        what: the change in words that follow "cannot", such as ``start VM 5001``.
+        send: sends it once and returns what Proxmox answers.
+        is_so: says whether the world is as the change should leave it; one look.
+        has_task: whether Proxmox answers with a task; else the answer itself is the end.
+        under_way: finds the UPID of a task that does this very thing right now.
+        passes: says of a failure that it will pass, beyond those that Proxmox's texts tell.
+        within: seconds after which `wait` gives up.
+    """
+
+    session: ProxmoxSession
+    clock: Clock
+    what: str
+    send: Callable[[], object]
+    is_so: Callable[[], bool]
+    has_task: bool = True
+    under_way: Callable[[], str | None] = _nothing_under_way
+    passes: Callable[[HypervisorError], bool] = _never
+    within: float = 4 * 3600.0
+    warnings: tuple[str, ...] = ()
+    _task: Task | None = None
+    _is_done: bool = False
+    _is_queued: bool = False
+    _was_in_doubt: bool = False
+    _doubt: HypervisorError | None = None
+    _not_before: float = 0.0
+    _until: float | None = None
+    _pause: float = field(default=AGAIN.first)
+
+    def begin(self) -> Change:
+        """Send it; return itself. Raises HypervisorError when Proxmox refuses."""
+        self._send()
+        return self
+
+    def is_done(self) -> bool:
+        """Look once. Raises HypervisorError when it has failed."""
+        if self._is_done or self.clock.monotonic() < self._not_before:
+            return self._is_done
+        if self._doubt is not None:
+            self._resolve(self._doubt)
+        elif self._task is not None:
+            self._watch(self._task)
+        elif self._is_queued:
+            self._is_done = self.is_so()
+        else:
+            self._send()
+        return self._is_done
+
+    def wait(self) -> None:
+        """Return when it is done. Raises HypervisorError, also when that takes too long."""
+        try:
+            wait_until(lambda: self.is_done() or NotYet("under way"), clock=self.clock, seconds=self.within, pace=_PACE)
+        except WaitedInVain as waited:
+            raise self._too_long(waited.seconds) from waited
+
+    def in_full(self) -> tuple[str, ...]:
+        """Send it and wait for its end; return Proxmox's warnings. Raises HypervisorError."""
+        self._send()
+        self.wait()
+        return self.warnings
+
+    def _send(self) -> None:
+        try:
+            answer = self.send()
+        except UnreachableError as silence:
+            self._doubted(silence)
+        except VmidTakenError:
+            # The first try may have come through after we had looked.
+            if not self._was_in_doubt or not self.is_so():
+                raise
+            self._is_done = True
+        except HypervisorError as error:
+            self._later(error)
+        else:
+            if not self.has_task:
+                self._is_done = True
+            elif isinstance(answer, str) and Task.is_upid(answer):
+                self._task = Task(self.session, answer, self.what)
+            else:
+                self._doubted(self._no_upid())
+
+    def _watch(self, task: Task) -> None:
+        try:
+            end = task.look()
+        except TaskEndUnknown as unknown:
+            self._task = None
+            self._doubted(unknown)
+        except UnreachableError:
+            # Only the look failed; the task goes on without us, and the session has been patient already.
+            raise
+        except HypervisorError as error:
+            self._task = None
+            self._later(error)
+        else:
+            if end is None:
+                return
+            self._task, self.warnings = None, end.warnings
+            self._is_queued = task.kind in _QUEUED
+            self._is_done = not self._is_queued or self.is_so()
+
+    def _resolve(self, doubt: HypervisorError) -> None:
+        """Find out whether it happened; if it has not, and nobody is at it, send it again."""
+        self._doubt = None
+        if self.is_so():
+            self._is_done = True
+            return
+        upid = self.under_way()
+        if upid is not None:
+            self._task = Task(self.session, upid, self.what)
+        elif self._is_time_up():
+            raise doubt
+        else:
+            self._send()
+
+    def _doubted(self, doubt: HypervisorError) -> None:
+        self._was_in_doubt = True
+        self._doubt = doubt
+        self._put_off()
+
+    def _later(self, error: HypervisorError) -> None:
+        """Let it be tried again after a pause, if that is of any use."""
+        # A VM that is missing does not come back by itself.
+        is_passing = (error.retryable and not isinstance(error, VmMissing)) or self.passes(error)
+        if not is_passing or self._is_time_up():
+            raise error
+        self._put_off()
+
+    def _is_time_up(self) -> bool:
+        return self._until is not None and self.clock.monotonic() >= self._until
+
+    def _put_off(self) -> None:
+        now = self.clock.monotonic()
+        if self._until is None:
+            self._until = now + self.session.cluster.retry_seconds
+        self._not_before = now + self._pause
+        self._pause = min(self._pause * AGAIN.growth, AGAIN.longest)
+
+    def _no_upid(self) -> UnreachableError:
+        return UnreachableError(
+            f"cannot {self.what}: Proxmox answered without naming the task",
+            subject=self.session.subject,
+            next_step="it may have happened all the same; run the same command again, it looks first",
+            retryable=True,
+        )
+
+    def _too_long(self, seconds: float) -> HypervisorError:
+        span = f"{seconds / 3600:g} h" if seconds >= 3600 else f"{seconds:g} s"
+        if self._is_queued:
+            return HypervisorError(
+                f"cannot {self.what}: it is managed by high availability, which took the request but has not "
+                f"carried it out after {span}",
+                subject=self.session.subject,
+                next_step="see what its manager waits for (Datacenter > HA), or take the VM out of HA: "
+                "a node that sleeps and wakes on demand needs none",
+                retryable=True,
+            )
+        return HypervisorError(
+            f"cannot {self.what}: the task still runs after {span}",
+            subject=self._task.subject if self._task else self.session.subject,
+            next_step="look at it, and stop it if it hangs (Proxmox > Tasks), then run the same command again",
+        )
