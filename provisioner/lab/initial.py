@@ -23,6 +23,8 @@ from provisioner.lab.model import (
     Mapping as PciMapping,
 )
 
+_NODE_KEYS = ("ip", "online", "bridges", "cidr", "gateway", "threads", "memory_bytes")
+
 ROOT = "root@pam"
 PROVISIONER = "provisioner@pve"
 PROVISIONER_TOKEN = f"{PROVISIONER}!fleet"
@@ -67,7 +69,14 @@ def credentials(cluster: Cluster) -> dict[str, str]:
 
 def _default(cluster: Cluster, major: int) -> None:
     cluster.nodes.save(
-        "pve1", Node("pve1", devices=[*_card(1, "2204", "1aef", "3095", 15), *_card(2, "2504", "228e", "2504", 16)])
+        "pve1",
+        Node(
+            "pve1",
+            # The guests' network; the server itself is reached at a loopback address.
+            cidr="10.10.0.2/16",
+            gateway="10.10.0.1",
+            devices=[*_card(1, "2204", "1aef", "3095", 15), *_card(2, "2504", "228e", "2504", 16)],
+        ),
     )
     files = ["iso", "vztmpl", "backup", "import", "snippets"]
     cluster.storages.save("local", Storage("local", "dir", files, {"path": "/var/lib/vz"}))
@@ -117,7 +126,7 @@ def _card(bus: int, gpu: str, audio: str, subsystem: str, group: int) -> Iterabl
 
 def _described(cluster: Cluster, major: int, state: Mapping[str, Any]) -> None:
     for name, node in state.get("nodes", {}).items():
-        known = {key: node[key] for key in ("ip", "online", "bridges", "threads", "memory_bytes") if key in node}
+        known = {key: node[key] for key in _NODE_KEYS if key in node}
         cluster.nodes.save(name, Node(name, **known, devices=state.get("pci", {}).get(name, [])))
     for name, storage in state.get("storage", {}).items():
         cluster.storages.save(name, _storage(name, dict(storage)))

@@ -19,6 +19,8 @@ class Node:
     ip: str = "127.0.0.1"
     online: bool = True
     bridges: list[str] = field(default_factory=lambda: ["vmbr0"])
+    cidr: str | None = None
+    gateway: str | None = None
     threads: int = 32
     memory_bytes: int = 128 * GIB
     devices: list[dict[str, object]] = field(default_factory=list)

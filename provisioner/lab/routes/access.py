@@ -41,6 +41,15 @@ async def login(lab: Lab, call: Call) -> object:
     }
 
 
+@serves("GET", "/access/domains")
+async def realms(lab: Lab, call: Call) -> object:
+    """List where users may come from, as the login page shows it to everybody."""
+    return [
+        {"realm": "pam", "type": "pam", "comment": "Linux PAM standard authentication"},
+        {"realm": "pve", "type": "pve", "comment": "Proxmox VE authentication server"},
+    ]
+
+
 @serves("GET", "/access/permissions")
 async def permissions(lab: Lab, call: Call) -> object:
     """Return effective rights by path, one's own or those of somebody else."""

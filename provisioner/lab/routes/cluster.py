@@ -224,11 +224,19 @@ async def network(lab: Lab, call: Call) -> object:
     if call.params.get("type") not in (None, "bridge", "any_bridge", "any_local_bridge", "include_sdn"):
         return []
     return [
-        {"iface": name, "type": "bridge", "active": 1, "autostart": 1, "method": "manual", "priority": index + 3}
+        views.bridge(node, index)
         for index, name in enumerate(node.bridges)
         if lab.access.may(call.who, f"/sdn/zones/localnetwork/{name}", ("SDN.Audit", "SDN.Use"), any_of=True)
-        or lab.access.may(call.who, f"/nodes/{node.name}", ("Sys.Audit",))
     ]
+
+
+@serves("GET", "/nodes/{node}/lxc/{vmid}/config")
+async def container_config(lab: Lab, call: Call) -> object:
+    """Return a container's configuration; containers are only ever described, never made here."""
+    found = lab.cluster.guests.get(str(call.vmid))
+    if found is None or found.node != lab.cluster.node(call.node).name or found.kind != "lxc":
+        raise failed(f"Configuration file 'nodes/{call.node}/lxc/{call.vmid}.conf' does not exist")
+    return {**found.config, "digest": hashlib.sha1(repr(found.config).encode(), usedforsecurity=False).hexdigest()}
 
 
 @serves("GET", "/nodes/{node}/apt/versions")

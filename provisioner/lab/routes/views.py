@@ -108,6 +108,23 @@ def node_resource(lab: Lab, node: Node, *, details: bool) -> dict[str, object]:
     return view
 
 
+def bridge(node: Node, index: int) -> dict[str, object]:
+    """Return a bridge's line in the list of network interfaces; the first one has the node's address, if any has."""
+    view: dict[str, object] = {
+        "iface": node.bridges[index],
+        "type": "bridge",
+        "active": 1,
+        "autostart": 1,
+        "method": "manual",
+        "priority": index + 3,
+    }
+    if index > 0 or node.cidr is None:
+        return view
+    address, _, prefix = node.cidr.partition("/")
+    view |= {"method": "static", "cidr": node.cidr, "address": address, "netmask": prefix}
+    return view if node.gateway is None else {**view, "gateway": node.gateway}
+
+
 def used_memory(lab: Lab, node: Node) -> int:
     """Return the memory that running guests take from a node."""
     guests = sum(

@@ -114,6 +114,17 @@ _NODES: tuple[Row, ...] = (
     ),
     (
         "GET",
+        "/nodes/{node}/lxc/{vmid}/config",
+        (
+            NODE,
+            required(_VMID),
+            flag("current", 0),
+            text("snapshot", format="pve-configid", max_length=40),
+        ),
+        may.has("/vms/{vmid}", "VM.Audit"),
+    ),
+    (
+        "GET",
         "/nodes/{node}/tasks",
         (
             NODE,

@@ -55,6 +55,7 @@ ACCESS: tuple[Row, ...] = (
         ),
         WORLD,
     ),
+    ("GET", "/access/domains", (), WORLD),
     ("GET", "/access/permissions", (text("path"), text("userid", pattern=_ANY_USER)), ALL),
     ("GET", "/access/users", (flag("enabled"), flag("full", 0)), ALL),
     (
