@@ -1,4 +1,4 @@
-"""What is known of a hypervisor's hardware and kernel, however it was learnt: from a saved dump or over SSH.
+"""What is known of a hypervisor's hardware and kernel, however it was learnt: from a saved dump, the API, or SSH.
 
 Every fact is optional, and None means unknown: never fine, never broken. An
 empty collection is knowledge ("there are none"), None is not.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import NewType
 
@@ -19,6 +19,14 @@ INTEL_CPU, AMD_CPU = "GenuineIntel", "AuthenticAMD"
 
 _HOST_BRIDGE, _PCI_BRIDGE = "0600", "0604"
 _AUDIO_CLASSES = frozenset({"0401", "0403"})  # multimedia audio controller, HD audio device
+
+
+class Source(Enum):
+    """Where facts come from."""
+
+    DUMP = "dump"
+    API = "api"
+    SSH = "ssh"
 
 
 class BootLoader(Enum):
@@ -52,6 +60,15 @@ class PciFunction:
     device_id: str | None = None
     driver: str | None = None
     is_driver_known: bool = False
+    subsystem_id: str | None = None
+    """``vendor:device`` of the card's maker, as PCI mappings want it."""
+    offers_mdev: bool | None = None
+    """It can be cut into mediated devices (vGPU)."""
+
+    @property
+    def ids(self) -> str | None:
+        """``vendor:device``; None while one of them is unknown."""
+        return f"{self.vendor_id}:{self.device_id}" if self.vendor_id and self.device_id else None
 
     @property
     def slot(self) -> str:
@@ -136,6 +153,24 @@ class HugePages:
     page_kib: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class HostMemory:
+    """A hypervisor's memory in bytes.
+
+    `available` is what could be had by giving up caches too; Proxmox VE 8
+    tells only what is `free`.
+    """
+
+    total: int
+    free: int | None = None
+    available: int | None = None
+
+    @property
+    def obtainable(self) -> int | None:
+        """What a VM that starts now could get, as far as it is told."""
+        return self.free if self.available is None else self.available
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class HostFacts:
     """Everything that may be known of one hypervisor's readiness for passthrough.
@@ -143,8 +178,10 @@ class HostFacts:
     `functions` is what the PCI listing shows; `group_listing` holds devices that
     only the listing of groups describes. `command_line` is what the kernel was
     started with, `boot_file` what a boot loader's file says (comments removed).
-    `cut_sections` names what was too long to be read whole. Two gatherings are
-    never equal, which lets what is derived from one be remembered beside it.
+    `cut_sections` names what was too long to be read whole. `withheld` names, by
+    section of a dump, the privilege without which the API did not tell it. Two
+    gatherings are never equal, which lets what is derived from one be remembered
+    beside it.
     """
 
     functions: Mapping[PciAddress, PciFunction] | None = None
@@ -165,6 +202,12 @@ class HostFacts:
     is_secure_boot: bool | None = None
     huge_pages: HugePages | None = None
     cut_sections: tuple[str, ...] = ()
+    cpu_flags: frozenset[str] | None = None
+    threads: int | None = None
+    memory: HostMemory | None = None
+    boot_mode: str | None = None
+    sources: tuple[Source, ...] = (Source.DUMP,)
+    withheld: Mapping[str, str] = field(default_factory=dict)
 
 
 def slot_of(address: str) -> str:

@@ -47,6 +47,8 @@ class StorageSeen:
     content: frozenset[str]
     is_available: bool
     free_bytes: int | None
+    kind: str = ""
+    """Proxmox's type of storage: ``lvmthin``, ``dir``, ..."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,10 @@ class MappingSeen:
 
     mapping: MappingId
     errors: tuple[str, ...]
+    entries: tuple[str, ...] = ()
+    """As Proxmox writes them: ``node=pve1,path=0000:01:00,id=...``; those of other hypervisors too."""
+    is_mediated: bool = False
+    """It gives out slices of a card (vGPU)."""
 
 
 @dataclass(frozen=True, slots=True)

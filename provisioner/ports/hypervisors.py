@@ -14,6 +14,7 @@ from typing import Protocol
 
 from provisioner.domain.actions import VmShape
 from provisioner.domain.fleet import ImageSpec
+from provisioner.domain.host import HostFacts, Release
 from provisioner.domain.names import HypervisorName, MappingId, StorageName, Vmid
 from provisioner.domain.snapshot import ClusterSnapshot, MappingSeen, VmConfig, VmSeen
 
@@ -49,6 +50,18 @@ class Hypervisors(Protocol):
 
     def mappings(self, hypervisor: HypervisorName) -> Mapping[MappingId, MappingSeen]:
         """Return the PCI mappings with what is wrong with each on this hypervisor."""
+        ...
+
+    def version(self) -> Release | None:
+        """Return the version of Proxmox VE, or None when it cannot be read."""
+        ...
+
+    def permissions(self) -> Mapping[str, Mapping[str, int]]:
+        """Return what our login may do: path -> privilege -> 1 if it also holds below the path, else 0."""
+        ...
+
+    def host_facts(self, hypervisor: HypervisorName, *, may_read_journal: bool = False) -> HostFacts:
+        """Return what the API shows of a hypervisor; what may not be asked for is unknown, and named as withheld."""
         ...
 
     def volumes(self, hypervisor: HypervisorName, storage: StorageName, content: str) -> frozenset[str]:

@@ -8,11 +8,13 @@ from dataclasses import dataclass, field, replace
 from provisioner.domain.actions import VmShape
 from provisioner.domain.conventions import TAG
 from provisioner.domain.fleet import ImageSpec
+from provisioner.domain.host import HostFacts, Release
 from provisioner.domain.names import HypervisorName, MappingId, StorageName, Vmid
 from provisioner.domain.quantities import GIB
 from provisioner.domain.snapshot import ClusterSnapshot, MappingSeen, Power, StorageSeen, VmConfig, VmSeen
 from provisioner.errors import HypervisorError, PermissionMissingError, ShutdownIgnoredError, VmidTakenError
 from tests.fakes.clock import FakeClock
+from tests.fakes.host_facts import EVERY_RIGHT, ready_host
 
 PVE1 = HypervisorName("pve1")
 IMAGE_BYTES = 3 * GIB
@@ -57,6 +59,9 @@ class FakeHypervisors:
     mapping_errors: dict[MappingId, tuple[str, ...]] = field(default_factory=lambda: {MappingId("rtx3090"): ()})
     may_delete_isos: bool = True
     ignores_shutdown: bool = False
+    facts: HostFacts = field(default_factory=ready_host)
+    """What it shows of pve1; what nobody may ask for is what a test makes None."""
+    rights: dict[str, dict[str, int]] = field(default_factory=lambda: {"/": dict.fromkeys(EVERY_RIGHT, 1)})
     fails: dict[str, HypervisorError] = field(default_factory=dict)
     """Method name -> what it raises, once."""
     acts: list[str] = field(default_factory=list)
@@ -82,6 +87,18 @@ class FakeHypervisors:
     def mappings(self, hypervisor: HypervisorName) -> Mapping[MappingId, MappingSeen]:
         self._call("mappings")
         return {name: MappingSeen(name, errors) for name, errors in self.mapping_errors.items()}
+
+    def version(self) -> Release | None:
+        self._call("version")
+        return self.facts.pve
+
+    def permissions(self) -> Mapping[str, Mapping[str, int]]:
+        self._call("permissions")
+        return self.rights
+
+    def host_facts(self, hypervisor: HypervisorName, *, may_read_journal: bool = False) -> HostFacts:
+        self._call("host_facts")
+        return self.facts
 
     def volumes(self, hypervisor: HypervisorName, storage: StorageName, content: str) -> frozenset[str]:
         self._call("volumes")

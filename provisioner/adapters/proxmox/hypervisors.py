@@ -8,10 +8,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from provisioner.adapters.proxmox.changes import Change
+from provisioner.adapters.proxmox.host_facts import read_host_facts, release_of
 from provisioner.adapters.proxmox.session import ProxmoxSession, VmMissing
 from provisioner.adapters.proxmox.vm_config import BOOT_DISK, create_parameters, disk_size, read_config
 from provisioner.domain.actions import VmShape
 from provisioner.domain.fleet import ImageSpec
+from provisioner.domain.host import HostFacts, Release
 from provisioner.domain.names import HypervisorName, MappingId, StorageName, Vmid
 from provisioner.domain.snapshot import (
     ClusterSnapshot,
@@ -68,10 +70,26 @@ class ProxmoxHypervisors:
         rows = self._session.call("GET", "cluster/mapping/pci", check_node=hypervisor)
         return {
             MappingId(row["id"]): MappingSeen(
-                MappingId(row["id"]), tuple(str(check["message"]).strip() for check in row.get("checks", []))
+                MappingId(row["id"]),
+                tuple(str(check["message"]).strip() for check in row.get("checks", [])),
+                entries=tuple(str(entry) for entry in row.get("map", [])),
+                is_mediated=bool(int(row.get("mdev") or 0)),
             )
             for row in rows
         }
+
+    def version(self) -> Release | None:
+        """Return the version of the server that the API address leads to."""
+        return release_of(self._session.call("GET", "version"))
+
+    def permissions(self) -> Mapping[str, Mapping[str, int]]:
+        """Return the effective rights of our login."""
+        rights: Mapping[str, Mapping[str, int]] = self._session.call("GET", "access/permissions")
+        return rights
+
+    def host_facts(self, hypervisor: HypervisorName, *, may_read_journal: bool = False) -> HostFacts:
+        """Return what the API shows of a hypervisor's hardware and kernel."""
+        return read_host_facts(self._session, self._clock, hypervisor, may_read_journal=may_read_journal)
 
     def volumes(self, hypervisor: HypervisorName, storage: StorageName, content: str) -> frozenset[str]:
         """Return the file names of one content type on a storage."""
@@ -326,4 +344,5 @@ def _storage(row: Mapping[str, Any]) -> StorageSeen:
         content=frozenset(str(row.get("content", "")).split(",")) - {""},
         is_available=row.get("status") == "available",
         free_bytes=int(total) - int(used or 0) if total else None,
+        kind=str(row.get("plugintype") or ""),
     )

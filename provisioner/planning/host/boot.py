@@ -31,9 +31,9 @@ def command_line_is_in_force(facts: HostFacts) -> list[Check]:
     """What a file says counts only once the kernel was started with it."""
     id_, why = "command_line", "a change in a file that the boot loader does not read is ignored without a word"
     if facts.boot_file is None:
-        return [missing(id_, "kernel_cmdline_file", why, f"cat {GRUB_FILE} or {SYSTEMD_BOOT_FILE}")]
+        return [missing(facts, id_, "kernel_cmdline_file", why, f"cat {GRUB_FILE} or {SYSTEMD_BOOT_FILE}")]
     if facts.command_line is None:
-        return [missing(id_, "cmdline", why, "cat /proc/cmdline")]
+        return [missing(facts, id_, "cmdline", why, "cat /proc/cmdline")]
     grub, plain = _words(facts)
     loader = boot_loader_of(facts)
     running = set(facts.command_line.split())
@@ -109,7 +109,7 @@ def framebuffer_is_elsewhere(facts: HostFacts) -> list[Check]:
         ]
     id_ = "boot_framebuffer"
     if facts.memory_map is None:
-        return [missing(id_, "iomem", why, "grep -B8 -iE 'bootfb|efifb|simplefb|simpledrm' /proc/iomem")]
+        return [missing(facts, id_, "iomem", why, "grep -B8 -iE 'bootfb|efifb|simplefb|simpledrm' /proc/iomem")]
     off = has_flag(facts, "initcall_blacklist=sysfb_init")
     return [ok(id_, f"in no GPU's memory{f' ({off} is set)' if off else ''}", why)]
 
@@ -121,7 +121,7 @@ def secure_boot_allows_modules(facts: HostFacts) -> list[Check]:
         "with Secure Boot the kernel loads only signed modules; Proxmox signs vfio-pci, DKMS does not",
     )
     if facts.is_secure_boot is None:
-        return [missing(id_, "secureboot", why, "mokutil --sb-state")]
+        return [missing(facts, id_, "secureboot", why, "mokutil --sb-state")]
     if not facts.is_secure_boot:
         return [ok(id_, "off", why)]
     needs_dkms = "vendor_reset" in (facts.loaded_modules or ()) or any(

@@ -8,7 +8,7 @@ from collections.abc import Container, Iterator, Sequence
 
 from provisioner.domain.host import HostFacts, PciAddress, PciFunction, address_order
 from provisioner.planning.host.gpus import GpuVerdict, gpus_of
-from provisioner.planning.host.steps import REFRESH_INITRAMFS, missing, ok
+from provisioner.planning.host.steps import REFRESH_INITRAMFS, how_to_learn, missing, ok, teller
 from provisioner.planning.host.verdict import framebuffer_evidence, stale_virqfd_file
 from provisioner.planning.readiness import Check, CheckStatus
 
@@ -35,7 +35,7 @@ def gpus_are_seen(facts: HostFacts) -> list[Check]:
     """There must be something to pass through."""
     why = "a node needs a GPU that a guest can have"
     if facts.functions is None:
-        return [missing("gpus", "lspci", why, LSPCI_COMMAND)]
+        return [missing(facts, "gpus", "lspci", why, LSPCI_COMMAND)]
     gpus = gpus_of(facts)
     if not gpus:
         found = "no display device but, at most, the server's own management controller"
@@ -64,8 +64,8 @@ def _driver(facts: HostFacts, gpu: GpuVerdict, claimed: frozenset[str], *, has_t
         step = _by_slot_step(gpu) if has_twin else _bind(facts, gpu, held, claimed)
         return Check(id_, CheckStatus.WARN, named, why, step)
     if gpu.is_bound_to_vfio is None:
-        step = f"show drivers in the section `=== lspci`: {LSPCI_COMMAND}"
-        return Check(id_, CheckStatus.UNKNOWN, f"the dump does not show who drives {gpu.address}", why, step)
+        found = f"{teller(facts)} does not show who drives {gpu.address}"
+        return Check(id_, CheckStatus.UNKNOWN, found, why, how_to_learn(facts, "lspci", LSPCI_COMMAND))
     unbound = [function.address for function in seen if function.is_bound_to_vfio is False]
     dark = [function.address for function in seen if function.is_bound_to_vfio is None]
     bound = "vfio-pci" if gpu.is_bound_to_vfio else "no driver"
@@ -101,7 +101,7 @@ def ids_claim_no_more_than_meant(facts: HostFacts) -> list[Check]:
     """`ids=` takes every card of that model."""
     id_, why = "ids_binding", "vfio-pci ids= takes all cards of a model, also the one that the host's console needs"
     if facts.modprobe is None and facts.command_line is None:
-        return [missing(id_, "modprobe", why, "grep -r . /etc/modprobe.d")]
+        return [missing(facts, id_, "modprobe", why, "grep -r . /etc/modprobe.d")]
     claims = list(vfio_claims(facts))
     by_ids: dict[str, list[PciFunction]] = {}
     for function in sorted((facts.functions or {}).values(), key=lambda one: address_order(one.address)):
@@ -128,7 +128,7 @@ def ids_claim_no_more_than_meant(facts: HostFacts) -> list[Check]:
         return [ok(id_, "no ids= in use; Proxmox binds when a VM starts", why)]
     many = [ids for _, ids in dict.fromkeys(claims) if len(by_ids.get(ids, [])) > 1]
     if many:
-        found = f"{', '.join(many)} takes several cards at once; as far as the dump shows, none of them is the host's"
+        found = f"{', '.join(many)} takes several cards at once; {teller(facts)} shows none of them as the host's"
         return [ok(id_, found, why)]
     return [ok(id_, f"ids= names {', '.join(dict.fromkeys(ids for _, ids in claims))}", why)]
 
@@ -179,7 +179,7 @@ def modules_are_current(facts: HostFacts) -> list[Check]:
     """A module that is gone makes a start of the host complain."""
     id_, why = "vfio_modules", "vfio_virqfd became part of vfio in kernel 6.2; listing it only fails at boot"
     if facts.boot_modules is None:
-        return [missing(id_, "modules", why, "grep -r . /etc/modules /etc/modules-load.d")]
+        return [missing(facts, id_, "modules", why, "grep -r . /etc/modules /etc/modules-load.d")]
     file = stale_virqfd_file(facts)
     if file is not None and facts.kernel is not None:
         found = f"{file} lists vfio_virqfd, and the kernel is {facts.kernel.text}"
@@ -188,9 +188,7 @@ def modules_are_current(facts: HostFacts) -> list[Check]:
     listed = {word.replace("-", "_") for line in facts.boot_modules for word in line.text.split()}
     if "vfio_virqfd" in listed and facts.kernel is None:
         found = "vfio_virqfd is listed, and the kernel's release is unknown"
-        return [
-            Check(id_, CheckStatus.UNKNOWN, found, why, "add a section `=== uname` with what this prints: uname -r")
-        ]
+        return [Check(id_, CheckStatus.UNKNOWN, found, why, how_to_learn(facts, "uname", "uname -r"))]
     vfio = sorted(name for name in listed if name.startswith("vfio"))
     return [ok(id_, f"listed: {', '.join(vfio) or 'none, and Proxmox loads them when a VM starts'}", why)]
 
@@ -211,7 +209,8 @@ def _reset(facts: HostFacts, gpu: GpuVerdict) -> Check | None:
         CheckStatus.WARN,
         f"{gpu.address} is AMD {family}, a family known for failing resets; {remedy}",
         "a card that does not reset fails or hangs the hypervisor at the VM's second start",
-        "try it before you rely on it: provisioner sleep NODE, then provisioner wake NODE, twice, on this card",
+        "prove it with a stop and a start of the VM: provisioner sleep NODE, then provisioner wake NODE, twice; "
+        "set survives_stop: false for this GPU in the fleet file if it does not come back",
     )
 
 

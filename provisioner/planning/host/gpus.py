@@ -106,12 +106,17 @@ def physical_function(function: PciFunction, facts: HostFacts) -> PciAddress | N
     return None
 
 
+def is_management(function: PciFunction) -> bool:
+    """It draws the console of a server's remote management."""
+    is_named = function.vendor_id is None and function.name.lower().startswith(_MANAGEMENT_NAMES)
+    return function.vendor_id in MANAGEMENT_VENDORS or is_named
+
+
 def _is_gpu(function: PciFunction, facts: HostFacts) -> bool:
     return (
         function.address.endswith(".0")
         and function.is_display
-        and function.vendor_id not in MANAGEMENT_VENDORS
-        and not (function.vendor_id is None and function.name.lower().startswith(_MANAGEMENT_NAMES))
+        and not is_management(function)
         and "virtual function" not in function.name.lower()
         and physical_function(function, facts) is None
     )

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from provisioner.domain.host import AMD_CPU, INTEL_CPU, HostFacts, PciAddress
 from provisioner.planning.host.gpus import GpuVerdict, gpus_of
-from provisioner.planning.host.steps import change_command_line, has_flag, missing, ok
+from provisioner.planning.host.steps import change_command_line, has_flag, how_to_learn, missing, ok, teller
 from provisioner.planning.host.verdict import acs_override_place, cpu_vendor_of, iommu_state
 from provisioner.planning.readiness import Check, CheckStatus
 
 GROUPS_COMMAND = "find /sys/kernel/iommu_groups -type l"
-_ASK_FOR_GROUPS = f"add a section `=== iommu_groups` with what this prints: {GROUPS_COMMAND}"
 LOG_COMMAND = "dmesg | grep -iE 'dmar|amd-vi|iommu|remapping|vfio|efifb|simple-?fb|simpledrm'"
 
 
@@ -20,8 +19,12 @@ def iommu_is_on(facts: HostFacts) -> list[Check]:
     if state:
         return [ok("iommu", f"on: {evidence}", why)]
     if state is None:
-        return [Check("iommu", CheckStatus.UNKNOWN, evidence, why, _ASK_FOR_GROUPS)]
+        return [Check("iommu", CheckStatus.UNKNOWN, evidence, why, _ask_for_groups(facts))]
     return [Check("iommu", CheckStatus.FAIL, f"off: {evidence}", why, _turn_on(facts))]
+
+
+def _ask_for_groups(facts: HostFacts) -> str:
+    return how_to_learn(facts, "iommu_groups", GROUPS_COMMAND)
 
 
 def _turn_on(facts: HostFacts) -> str:
@@ -87,11 +90,11 @@ def _group(facts: HostFacts, gpu: GpuVerdict) -> Check:
             return Check(id_, CheckStatus.UNKNOWN, "groups appear once the IOMMU is on", why, "see the check iommu")
         logged = ((facts.log.groups if facts.log else None) or {}).get(gpu.address)
         hint = "" if logged is None else f"; the kernel log puts it into group {logged}, without naming all mates"
-        found = f"the dump shows no group of {gpu.address}{hint}"
-        return Check(id_, CheckStatus.UNKNOWN, found, why, _ASK_FOR_GROUPS)
+        found = f"{teller(facts)} shows no group of {gpu.address}{hint}"
+        return Check(id_, CheckStatus.UNKNOWN, found, why, _ask_for_groups(facts))
     if gpu.unlisted:
-        found = f"group {gpu.iommu_group} also holds {', '.join(gpu.unlisted)}, of which the dump shows nothing"
-        return Check(id_, CheckStatus.UNKNOWN, found, why, "list all devices in the section `=== lspci`: lspci -Dnnk")
+        found = f"group {gpu.iommu_group} also holds {', '.join(gpu.unlisted)}, of which {teller(facts)} shows nothing"
+        return Check(id_, CheckStatus.UNKNOWN, found, why, how_to_learn(facts, "lspci", "lspci -Dnnk"))
     return ok(id_, f"{gpu.address} is alone in group {gpu.iommu_group}, bridges aside", why)
 
 
@@ -111,5 +114,5 @@ def acs_is_real(facts: HostFacts) -> list[Check]:
         step = f"keep it only while you trust every guest; to see the real groups: {step}"
         return [Check(id_, CheckStatus.WARN, f"{place} has pcie_acs_override", why, step)]
     if facts.command_line is None and facts.boot_file is None:
-        return [missing(id_, "cmdline", why, "cat /proc/cmdline")]
+        return [missing(facts, id_, "cmdline", why, "cat /proc/cmdline")]
     return [ok(id_, "not in use", why)]

@@ -18,16 +18,42 @@ def pve_is_supported(facts: HostFacts) -> list[Check]:
     id_, why = "pve_version", "GPUs reach a VM through a PCI mapping, which a token may use and which exists since 8.0"
     pve = facts.pve
     if pve is None:
-        return [missing(id_, "pveversion", why, "pveversion")]
+        return [missing(facts, id_, "pveversion", why, "pveversion")]
     if pve.major < 8:
         step = "upgrade step by step: pve7to8 shows what is in the way, then 8 to 9 with pve8to9"
         return [Check(id_, CheckStatus.FAIL, f"Proxmox VE {pve.text} has no PCI mappings", why, step)]
     if pve.major > 9:
         step = "look for a newer provisioner, and try it on one node first"
         return [Check(id_, CheckStatus.WARN, f"Proxmox VE {pve.text} is newer than this program knows", why, step)]
-    if pve.major == 8 and facts.kernel is not None and not facts.kernel.is_at_least(6, 8):
-        return [ok(id_, f"Proxmox VE {pve.text}; kernel {facts.kernel.text} wants intel_iommu=on on Intel CPUs", why)]
-    return [ok(id_, f"Proxmox VE {pve.text}", why)]
+    found = f"Proxmox VE {pve.text}"
+    if facts.kernel is not None and not facts.kernel.is_at_least(6, 8):
+        found += f"; kernel {facts.kernel.text} wants intel_iommu=on on Intel CPUs"
+    if not pve.is_at_least(8, 4):
+        # pve-storage 8.2.8 (8.3) brought `import`, for appliances only; 8.3.6 (8.4) took disk images too.
+        found += "; it cannot fetch cloud images: content type import takes disk images since 8.4"
+        step = "upgrade to 8.4, which changes nothing else: apt update && apt full-upgrade, then reboot"
+        return [Check(id_, CheckStatus.WARN, found, why, step)]
+    return [ok(id_, found, why)]
+
+
+def cpu_can_virtualise(facts: HostFacts) -> list[Check]:
+    """A guest with a GPU is a KVM guest."""
+    id_, why = "cpu", "without hardware virtualisation Proxmox starts no VM with KVM, and none with a GPU"
+    if facts.cpu_flags is None:
+        # A dump has no place for flags, so none is asked for.
+        return [missing(facts, id_, "cpu", why, "lscpu")] if "cpu" in facts.withheld else []
+    name = facts.cpu_model or "the CPU"
+    kinds = {"vmx": "VT-x", "svm": "AMD-V"}
+    kind = next((words for flag, words in kinds.items() if flag in facts.cpu_flags), None)
+    if kind is None:
+        step = "turn Intel VT-x or AMD SVM on in the firmware setup; inside a VM: give it nested virtualisation"
+        return [Check(id_, CheckStatus.FAIL, f"{name} shows neither vmx nor svm", why, step)]
+    if "avx2" not in facts.cpu_flags:
+        found = f"{name} has {kind} and no AVX2"
+        step = "nothing on a GPU node; a node without a GPU wants a newer CPU"
+        why = "what an engine computes on the CPU takes several times as long without AVX2, and some builds need it"
+        return [Check(id_, CheckStatus.WARN, found, why, step)]
+    return [ok(id_, f"{name} with {kind}", why)]
 
 
 def huge_pages_are_as_asked(facts: HostFacts) -> list[Check]:
@@ -35,7 +61,7 @@ def huge_pages_are_as_asked(facts: HostFacts) -> list[Check]:
     id_, why = "hugepages", "memory set aside as huge pages serves only VMs with the setting hugepages"
     pages = facts.huge_pages
     if pages is None:
-        return [missing(id_, "hugepages", why, "grep -i huge /proc/meminfo")]
+        return [missing(facts, id_, "hugepages", why, "grep -i huge /proc/meminfo")]
     asked = sum(int(number) for number in _ASKED_PAGES.findall(facts.command_line or ""))
     if asked > pages.total:
         found = f"the command line asks for {asked} huge pages, the kernel found room for {pages.total}"

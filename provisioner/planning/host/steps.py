@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from provisioner.domain.host import BootLoader, HostFacts
+from provisioner.domain.host import BootLoader, HostFacts, Source
 from provisioner.planning.readiness import Check, CheckStatus
 
 GRUB_FILE, SYSTEMD_BOOT_FILE = "/etc/default/grub", "/etc/kernel/cmdline"
+SSH_LINES = "let doctor look by itself: give the hypervisor `ssh: {address: ...}` in the fleet file, then run it again"
 REFRESH_INITRAMFS = "run update-initramfs -u -k all and reboot"
 
 
@@ -45,7 +46,34 @@ def ok(id_: str, found: str, why: str) -> Check:
     return Check(id_, CheckStatus.OK, found, why, "")
 
 
-def missing(id_: str, section: str, why: str, command: str) -> Check:
+def teller(facts: HostFacts) -> str:
+    """Return who told the facts, as messages name it."""
+    if Source.SSH in facts.sources:
+        return "the hypervisor"
+    return "the API" if Source.API in facts.sources else "the dump"
+
+
+def how_to_learn(facts: HostFacts, section: str, command: str) -> str:
+    """Return how to come by a fact that is missing.
+
+    Args:
+        facts: what there is, and from where.
+        section: of a dump, that holds it.
+        command: what prints it on the hypervisor.
+    """
+    if Source.SSH in facts.sources:
+        return f"see on the hypervisor why this says nothing: {command}"
+    if Source.API not in facts.sources:
+        return f"add a section `=== {section}` with what this prints: {command}"
+    if privilege := facts.withheld.get(section):
+        return f"give the token, and its user, {privilege}"
+    return SSH_LINES
+
+
+def missing(facts: HostFacts, id_: str, section: str, why: str, command: str) -> Check:
     """Return a finding that a fact is missing, and how to learn it."""
-    step = f"add a section `=== {section}` with what this prints: {command}"
-    return Check(id_, CheckStatus.UNKNOWN, f"the dump has no section {section} that can be read", why, step)
+    if Source.API in facts.sources or Source.SSH in facts.sources:
+        found = f"{teller(facts)} does not tell"
+    else:
+        found = f"the dump has no section {section} that can be read"
+    return Check(id_, CheckStatus.UNKNOWN, found, why, how_to_learn(facts, section, command))

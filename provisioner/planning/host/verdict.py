@@ -54,7 +54,7 @@ def iommu_state(facts: HostFacts) -> tuple[bool | None, str]:
     if log is not None and log.remapping_off:
         return False, f'the kernel log says "{log.remapping_off}"'
     if facts.groups is not None:
-        return False, "there is no IOMMU group in /sys/kernel/iommu_groups"
+        return False, "no device is in an IOMMU group"
     if log is not None and log.remapping_hardware and not log.remapping_on:
         return False, f'the kernel log lists remapping hardware ("{log.remapping_hardware}") that was never enabled'
     return None, "neither IOMMU groups nor log lines prove that the IOMMU is on or off"

@@ -22,6 +22,10 @@ NVME = "0000:03:00.0 Non-Volatile memory controller [0108]: Sandisk Corp SN550 [
 POLARIS = (
     "0000:05:00.0 VGA compatible controller [0300]: Advanced Micro Devices, Inc. [AMD/ATI] Ellesmere [1002:67df]\n"
 )
+ASPEED = "0000:06:00.0 VGA compatible controller [0300]: ASPEED Technology, Inc. ASPEED Graphics Family [1a03:2000]\n"
+A100 = "0000:41:00.0 3D controller [0302]: NVIDIA Corporation GA100 [A100 PCIe 40GB] [10de:20f1]\n"
+SLICE = A100.replace("41:00.0", "41:00.4")
+NVSWITCH = "0000:51:00.0 Bridge [0680]: NVIDIA Corporation GA100 [A100 NVSwitch] [10de:1af1]\n"
 VFIO, NVIDIA, SOUND, XHCI = (
     f"\tKernel driver in use: {driver}\n" for driver in ("vfio-pci", "nvidia", "snd_hda_intel", "xhci_hcd")
 )
@@ -92,12 +96,12 @@ ROWS = [
     Row("ids_binding", UNKNOWN, "/etc/modprobe.d", {"lspci": VGA}),
     Row("ids_binding", OK, "no ids= in use", {"lspci": VGA, "modprobe": "b.conf: blacklist nouveau"}),
     Row("ids_binding", OK, "10de:1b06, 10de:10ef", {"lspci": VGA + VFIO, "modprobe": IDS}),
-    Row("ids_binding", OK, "none of them is the host's", {"lspci": VGA + VFIO + TWIN + VFIO, "modprobe": IDS}),
+    Row("ids_binding", OK, "none of them as the host's", {"lspci": VGA + VFIO + TWIN + VFIO, "modprobe": IDS}),
     Row("ids_binding_10de:1b06", FAIL, "driver_override of 0000:01:00.0", {
         "lspci": VGA + VFIO + TWIN + NVIDIA, "modprobe": IDS}),
     Row("ids_binding_10de:10ef", FAIL, "the host uses 0000:02:00.1", {
         "lspci": VGA + VFIO + AUDIO + VFIO + TWIN + NVIDIA + TWIN_AUDIO + SOUND, "modprobe": IDS}),
-    Row("ids_binding", OK, "none of them is the host's", {
+    Row("ids_binding", OK, "none of them as the host's", {
         "lspci": VGA + VFIO + AUDIO + VFIO + TWIN + VFIO + TWIN_AUDIO + SOUND, "modprobe": IDS}),
     Row("ids_binding_10de:1b06", FAIL, "the kernel command line claims", {
         "lspci": VGA + VFIO + TWIN + NVIDIA, "cmdline": BY_GRUB + " vfio-pci.ids=10de:1b06"}),
@@ -145,8 +149,12 @@ ROWS = [
     Row("command_line", OK, "everything", {
         "cmdline": BY_GRUB, "kernel_cmdline_file": 'GRUB_CMDLINE_LINUX_DEFAULT="quiet amd_iommu=on"'}),
     Row("pve_version", FAIL, "pve7to8", {"pveversion": "pve-manager/7.4-17/513c62be (running kernel: 5.15.126-1-pve)"}),
-    Row("pve_version", OK, "wants intel_iommu=on", {
-        "pveversion": "pve-manager/8.1.3/b46aac3b42da5d15 (running kernel: 6.5.11-8-pve)"}),
+    Row("pve_version", WARN, "takes disk images since 8.4", {"pveversion": "pve-manager/8.1.3/b46aac3b42da5d15"}),
+    Row("pve_version", WARN, "takes disk images since 8.4", {"pveversion": "pve-manager/8.3.0/c1689ccb1065a83b"}),
+    Row("pve_version", OK, "8.4.1; kernel 6.5.11-8-pve wants intel_iommu=on", {
+        "pveversion": "pve-manager/8.4.1/b46aac3b42da5d15 (running kernel: 6.5.11-8-pve)"}),
+    Row("pve_version", OK, "8.4.1", {
+        "pveversion": "pve-manager/8.4.1/b46aac3b42da5d15 (running kernel: 6.8.12-9-pve)"}),
     Row("pve_version", OK, "9.1.1", {"pveversion": "proxmox-ve: 9.1.0\npve-manager: 9.1.1 (running version: 9.1.1/2)"}),
     Row("pve_version", WARN, "newer than this program", {"pveversion": "pve-manager/10.0.1/abc"}),
     Row("pve_version", UNKNOWN, "pveversion", {"uname": "6.8.12-4-pve"}),
@@ -157,6 +165,17 @@ ROWS = [
         "hugepages": HUGE.format(16, 16), "cmdline": "default_hugepagesz=1G hugepagesz=1G hugepages=64"}),
     Row("hugepages", UNKNOWN, "/proc/meminfo", {"uname": "6.8.0"}),
     Row("reset_0000:05:00.0", WARN, "provisioner wake NODE", {"lspci": POLARIS}),
+    Row("reset_0000:05:00.0", WARN, "survives_stop: false", {"lspci": POLARIS}),
+    Row("console_0000:01:00.0", WARN, "only card with a screen", {"lspci": VGA}),
+    Row("console_0000:01:00.0", WARN, "only card with a screen", {"lspci": VGA + A100}),
+    Row("console", OK, "2 cards have a screen; any of them may", {"lspci": VGA + TWIN}),
+    Row("console", OK, "drawn by 0000:02:00.0", {
+        "lspci": VGA + TWIN, "dmesg": "pci 0000:02:00.0: vgaarb: setting as boot VGA device"}),
+    Row("console", OK, "0000:06:00.0, the server's management controller", {"lspci": VGA + ASPEED}),
+    Row("virtual_functions_0000:41:00.0", WARN, "cut into 1 virtual functions", {"lspci": A100 + SLICE}),
+    Row("virtual_functions_0000:41:00.0", WARN, "/sys/bus/pci/devices/0000:41:00.0/sriov_numvfs", {
+        "lspci": A100 + A100.replace("41:00.0", "41:01.2") + A100.replace("41:00.0", "41:02.0")}),
+    Row("nvswitch", WARN, "1 NVSwitches", {"lspci": A100 + NVSWITCH}),
     Row("reset_0000:05:00.0", WARN, "Navi 10", {"lspci": POLARIS.replace("67df", "731f")}),
     Row("reset_0000:05:00.0", WARN, "Vega 20", {"lspci": POLARIS.replace("67df", "66af")}),
     Row("reset_0000:05:00.0", WARN, "vendor_reset is loaded", {"lspci": POLARIS, "lsmod": "vendor_reset 122880 0"}),

@@ -168,7 +168,14 @@ def _function(block: _Block, *, is_cut: bool) -> PciFunction:
         vendor, device = _ids(name)
         name = _IDS.sub("", re.sub(r"\s*\((?:rev|prog-if) [^)]*\)", "", name)).strip()
     driver, is_known = _driver(block.details, is_cut=is_cut)
-    return PciFunction(block.address, code, name, vendor, device, driver, is_known)
+    return PciFunction(block.address, code, name, vendor, device, driver, is_known, _subsystem(block.details))
+
+
+def _subsystem(details: list[str]) -> str | None:
+    for line in details:
+        if line.lstrip().startswith("Subsystem:") and (pairs := _IDS.findall(line)):
+            return f"{pairs[-1][0]}:{pairs[-1][1]}".lower()
+    return None
 
 
 def _ids(name: str) -> tuple[str | None, str | None]:
