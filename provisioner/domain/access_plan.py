@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
+from provisioner.domain.access import AccessWanted
 from provisioner.domain.names import ClusterName
 
 Parameter = str | int | tuple[str, ...]
@@ -95,10 +96,15 @@ class Obstacle:
 class AccessPlan:
     """Steps from the rights that are to the rights that are wanted, or with `is_undo` back again."""
 
-    cluster: ClusterName
+    wanted: AccessWanted
     steps: tuple[AccessStep, ...] = ()
     obstacles: tuple[Obstacle, ...] = ()
     is_undo: bool = False
+
+    @property
+    def cluster(self) -> ClusterName:
+        """Whose rights."""
+        return self.wanted.cluster.name
 
     @property
     def is_empty(self) -> bool:

@@ -28,7 +28,7 @@ def access_plan(seen: AccessSeen, wanted: AccessWanted) -> AccessPlan:
     mappings, mapping_obstacles = mapping_steps(seen, wanted)
     storages, storage_obstacles = _storage_steps(seen, wanted)
     return AccessPlan(
-        cluster=wanted.cluster.name,
+        wanted=wanted,
         steps=(*roles, *identity, *rules, *mappings, *storages),
         obstacles=(*identity_obstacles, *rule_obstacles, *mapping_obstacles, *storage_obstacles),
     )

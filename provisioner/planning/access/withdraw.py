@@ -26,7 +26,7 @@ def withdraw_plan(seen: AccessSeen, wanted: AccessWanted) -> AccessPlan:
         *_mappings(seen, wanted),
     ]
     return AccessPlan(
-        cluster=wanted.cluster.name,
+        wanted=wanted,
         steps=tuple(each for each in found if isinstance(each, AccessStep)),
         obstacles=tuple(each for each in found if isinstance(each, Obstacle)),
         is_undo=True,

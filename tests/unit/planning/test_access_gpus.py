@@ -175,7 +175,7 @@ def test_which_card_is_which_gpu(tmp_path: Path, row: Cards) -> None:
     )
     plan = access_plan(seen, wanted)
     steps = [step for step in plan.steps if "PCI mapping" in step.name]
-    made = after(seen, AccessPlan(wanted.cluster.name, tuple(steps)))
+    made = after(seen, AccessPlan(wanted, tuple(steps)))
     slots = {
         name: " ".join(slot for each in found.entries if each.node == "pve1" for slot in each.slots)
         for name, found in made.mappings.items()

@@ -134,7 +134,7 @@ def test_a_role_that_drifted_is_shown_as_it_is_and_as_it_would_be(wanted: Access
         "Sys.Audit Sys.PowerMgmt -> Sys.AccessNetwork Sys.Audit; adds Sys.AccessNetwork; takes away Sys.PowerMgmt"
     )
     assert "also held by ann@pve" in step.sentence
-    assert access_plan(after(seen, AccessPlan(wanted.cluster.name, (step,))), wanted).is_empty
+    assert access_plan(after(seen, AccessPlan(wanted, (step,))), wanted).is_empty
 
 
 # Users and tokens that are there already.
@@ -159,7 +159,7 @@ def test_rights_given_by_hand_are_left_as_they_are(wanted: AccessWanted) -> None
         rules=everywhere("Mine"),
         secret=WORKS,
     )
-    assert access_plan(seen, wanted) == AccessPlan(wanted.cluster.name)
+    assert access_plan(seen, wanted) == AccessPlan(wanted)
 
 
 def test_what_a_token_made_by_hand_lacks_is_added_and_nothing_else(wanted: AccessWanted) -> None:
@@ -262,7 +262,7 @@ def test_undo_takes_away_what_was_made(wanted: AccessWanted) -> None:
 
 
 def test_undo_on_a_bare_cluster_finds_nothing(wanted: AccessWanted) -> None:
-    assert withdraw_plan(BARE, wanted) == AccessPlan(wanted.cluster.name, is_undo=True)
+    assert withdraw_plan(BARE, wanted) == AccessPlan(wanted, is_undo=True)
 
 
 def test_undo_leaves_what_others_use(wanted: AccessWanted) -> None:
@@ -322,4 +322,4 @@ def test_a_right_of_another_kind_is_added_below_what_was_given_from_further_up(w
         "create role ProvisionerGpu",
         "grant ProvisionerGpu on /mapping/pci/rtx3090",
     ]
-    assert access_plan(after(seen, plan), wanted) == AccessPlan(wanted.cluster.name)
+    assert access_plan(after(seen, plan), wanted) == AccessPlan(wanted)
