@@ -1,8 +1,8 @@
-"""The port `Playbooks`: runs ansible-playbook on one guest and reports each task.
+"""Runs ansible-playbook on one machine and reports each task; the port `Playbooks` for guests.
 
 Everything Ansible needs lies in a private folder for the time of the run:
 inventory, variables (they may hold secrets, so never on a command line) and
-the guest's host key.
+the machine's host key.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -34,13 +35,51 @@ _CALLBACK = "provisioner_events"
 _LONGEST_WORDS = 2000
 
 
+@dataclass(frozen=True, slots=True)
+class PlaybookTarget:
+    """A machine to play on: its name in messages, and how the OpenSSH client reaches it.
+
+    Without `private_key` the client tries the agent and the user's own keys. `ssh_options` say whom to trust.
+    """
+
+    name: str
+    address: str
+    port: int
+    user: str
+    ssh_options: tuple[str, ...]
+    private_key: Path | None = None
+
+    @property
+    def inventory(self) -> str:
+        """Ansible's inventory, with this one machine."""
+        host: dict[str, object] = {
+            "ansible_host": self.address,
+            "ansible_port": self.port,
+            "ansible_user": self.user,
+            "ansible_ssh_common_args": shlex.join(self.ssh_options),
+        }
+        if self.private_key is not None:
+            host["ansible_ssh_private_key_file"] = str(self.private_key)
+        return yaml.safe_dump({"all": {"hosts": {self.name: host}}})
+
+
+class PlayFailed(Exception):
+    """A play ended early: at which task, in whose words, and whether that was because nobody answered (any more)."""
+
+    def __init__(self, task: str, reason: str, *, is_unreachable: bool) -> None:
+        super().__init__(reason)
+        self.task = task
+        self.reason = reason
+        self.is_unreachable = is_unreachable
+
+
 @dataclass(slots=True)
 class _Run:
     """What the event lines of one run add up to."""
 
     tasks: int = 0
     changed: list[str] = field(default_factory=list)
-    failure: tuple[str, str] | None = None
+    failure: PlayFailed | None = None
 
     def take(self, line: str, on_task: Callable[[str], None]) -> None:
         try:
@@ -54,7 +93,7 @@ class _Run:
             if event["changed"]:
                 self.changed.append(event["task"])
         elif event["event"] in ("failed", "unreachable"):
-            self.failure = (event["task"], event["reason"])
+            self.failure = PlayFailed(event["task"], event["reason"], is_unreachable=event["event"] == "unreachable")
 
 
 class AnsiblePlaybooks:
@@ -74,40 +113,56 @@ class AnsiblePlaybooks:
     ) -> PlaybookOutcome:
         """Run one playbook on one node."""
         verify_local_files(variables)
-        with _private_folder() as folder:
-            self._write_inputs(folder, node, host_key, variables)
-            run, exit_code, words = _ansible(folder, playbook, on_task)
-            _close_connections(folder, node)
-        if exit_code == 0:
-            return PlaybookOutcome(run.tasks, tuple(run.changed))
-        task, reason = run.failure or ("before its first task", words[-_LONGEST_WORDS:] or f"exit code {exit_code}")
-        raise PlaybookError(
-            f'cannot configure the guest: playbook {playbook} failed at "{task}": {reason}',
-            subject=node.subject,
-            next_step=f"mend what it names, then run again: provisioner up {node.name} continues",
-        )
-
-    def _write_inputs(self, folder: Path, node: NodeSpec, host_key: str, variables: Mapping[str, object]) -> None:
-        command = ssh_command(node, self._access, host_key, self._login_key.path, folder)
-        host = {
-            "ansible_host": command.address,
-            "ansible_port": command.port,
-            "ansible_user": command.user,
-            "ansible_ssh_private_key_file": str(command.private_key),
-            "ansible_ssh_common_args": " ".join(command.options),
-        }
-        (folder / "inventory.yml").write_text(yaml.safe_dump({"all": {"hosts": {str(node.name): host}}}))
-        (folder / "variables.yml").write_text(yaml.safe_dump(dict(variables)))
+        with private_folder() as folder:
+            command = ssh_command(node, self._access, host_key, self._login_key.path, folder)
+            target = PlaybookTarget(
+                str(node.name), command.address, command.port, command.user, command.options, command.private_key
+            )
+            try:
+                return play(target, playbook, yaml.safe_dump(dict(variables)), on_task, folder)
+            except PlayFailed as failure:
+                raise PlaybookError(
+                    f'cannot configure the guest: playbook {playbook} failed at "{failure.task}": {failure.reason}',
+                    subject=node.subject,
+                    next_step=f"mend what it names, then run again: provisioner up {node.name} continues",
+                ) from failure
 
 
 @contextmanager
-def _private_folder() -> Iterator[Path]:
+def private_folder() -> Iterator[Path]:
+    """A folder for one run, readable by nobody else, gone afterwards."""
     # Short on purpose: a control socket lives in it, and socket paths end at 108 bytes.
     folder = Path(tempfile.mkdtemp(prefix="prov-", dir="/tmp"))
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def play(
+    target: PlaybookTarget, playbook: str, variables: str, on_task: Callable[[str], None], folder: Path
+) -> PlaybookOutcome:
+    """Run a shipped playbook.
+
+    Args:
+        target: where.
+        playbook: its name without folder or ending.
+        variables: YAML.
+        on_task: called with each task's name as it starts.
+        folder: from `private_folder`.
+
+    Raises:
+        PlayFailed: a task failed, or the machine could not be reached.
+    """
+    (folder / "inventory.yml").write_text(target.inventory)
+    (folder / "variables.yml").write_text(variables)
+    run, exit_code, words = _ansible(folder, playbook, on_task)
+    _close_connections(folder, target.address)
+    if exit_code == 0:
+        return PlaybookOutcome(run.tasks, tuple(run.changed))
+    raise run.failure or PlayFailed(
+        "before its first task", words[-_LONGEST_WORDS:] or f"exit code {exit_code}", is_unreachable=False
+    )
 
 
 def _ansible(folder: Path, playbook: str, on_task: Callable[[str], None]) -> tuple[_Run, int, str]:
@@ -153,11 +208,11 @@ def _ansible(folder: Path, playbook: str, on_task: Callable[[str], None]) -> tup
         return run, exit_code, words.read().strip()
 
 
-def _close_connections(folder: Path, node: NodeSpec) -> None:
+def _close_connections(folder: Path, address: str) -> None:
     """End the shared SSH connection that would otherwise linger for a minute."""
     for socket in (folder / "c").glob("*") if (folder / "c").is_dir() else ():
         subprocess.run(
-            ["ssh", "-o", f"ControlPath={socket}", "-O", "exit", node.reach.address],
+            ["ssh", "-o", f"ControlPath={socket}", "-O", "exit", address],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
