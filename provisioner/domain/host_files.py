@@ -73,7 +73,8 @@ class HostState:
     """What `prepare` must know of a hypervisor beside its facts.
 
     `files` holds what exists of the files that prepare reads or may change, and
-    the copies it made; `refresh_needed` is set while an earlier run was cut off
+    the copies it made; `record_sum` is the SHA-256 of the record's own file;
+    `refresh_needed` is set while an earlier run was cut off
     between changing files and refreshing what is made from them.
     `read_only` names the folders we write to that cannot be written.
     `boot_menu` is the kernel lines of GRUB's generated menu, None where there is none.
@@ -82,8 +83,8 @@ class HostState:
     boot_id: str
     files: Mapping[str, HostFile] = field(default_factory=dict)
     record: PreparationRecord = PreparationRecord()
+    record_sum: str | None = None
     refresh_needed: tuple[Refresh, ...] = ()
-    boot_tool_partitions: tuple[str, ...] = ()
     has_python: bool = True
     read_only: tuple[str, ...] = ()
     boot_menu: tuple[str, ...] | None = None

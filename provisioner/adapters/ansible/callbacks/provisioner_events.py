@@ -52,8 +52,14 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
 
 
 def _reason(result: Any) -> str:
-    """Return the module's own words. A task with no_log has none to give."""
+    """Return the module's own words; of a loop, those of the items that failed."""
     found = result._result
+    failed = [item for item in found.get("results") or () if item.get("failed")]
+    return "\n".join(dict.fromkeys(map(_words, failed))) or _words(found)
+
+
+def _words(found: Any) -> str:
+    """Return the words of one result. A task with no_log has none to give."""
     if found.get("censored"):
         return str(found["censored"])
     parts = [str(found[key]).strip() for key in ("msg", "module_stderr", "stderr", "module_stdout") if found.get(key)]

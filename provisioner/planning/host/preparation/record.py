@@ -45,7 +45,7 @@ def _kept(change: FileChange, earlier: KeptFile | None) -> KeptFile:
         # What is there is our own work (or its undoing): the state to go back to stays what it was.
         return replace(earlier, after=after, refresh=refresh)
     copies = () if earlier is None else (*earlier.earlier_copies, *([earlier.copy] if earlier.copy else []))
-    copy = None if before is None else f"{ORIGINALS_FOLDER}{change.path}.{before[:12]}"
+    copy = None if before is None else f"{ORIGINALS_FOLDER}/{change.path.strip('/').replace('/', '-')}.{before[:12]}"
     return KeptFile(
         change.path, before, after, copy, change.mode, change.owner, change.group, refresh, tuple(dict.fromkeys(copies))
     )
