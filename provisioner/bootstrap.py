@@ -18,6 +18,7 @@ from provisioner.engines.base import InferenceEngine
 from provisioner.engines.registry import ENGINES
 from provisioner.ports.activity_log import ActivityLog
 from provisioner.ports.guest_shell import GuestShells
+from provisioner.ports.hosts import Hosts
 from provisioner.ports.hypervisors import Hypervisors
 from provisioner.ports.node_locks import NodeLocks
 from provisioner.ports.playbooks import Playbooks
@@ -85,6 +86,13 @@ class RealWorld:
         from provisioner.adapters.cloud_init.seeds import CloudInitSeeds
 
         return CloudInitSeeds(lambda: (self.login_key.public_line(),))
+
+    @cached_property
+    def hosts(self) -> Hosts:
+        """Logins to hypervisors."""
+        from provisioner.adapters.ssh.hosts import SshHosts
+
+        return SshHosts()
 
     @cached_property
     def web(self) -> Web:

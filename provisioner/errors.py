@@ -15,7 +15,7 @@
         │   ├── StorageFullError      no room is left
         │   ├── PermissionMissingError    the token lacks a privilege
         │   ├── ShutdownIgnoredError      the guest did not shut down in its time
-        │   └── UntrustedError        the certificate is not the one we know
+        │   └── UntrustedError        the certificate or host key is not the one we know
         ├── GuestError            the operating system of a node, or the way into it
         │   ├── HostKeyError          the guest is not the one we made
         │   └── PlaybookError         a task failed inside the guest
@@ -115,7 +115,7 @@ class ShutdownIgnoredError(HypervisorError):
 
 
 class UntrustedError(HypervisorError):
-    """The server's certificate is not the pinned one, or no known CA signed it."""
+    """The server's certificate or SSH host key is not the known one, or nobody has vouched for it."""
 
 
 class GuestError(OutsideError):

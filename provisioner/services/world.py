@@ -10,6 +10,7 @@ from provisioner.engines.base import InferenceEngine
 from provisioner.ports.activity_log import ActivityLog
 from provisioner.ports.clock import Clock
 from provisioner.ports.guest_shell import GuestShells
+from provisioner.ports.hosts import Hosts
 from provisioner.ports.hypervisors import Hypervisors
 from provisioner.ports.node_locks import NodeLocks
 from provisioner.ports.playbooks import Playbooks
@@ -28,6 +29,11 @@ class World(Protocol):
     @property
     def shells(self) -> Mapping[ClusterName, GuestShells]:
         """Ways into guests, by cluster."""
+        ...
+
+    @property
+    def hosts(self) -> Hosts:
+        """Ways into hypervisors themselves."""
         ...
 
     @property

@@ -12,6 +12,7 @@ from provisioner.engines.registry import ENGINES
 from provisioner.errors import RefusedError
 from tests.fakes.clock import FakeClock
 from tests.fakes.guests import FakeGuests, FakeSeeds
+from tests.fakes.hosts import FakeHosts
 from tests.fakes.hypervisors import FakeHypervisors
 
 
@@ -58,6 +59,7 @@ class FakeWorld:
         name = ClusterName("homelab")
         self.clusters = {name: self.cluster}
         self.shells = {name: self.guests}
+        self.hosts = FakeHosts()
         self.playbooks = {name: self.guests}
         self.engines: Mapping[EngineName, InferenceEngine] = ENGINES
         self.seeds = FakeSeeds()

@@ -11,22 +11,22 @@ from provisioner.domain.fleet import NodeSpec, SshAccess
 
 @dataclass(frozen=True, slots=True)
 class SshCommand:
-    """How to reach one guest with the OpenSSH client."""
+    """How to reach one machine with the OpenSSH client; without `private_key` by the agent and the user's own keys."""
 
     address: str
     port: int
     user: str
-    private_key: Path
+    private_key: Path | None
     known_hosts: Path
 
     @property
     def options(self) -> tuple[str, ...]:
-        """Options that trust this guest's key and nothing else."""
+        """Options that trust this machine's key and nothing else."""
         return (
             *("-o", f"UserKnownHostsFile={self.known_hosts}"),
             *("-o", "GlobalKnownHostsFile=/dev/null"),
             *("-o", "StrictHostKeyChecking=yes"),
-            *("-o", "IdentitiesOnly=yes"),
+            *(("-o", "IdentitiesOnly=yes") if self.private_key is not None else ()),
             *("-o", "PasswordAuthentication=no"),
         )
 
@@ -34,14 +34,22 @@ class SshCommand:
     def arguments(self) -> tuple[str, ...]:
         """The whole command line without a remote command."""
         target = f"{self.user}@{self.address}"
-        return ("ssh", *self.options, "-i", str(self.private_key), "-p", str(self.port), target)
+        key = ("-i", str(self.private_key)) if self.private_key is not None else ()
+        return ("ssh", *self.options, *key, "-p", str(self.port), target)
 
 
 def ssh_command(node: NodeSpec, access: SshAccess, host_key: str, private_key: Path, folder: Path) -> SshCommand:
     """Write the guest's known_hosts line into `folder` and return the command that uses it."""
     reach = node.reach
-    known_hosts = folder / f"known_hosts-{node.name}"
-    place = reach.address if reach.ssh_port == 22 else f"[{reach.address}]:{reach.ssh_port}"
+    return trusting(node.name, reach.address, reach.ssh_port, access.user, host_key, private_key, folder)
+
+
+def trusting(
+    name: str, address: str, port: int, user: str, host_key: str, private_key: Path | None, folder: Path
+) -> SshCommand:
+    """Write a machine's known_hosts line into `folder` and return the command that uses it."""
+    known_hosts = folder / f"known_hosts-{name}"
+    place = address if port == 22 else f"[{address}]:{port}"
     with writing_below(folder):
         known_hosts.write_text(f"{place} {host_key}\n", encoding="utf-8")
-    return SshCommand(reach.address, reach.ssh_port, access.user, private_key, known_hosts)
+    return SshCommand(address, port, user, private_key, known_hosts)
