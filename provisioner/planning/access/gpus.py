@@ -178,8 +178,8 @@ def _told(
         cards = [card for entry in before for card in free if _is_same_card(entry, card)]
         if before and len(cards) == len(before):
             settle(gpu, cards, "where it was")
-    for pattern in dict.fromkeys(_pattern(gpu.name) for gpu in left):
-        of_name = [gpu for gpu in left if _pattern(gpu.name) == pattern]
+    for pattern in dict.fromkeys(name_pattern(gpu.name) for gpu in left):
+        of_name = [gpu for gpu in left if name_pattern(gpu.name) == pattern]
         cards = [card for card in free if re.search(pattern, card.name, re.IGNORECASE)]
         # Several identical cards for as many GPUs: which is which is nobody's concern, so by address.
         if len(cards) == len(of_name) and _are_alike(cards):
@@ -204,7 +204,7 @@ def _are_alike(cards: Sequence[MappableDevice]) -> bool:
     return len({(card.vendor, card.device) for card in cards}) == 1
 
 
-def _pattern(name: str) -> str:
+def name_pattern(name: str) -> str:
     """Return what to look for in a card's name: ``rtx3090-2`` finds ``GeForce RTX 3090``."""
     pieces = re.findall(r"[a-z]+|\d+", re.sub(r"[-_]\d{1,2}$", "", name.lower()))
     return r"(?<![a-z0-9])" + r"[\s_-]*".join(map(re.escape, pieces)) + r"(?![a-z0-9])"
