@@ -5,7 +5,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test peers check format lock clean lab-packages
+.PHONY: help demo test peers check format lock clean lab-packages test-packages
 
 PYTHON ?= python3
 VENV := .venv
@@ -50,10 +50,14 @@ peers: $(VENV)/.peers
 lab-packages: $(VENV)/.lab
 	@$(BIN)/python -m provisioner.lab.host_packages || true
 
+# A login server is nothing that a demo may bring to somebody's machine.
+test-packages: $(VENV)/.lab
+	@$(BIN)/python -m provisioner.lab.host_packages --with-tests || true
+
 demo: lab-packages
 	@$(BIN)/provisioner demo $(DEMO)
 
-test: $(VENV)/.dev $(VENV)/.peers lab-packages
+test: $(VENV)/.dev $(VENV)/.peers test-packages
 	@$(BIN)/pytest $(TESTS)
 
 check: $(VENV)/.dev

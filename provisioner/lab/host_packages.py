@@ -1,6 +1,6 @@
 """What the embedded Proxmox needs installed on this machine, and how it gets there.
 
-    python -m provisioner.lab.host_packages [--check]
+    python -m provisioner.lab.host_packages [--check] [--with-tests]
 
 Presence is judged by the programs themselves, so any distribution that has them
 will do; only the installing is for Debian and its relatives. Nothing is
@@ -28,6 +28,7 @@ QEMU_FLOOR = (8, 0)
 SOURCES_FILE = Path("/etc/apt/sources.list.d/provisioner-lab-backports.sources")
 
 _SEARCH_PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
+_SYSTEMD = Path("/run/systemd/system")  # sd_booted(3)
 _ASK_SECONDS = 60
 _INSTALL_SECONDS = 1200
 
@@ -58,15 +59,23 @@ OTHERS = (
     HostPackage("debian-archive-keyring", str(debian.KEYRING), "proves that the packages are Debian's"),
 )
 
+SSH_SERVER = HostPackage("openssh-server", "sshd", "lets tests log in to a stand-in for a Proxmox host")
+FOR_TESTS = (
+    SSH_SERVER,
+    HostPackage("sudo", "sudo", "makes a user of that stand-in root, where a test logs in as another"),
+)
+"""What only the project's own tests need; the lab and the demo do without."""
 
-def missing() -> list[HostPackage]:
+
+def missing(*, with_tests: bool = False) -> list[HostPackage]:
     """Return what the lab still needs on this machine, in the order it would be installed."""
     qemu_is_fit = _version_is_fit(qemu_version())
     needed = [] if qemu_is_fit else [QEMU_SYSTEM]
     if not qemu_is_fit or not QEMU_TOOLS.is_present():
         # Both come from one source package; the tools of an older QEMU may not read what a newer one wrote.
         needed.append(QEMU_TOOLS)
-    return needed + [package for package in OTHERS if not package.is_present()]
+    others = OTHERS + FOR_TESTS if with_tests else OTHERS
+    return needed + [package for package in others if not package.is_present()]
 
 
 def qemu_version() -> tuple[int, ...] | None:
@@ -82,13 +91,13 @@ def qemu_version() -> tuple[int, ...] | None:
     return tuple(int(part) for part in found.groups()) if found else None
 
 
-def install(tell: Callable[[str], object] = print) -> None:
+def install(tell: Callable[[str], object] = print, *, with_tests: bool = False) -> None:
     """Install what is missing, as root or through sudo, after telling what and why.
 
     Raises InputError with the words to type when this user may not install, or
     this machine has no apt; OutsideError when apt failed.
     """
-    needed = missing()
+    needed = missing(with_tests=with_tests)
     if not needed:
         return
     names = " ".join(package.name for package in needed)
@@ -105,7 +114,7 @@ def install(tell: Callable[[str], object] = print) -> None:
     for step in steps:
         tell("running: " + " ".join([*privilege, *step.command]))
         _run([*privilege, *step.command], step.stdin)
-    left = missing()
+    left = missing(with_tests=with_tests)
     if left:
         raise OutsideError(
             "cannot prepare this machine: apt reported success, yet these are still missing or too old: "
@@ -146,6 +155,11 @@ def _steps(needed: Sequence[HostPackage], codename: str, backports: str | None) 
         steps.append(Step((*install_command, "--target-release", f"{codename}-backports", *from_backports)))
     if rest:
         steps.append(Step((*install_command, *rest)))
+    if SSH_SERVER in needed and _SYSTEMD.is_dir():
+        # Its package starts a server that the whole network can reach; tests want the program alone.
+        units = ("ssh.service", "ssh.socket")
+        steps.insert(0, Step(("systemctl", "mask", *units)))
+        steps += [Step(("systemctl", "unmask", *units)), Step(("systemctl", "disable", *units))]
     return steps
 
 
@@ -204,8 +218,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Install what is missing, or with --check only tell it (exit status 1 when something is)."""
     parser = argparse.ArgumentParser(description="Install what the embedded Proxmox lab needs on this machine.")
     parser.add_argument("--check", action="store_true", help="only tell what is missing")
+    parser.add_argument("--with-tests", action="store_true", help="what the project's own tests need as well")
     options = parser.parse_args(arguments)
-    needed = missing()
+    needed = missing(with_tests=options.with_tests)
     if not needed:
         print("nothing is missing")
         return 0
@@ -214,7 +229,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"missing: {package.name} ({package.reason})")
         return 1
     try:
-        install(lambda line: print(line, flush=True))
+        install(lambda line: print(line, flush=True), with_tests=options.with_tests)
     except ProvisionerError as error:
         print(error, file=sys.stderr)
         return 1

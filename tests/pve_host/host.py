@@ -14,13 +14,16 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from provisioner.domain.fleet import HypervisorSpec, HypervisorSsh
 from provisioner.domain.names import ClusterName, HypervisorName
-from provisioner.lab.harness import RunningLab
 from tests.pve_host import access, tree
 from tests.pve_host.files import GRUB, HARDWARE, write
 from tests.pve_host.typical import typical_sections
+
+if TYPE_CHECKING:
+    from provisioner.lab.harness import RunningLab
 
 _START_SECONDS = 60.0
 _NETWORK = "127.10.92"

@@ -33,6 +33,7 @@ _PROC_FILES = {
     "meminfo": "meminfo",
     "boot_id": "sys/kernel/random/boot_id",
 }
+_HOST_NAME = b"pve1"
 # A real machine answers `reboot` before it takes the connections away.
 _FAREWELL_SECONDS = 0.1
 _LISTEN_SECONDS = 20.0
@@ -49,8 +50,7 @@ class Supervisor:
     def run(self) -> None:
         """Mount, start, and then obey until standard input ends."""
         self._mount()
-        libc_name = b"pve1"
-        _LIBC.sethostname(libc_name, len(libc_name))
+        _LIBC.sethostname(_HOST_NAME, len(_HOST_NAME))
         # Opened for writing too, so that it never reports an end when its last writer leaves.
         control = os.open(self._root / HARDWARE / "control", os.O_RDWR)
         self._start_sshd()

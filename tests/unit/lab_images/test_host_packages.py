@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from provisioner.errors import InputError
 from provisioner.lab import host_packages
-from provisioner.lab.host_packages import OTHERS, QEMU_SYSTEM, QEMU_TOOLS, HostPackage, backports_sources, missing
+from provisioner.lab.host_packages import (
+    FOR_TESTS,
+    OTHERS,
+    QEMU_SYSTEM,
+    QEMU_TOOLS,
+    SSH_SERVER,
+    HostPackage,
+    backports_sources,
+    missing,
+)
 from provisioner.lab.images import debian
 
 TARGETS = """\
@@ -37,6 +48,22 @@ def test_every_absent_program_is_missed(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(host_packages, "qemu_version", lambda: None)
     monkeypatch.setattr(HostPackage, "is_present", lambda _self: False)
     assert missing() == [QEMU_SYSTEM, QEMU_TOOLS, *OTHERS]
+
+
+def test_only_tests_ask_for_an_ssh_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    everything_present(monkeypatch, (9, 2, 0))
+    monkeypatch.setattr(HostPackage, "is_present", lambda _self: False)
+    assert not set(missing()) & set(FOR_TESTS)
+    assert missing(with_tests=True)[-2:] == list(FOR_TESTS)
+
+
+def test_the_ssh_server_is_installed_without_being_started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(host_packages, "_SYSTEMD", tmp_path)
+    commands = [step.command[:2] for step in host_packages._steps([SSH_SERVER], "bookworm", None)]
+    assert commands[0] == ("systemctl", "mask")
+    assert commands[-2:] == [("systemctl", "unmask"), ("systemctl", "disable")]
+    monkeypatch.setattr(host_packages, "_SYSTEMD", tmp_path / "not-there")
+    assert all(step.command[0] == "env" for step in host_packages._steps([SSH_SERVER], "bookworm", None))
 
 
 def test_bookworm_takes_qemu_from_backports_and_the_rest_from_itself() -> None:
