@@ -69,6 +69,18 @@ class PreparationRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class RunningGuest:
+    """A VM or container that a reboot of the hypervisor shuts down."""
+
+    vmid: int
+    name: str
+    is_container: bool = False
+
+    def __str__(self) -> str:
+        return f"{'container' if self.is_container else 'VM'} {self.vmid} ({self.name or 'unnamed'})"
+
+
+@dataclass(frozen=True, slots=True)
 class HostState:
     """What `prepare` must know of a hypervisor beside its facts.
 
@@ -78,6 +90,9 @@ class HostState:
     between changing files and refreshing what is made from them.
     `read_only` names the folders we write to that cannot be written.
     `boot_menu` is the kernel lines of GRUB's generated menu, None where there is none.
+    `boot_vga` are the devices that the firmware made the primary display.
+    `mapped_slots` are the PCI slots of each mapping on this hypervisor, and `guests`
+    what runs on it; None where Proxmox did not say.
     """
 
     boot_id: str
@@ -88,6 +103,9 @@ class HostState:
     has_python: bool = True
     read_only: tuple[str, ...] = ()
     boot_menu: tuple[str, ...] | None = None
+    boot_vga: frozenset[str] = frozenset()
+    mapped_slots: Mapping[str, tuple[str, ...]] | None = None
+    guests: tuple[RunningGuest, ...] | None = None
 
     def text(self, path: str) -> str | None:
         """Return a file's content; None where there is no such file, or none that can be read."""

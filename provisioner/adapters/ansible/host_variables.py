@@ -6,7 +6,7 @@ import yaml
 
 from provisioner.adapters.ssh.host_files import render_record
 from provisioner.domain.host_files import HostState, sha256
-from provisioner.planning.host.preparation import Preparation
+from provisioner.domain.host_preparation import Preparation
 
 _ABSENT = "absent"
 

@@ -1,7 +1,7 @@
-"""Reads the files that `prepare` is about, byte for byte, in one script for a hypervisor's shell; nothing is changed.
+"""Reads what `prepare` must know of a hypervisor, files byte for byte, in one script; nothing is changed.
 
-The script prints one line a fact, contents in base64, so that no terminal
-setting or odd byte changes what is read.
+The script prints one line a fact, texts in base64, so that no terminal setting
+or odd byte changes what is read.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from provisioner.domain.host_files import (
     KeptFile,
     PreparationRecord,
     Refresh,
+    RunningGuest,
     sha256,
 )
 from provisioner.errors import HypervisorError
@@ -48,6 +49,7 @@ show() {{
     printf 'odd %s %s\\n' "$(word "$1")" "$(word 'is no plain file')"
   fi
 }}
+ask() {{ timeout 30 pvesh get "$@" --output-format json 2>/dev/null | base64 -w0; }}
 printf 'boot %s\\n' "$(cat /proc/sys/kernel/random/boot_id)"
 for path in /etc/default/grub /etc/default/grub.d/*.cfg /etc/kernel/cmdline /etc/modules /etc/modules-load.d/*.conf \\
     /etc/modprobe.d/*.conf /etc/initramfs-tools/modules /etc/initramfs-tools/scripts/init-top/provisioner-vfio \\
@@ -58,6 +60,11 @@ done
 for folder in /etc /boot /var/lib; do
   [ -w "$folder" ] || printf 'read-only %s\\n' "$folder"
 done
+for file in /sys/bus/pci/devices/*/boot_vga; do
+  [ ! -r "$file" ] || [ "$(cat "$file")" != 1 ] || printf 'boot-vga %s\\n' "$(basename "$(dirname "$file")")"
+done
+printf 'mappings %s\\n' "$(ask /cluster/mapping/pci)"
+printf 'guests %s\\n' "$(ask /cluster/resources --type vm)"
 if [ -f {_BOOT_MENU} ]; then
   echo menu
   grep -E '^[[:space:]]*linux' {_BOOT_MENU} | while read -r line; do printf 'entry %s\\n' "$(word "$line")"; done
@@ -66,8 +73,13 @@ echo {_END}
 """
 
 
-def host_state(printed: str, *, subject: str) -> HostState:
+def host_state(printed: str, *, name: str, subject: str) -> HostState:
     """Return what `SCRIPT` printed, as a value.
+
+    Args:
+        printed: its output.
+        name: the hypervisor's, as Proxmox knows it.
+        subject: what errors are about.
 
     Raises:
         HypervisorError: the answer broke off, or the record of earlier runs is damaged.
@@ -76,6 +88,8 @@ def host_state(printed: str, *, subject: str) -> HostState:
     boot_id, has_python, is_whole = "", True, False
     read_only: list[str] = []
     menu: list[str] | None = None
+    boot_vga: set[str] = set()
+    answers: dict[str, object] = {}
     for line in printed.split("\n"):
         kind, *words = line.split(" ")
         try:
@@ -91,6 +105,10 @@ def host_state(printed: str, *, subject: str) -> HostState:
                 has_python = False
             elif kind == "read-only":
                 read_only.append(words[0])
+            elif kind == "boot-vga":
+                boot_vga.add(words[0])
+            elif kind in ("mappings", "guests"):
+                answers[kind] = _answer(words[0])
             elif kind == "menu":
                 menu = []
             elif kind == "entry" and menu is not None:
@@ -112,6 +130,38 @@ def host_state(printed: str, *, subject: str) -> HostState:
         has_python=has_python,
         read_only=tuple(read_only),
         boot_menu=None if menu is None else tuple(menu),
+        boot_vga=frozenset(boot_vga),
+        mapped_slots=_mapped_slots(answers.get("mappings"), name),
+        guests=_guests(answers.get("guests"), name),
+    )
+
+
+def _answer(word: str) -> object:
+    """Return what pvesh said, None when it said nothing that can be read."""
+    try:
+        return json.loads(_plain(word))
+    except ValueError:
+        return None
+
+
+def _mapped_slots(answer: object, name: str) -> Mapping[str, tuple[str, ...]] | None:
+    if not isinstance(answer, list):
+        return None
+    found: dict[str, tuple[str, ...]] = {}
+    for mapping in answer:
+        entries = [dict(part.partition("=")[::2] for part in entry.split(",")) for entry in mapping.get("map") or []]
+        paths = [path for entry in entries if entry.get("node") == name for path in entry.get("path", "").split(";")]
+        found[str(mapping.get("id"))] = tuple(path.partition(".")[0] for path in paths if path)
+    return found
+
+
+def _guests(answer: object, name: str) -> tuple[RunningGuest, ...] | None:
+    if not isinstance(answer, list):
+        return None
+    running = [each for each in answer if each.get("node") == name and each.get("status") == "running"]
+    return tuple(
+        RunningGuest(int(each["vmid"]), str(each.get("name") or ""), each.get("type") == "lxc")
+        for each in sorted(running, key=lambda each: int(each["vmid"]))
     )
 
 

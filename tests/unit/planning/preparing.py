@@ -8,7 +8,8 @@ from dataclasses import replace
 from provisioner.adapters.files.host_dump import facts_from_dump
 from provisioner.domain.host import HostFacts
 from provisioner.domain.host_files import HostFile, HostState
-from provisioner.planning.host.preparation import HostChoices, Preparation, preparation
+from provisioner.domain.host_preparation import Preparation
+from provisioner.planning.host.preparation import HostChoices, preparation
 
 PORT = "0000:00:01.0 PCI bridge [0604]: Intel Corporation PCIe Controller [8086:1901]\n"
 IGPU = "0000:00:02.0 VGA compatible controller [0300]: Intel Corporation UHD [8086:3e98]\n"

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from provisioner.domain.host import HostFacts
 from provisioner.domain.host_files import HostFile, HostState, PreparationRecord, Refresh
-from provisioner.planning.host.preparation import HostChoices, Preparation, undoing
+from provisioner.domain.host_preparation import Preparation
+from provisioner.planning.host.preparation import HostChoices, undoing
 from provisioner.planning.host.preparation.binding import MODPROBE_FILE, SCRIPT_FILE
 from provisioner.planning.host.preparation.modules import MODULES_FILE
 from provisioner.planning.host.steps import GRUB_FILE, SYSTEMD_BOOT_FILE

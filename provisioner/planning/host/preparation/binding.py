@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 from provisioner.domain.host import VFIO_DRIVER, HostFacts, PciAddress, PciFunction, address_order, slot_of
 from provisioner.domain.host_files import HostState, Refresh
+from provisioner.domain.host_preparation import FileChange
 from provisioner.planning.host.drivers import vfio_claims
-from provisioner.planning.host.preparation.values import FileChange
 
 MODPROBE_FILE = "/etc/modprobe.d/provisioner-vfio.conf"
 # Before `udev` in the order that tsort gives scripts without prerequisites, which is that of their names

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from provisioner.domain.host import BootLoader, HostFacts
 from provisioner.domain.host_files import HostState, Refresh
+from provisioner.domain.host_preparation import FileChange, HostRefusal
 from provisioner.planning.host.preparation.grub import DROP_INS, change_grub, grub_words
-from provisioner.planning.host.preparation.values import FileChange, HandEdit, HostRefusal
-from provisioner.planning.host.preparation.words import PASSTHROUGH_WORD, WordChanges, with_words
+from provisioner.planning.host.preparation.words import PASSTHROUGH_WORD, HandEdit, WordChanges, with_words
 from provisioner.planning.host.steps import GRUB_FILE, SYSTEMD_BOOT_FILE, boot_loader_of
 
 _SPEED_ONLY = f"without {PASSTHROUGH_WORD}"

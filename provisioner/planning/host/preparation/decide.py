@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from provisioner.domain.host import HostFacts, slot_of
 from provisioner.domain.host_files import HostState, Refresh
+from provisioner.domain.host_preparation import FileChange, HostCommand, HostRefusal, Preparation
 from provisioner.planning.host.gpus import gpus_of
 from provisioner.planning.host.preparation.binding import (
     MODPROBE_FILE,
@@ -19,7 +20,6 @@ from provisioner.planning.host.preparation.binding import (
 from provisioner.planning.host.preparation.command_line import CommandLine, command_line
 from provisioner.planning.host.preparation.modules import module_files
 from provisioner.planning.host.preparation.record import record_with, refresh_commands
-from provisioner.planning.host.preparation.values import FileChange, HostCommand, HostRefusal, Preparation
 from provisioner.planning.host.preparation.words import word_changes
 from provisioner.planning.host.steps import GRUB_FILE, SYSTEMD_BOOT_FILE
 from provisioner.planning.host.verdict import framebuffer_evidence
@@ -121,7 +121,7 @@ def _to_bind(
         if not choices.binds_early:
             notes.append(f"{drivers}; Proxmox takes {card.name} from it when its VM starts")
             continue
-        evidence = console_evidence(facts, card)
+        evidence = console_evidence(facts, state, card)
         if evidence and not choices.has_another_console:
             refusals.append(
                 HostRefusal(
@@ -137,15 +137,16 @@ def _to_bind(
     return bound, refusals, notes
 
 
-def console_evidence(facts: HostFacts, card: Card) -> str:
+def console_evidence(facts: HostFacts, state: HostState, card: Card) -> str:
     """Return why a card is taken for the server's console; empty when nothing says so."""
     slots = {each.slot for each in card.functions}
     for address, found in framebuffer_evidence(facts, gpus_of(facts)).items():
         if slot_of(address) in slots:
             return found
-    boot_vga = facts.log.boot_vga if facts.log is not None else None
-    if boot_vga is not None and slot_of(boot_vga) in slots:
-        return f"the firmware made {boot_vga} the primary display"
+    logged = facts.log.boot_vga if facts.log is not None else None
+    primary = {*state.boot_vga, *([logged] if logged is not None else [])}
+    if drawn := sorted(address for address in primary if slot_of(address) in slots):
+        return f"the firmware made {drawn[0]} the primary display"
     displays = [each for each in (facts.functions or {}).values() if each.is_display]
     if displays and all(each.slot in slots for each in displays):
         return "it is the only display device in this server"

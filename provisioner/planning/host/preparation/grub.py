@@ -12,8 +12,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from provisioner.planning.host.preparation.values import HandEdit
-from provisioner.planning.host.preparation.words import WordChanges, with_words
+from provisioner.planning.host.preparation.words import HandEdit, WordChanges, with_words
 from provisioner.planning.host.steps import GRUB_FILE
 
 DROP_INS = "/etc/default/grub.d/"

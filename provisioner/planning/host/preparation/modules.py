@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from provisioner.domain.host import HostFacts
 from provisioner.domain.host_files import HostFile, HostState, Refresh
-from provisioner.planning.host.preparation.values import FileChange
+from provisioner.domain.host_preparation import FileChange
 
 MODULES_FILE = "/etc/modules-load.d/provisioner-vfio.conf"
 INITRAMFS_MODULES = "/etc/initramfs-tools/modules"

@@ -18,7 +18,7 @@ from provisioner.domain.host_files import (
     Refresh,
     sha256,
 )
-from provisioner.planning.host.preparation.values import FileChange, HostCommand, HostRefusal, Preparation
+from provisioner.domain.host_preparation import FileChange, HostCommand, HostRefusal, Preparation
 
 _WHY_REFRESH = {
     Refresh.INITRAMFS: "the initramfs holds copies of these files, and it is what acts first at boot",

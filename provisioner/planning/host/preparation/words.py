@@ -14,6 +14,15 @@ PASSTHROUGH_WORD = "iommu=pt"
 HIDE_FRAMEBUFFER = "initcall_blacklist=sysfb_init"
 
 
+class HandEdit(Exception):
+    """A person must edit this file: `problem` says why we do not, `edit` exactly what to do."""
+
+    def __init__(self, problem: str, edit: str) -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.edit = edit
+
+
 @dataclass(frozen=True, slots=True)
 class WantedWord:
     """One word to add unless `is_there` finds that another says the same."""

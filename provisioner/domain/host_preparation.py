@@ -1,4 +1,4 @@
-"""What `prepare` and its undoing decide, as values that can be shown before anything moves; pure."""
+"""What preparing a hypervisor and its undoing will do, as values that can be shown before anything moves."""
 
 from __future__ import annotations
 
@@ -49,15 +49,6 @@ class HostRefusal:
 
     problem: str
     next_step: str
-
-
-class HandEdit(Exception):
-    """A person must edit this file: `problem` says why we do not, `edit` exactly what to do."""
-
-    def __init__(self, problem: str, edit: str) -> None:
-        super().__init__(problem)
-        self.problem = problem
-        self.edit = edit
 
 
 @dataclass(frozen=True, slots=True)
