@@ -16,6 +16,7 @@ from provisioner.lab.schema import permissions as rules
 from provisioner.lab.schema.privileges import builtin_roles
 
 ROOT = "root@pam"
+_ALWAYS_LISTED = ("/", "/access", "/access/groups", "/nodes", "/pool", "/sdn", "/storage", "/vms")
 Privileges = Mapping[str, bool]
 """Privilege to whether it also holds below the path."""
 
@@ -89,12 +90,14 @@ class Access:
             raise denied(f"user != {ROOT}")
         self._check(rule, who, params)
 
-    def everything(self, who: str, paths: Sequence[str] = ()) -> dict[str, dict[str, int]]:
-        """Return ``{path: {privilege: propagate}}`` for the paths where somebody has a say."""
-        known = {"/", "/access", "/nodes", "/pool", "/sdn", "/storage", "/vms", "/mapping", *paths}
-        known |= {entry.path for entry in self._cluster.acl.values()} if not paths else set()
+    def everything(self, who: str) -> dict[str, dict[str, int]]:
+        """Return ``{path: {privilege: propagate}}`` for the listed paths where somebody has a say."""
+        known = set(_ALWAYS_LISTED)
+        known |= {step for entry in self._cluster.acl.values() for step in _steps(entry.path)}
+        for pool in self._cluster.pools.values():
+            known |= {f"/vms/{vmid}" for vmid in pool.vms} | {f"/storage/{name}" for name in pool.storage}
         found = {}
-        for path in sorted(paths or known):
+        for path in sorted(known):
             held = self.privileges(who, path)
             if held:
                 found[path] = {name: int(propagate) for name, propagate in sorted(held.items())}

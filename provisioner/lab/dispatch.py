@@ -14,11 +14,11 @@ from pathlib import Path
 from provisioner.lab.core import Lab
 from provisioner.lab.guests.base import GuestFailure
 from provisioner.lab.refusals import failed, not_implemented
-from provisioner.lab.routes import access, agent, cluster, pools, qemu, rules, storage, tasks
+from provisioner.lab.routes import access, agent, cluster, pools, qemu, rules, storage, storage_config, tasks
 from provisioner.lab.routes.registry import HANDLERS, Call
 from provisioner.lab.schema.endpoints import Endpoint
 
-ROUTES = (access, agent, cluster, pools, qemu, rules, storage, tasks)
+ROUTES = (access, agent, cluster, pools, qemu, rules, storage, storage_config, tasks)
 """The modules whose import registers every handler."""
 
 

@@ -44,13 +44,13 @@ class PciDevices:
         """Free everything a VM held."""
         self._held = {device: holder for device, holder in self._held.items() if holder != vmid}
 
-    def entry_problem(self, node: str, entry: ReadMapping[str, str]) -> str | None:
-        """Return what is wrong with a mapping entry on a node, in Proxmox's words."""
-        for path in entry.get("path", "").split(";"):
+    def entry_problem(self, node: str, entry: ReadMapping[str, str], mapping: Mapping) -> str | None:
+        """Return what is wrong with an entry of a mapping on a node, in Proxmox's words."""
+        for index, path in enumerate(entry.get("path", "").split(";")):
             functions = self._functions(node, path)
             if not functions:
                 return f"no PCI device found for '{path}'" if path else "no path"
-            problem = self._mismatch(functions[0], entry, path)
+            problem = self._mismatch(functions[0], entry, path, mapping, is_first=index == 0)
             if problem is not None:
                 return problem
         return None
@@ -81,7 +81,7 @@ class PciDevices:
             raise failed(f"PCI device mapping not found for '{name}'")
         choices = []
         for entry in entries:
-            problem = self.entry_problem(node, entry)
+            problem = self.entry_problem(node, entry, mapping)
             if problem is not None:
                 raise failed(f"PCI device mapping invalid (hardware probably changed): {problem}")
             choices.append(self._addresses(node, entry["path"]))
@@ -121,15 +121,20 @@ class PciDevices:
             return [device for device in devices if device["address"] == full]
         return [device for device in devices if str(device["address"]).startswith(f"{full}.")]
 
-    def _mismatch(self, device: Device, entry: ReadMapping[str, str], path: str) -> str | None:
-        for name, actual in device_facts(device).items():
-            expected = entry.get(name)
-            if expected is None and actual is not None:
+    def _mismatch(
+        self, device: Device, entry: ReadMapping[str, str], path: str, mapping: Mapping, *, is_first: bool
+    ) -> str | None:
+        configured = {**entry, "mdev": str(int(bool(mapping.mdev)))}
+        for name, actual in sorted({**device_facts(device), "mdev": str(int(bool(device.get("mdev"))))}.items()):
+            if name == "iommugroup" and not is_first:
+                continue
+            said = configured.get(name)
+            if said is None and actual is not None:
                 return f"missing expected property '{name}' for device '{path}'"
-            if expected is not None and actual is None:
+            if said is not None and actual is None:
                 return f"unexpected property '{name}' configured for device '{path}'"
-            if expected != actual:
-                return f"'{name}' does not match for '{path}' ({expected} != {actual})"
+            if said != actual:
+                return f"'{name}' does not match for '{mapping.name}' ({actual} != {said})"
         return None
 
 

@@ -312,7 +312,7 @@ def _checks(lab: Lab, mapping: Mapping, node: str) -> list[dict[str, str]]:
     entries = [entry for entry in map(entry_parts, mapping.map) if entry.get("node") == node]
     if not entries:
         return [{"severity": "warning", "message": f"No mapping for node {node}."}]
-    problems = [lab.pci.entry_problem(node, entry) for entry in entries]
+    problems = [lab.pci.entry_problem(node, entry, mapping) for entry in entries]
     return [{"severity": "error", "message": f"Invalid configuration: {problem}"} for problem in problems if problem]
 
 

@@ -28,22 +28,6 @@ _VOLUME = _STORAGE + "/content/{volume}"
 _CHUNK = 1 << 20
 
 
-@serves("GET", "/storage")
-async def list_definitions(lab: Lab, call: Call) -> object:
-    """List storage definitions the caller may see."""
-    return [
-        _definition(storage)
-        for storage in lab.cluster.storages.values()
-        if call.params.get("type") in (None, storage.type) and views.sees_storage(lab, call.who, storage.name)
-    ]
-
-
-@serves("GET", "/storage/{storage}")
-async def read_definition(lab: Lab, call: Call) -> object:
-    """Return one storage definition."""
-    return _definition(lab.cluster.storage(call.text("storage")))
-
-
 @serves("GET", "/nodes/{node}/storage")
 async def list_storages(lab: Lab, call: Call) -> object:
     """List the storages of a node with how full they are."""
@@ -315,20 +299,6 @@ def _entry(entry: ContentEntry) -> dict[str, object]:
         view |= {"vmid": entry.vmid, "used": entry.used}
     if entry.parent is not None:
         view["parent"] = entry.parent.partition(":")[2]
-    return view
-
-
-def _definition(storage: Storage) -> dict[str, object]:
-    view: dict[str, object] = {
-        "storage": storage.name,
-        "type": storage.type,
-        "content": ",".join(storage.content),
-        **storage.options,
-    }
-    if storage.disabled:
-        view["disable"] = 1
-    if storage.nodes is not None:
-        view["nodes"] = ",".join(storage.nodes)
     return view
 
 

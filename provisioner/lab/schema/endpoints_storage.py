@@ -6,6 +6,7 @@ from provisioner.lab.schema import permissions as may
 from provisioner.lab.schema.language import flag, one_of, required, text, whole
 from provisioner.lab.schema.permissions import ALL, Row
 from provisioner.lab.schema.qemu_options import NODE, VMID
+from provisioner.lab.schema.storage_options import UPDATE
 
 _STORAGE_ID = text("storage", format="pve-storage-id")
 _STORAGE = required(_STORAGE_ID)
@@ -36,6 +37,7 @@ STORAGE: tuple[Row, ...] = (
         ALL,
     ),
     ("GET", "/storage/{storage}", (_STORAGE,), may.has("/storage/{storage}", "Datastore.Allocate")),
+    ("PUT", "/storage/{storage}", UPDATE, may.has("/storage", "Datastore.Allocate")),
     (
         "GET",
         "/nodes/{node}/storage",

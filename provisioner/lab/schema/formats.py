@@ -24,6 +24,7 @@ _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9\-]*[A-Za-z0-9])?"
 _DNS_NAME = rf"(?:{_LABEL}\.)*{_LABEL}"
 _VOLUME_ID = re.compile(rf"{STORAGE_ID}:.+", re.ASCII)
 _ENCODED = re.compile(r"[-%A-Za-z0-9_.!~*'()]*", re.ASCII)
+_RETENTIONS = frozenset(f"keep-{span}" for span in ("all", "daily", "hourly", "last", "monthly", "weekly", "yearly"))
 _CONTENTS = frozenset({"images", "rootdir", "vztmpl", "iso", "backup", "snippets", "none", "import"})
 
 
@@ -163,6 +164,24 @@ def _check_boot_device(value: str) -> None:
         raise FormatProblem(f"invalid boot device '{value}'")
 
 
+def _check_server(value: str) -> None:
+    try:
+        _check_address(value)
+    except FormatProblem:
+        raise FormatProblem("value does not look like a valid server name or IP address") from None
+
+
+def _check_retention(value: str) -> None:
+    kept = {}
+    for part in value.split(","):
+        name, _, count = part.partition("=")
+        if name not in _RETENTIONS or not count.isdigit():
+            raise FormatProblem(f"format error\n{name}: property is not defined in schema")
+        kept[name] = int(count)
+    if kept.pop("keep-all", 0) and any(kept.values()):
+        raise FormatProblem("keep-all cannot be set together with other options.")
+
+
 _CHECKERS: dict[str, Checker] = {
     "CIDR": _pattern(r"[0-9a-fA-F.:]+/\d+", "value does not look like a valid CIDR network"),
     "address": _check_address,
@@ -192,6 +211,12 @@ _CHECKERS: dict[str, Checker] = {
     "pve-roleid": _pattern(r"[A-Za-z0-9.\-_]+", "role name '{value}' contains invalid characters"),
     "pve-storage-content": _member(_CONTENTS, "invalid content type '{value}'"),
     "pve-storage-id": _pattern(STORAGE_ID, "storage ID '{value}' contains illegal characters"),
+    "pve-storage-options": _pattern(r"\S+", "invalid options '{value}'"),
+    "pve-storage-path": _pattern(r"/[^;()]+.*", "value does not look like a valid absolute path"),
+    "pve-storage-portal-dns": _pattern(
+        rf"(?:{_DNS_NAME}|[0-9a-fA-F:]+|\[[0-9a-fA-F:]+\])(?::\d+)?", "value does not look like a valid portal address"
+    ),
+    "pve-storage-server": _check_server,
     "pve-tag": _pattern(r"(?i:[a-z0-9_][a-z0-9_\-+.]*)", "invalid characters in tag"),
     "pve-tokenid": _pattern(rf"{USER}!{TOKEN_NAME}", "value '{value}' does not look like a valid token ID"),
     "pve-userid": _pattern(USER, "value '{value}' does not look like a valid user name"),
@@ -199,5 +224,6 @@ _CHECKERS: dict[str, Checker] = {
     "pve-volume-id": _check_volume_id,
     "pve-volume-id-or-absolute-path": _check_volume_or_absolute_path,
     "pve-volume-id-or-qm-path": _check_volume_or_path,
+    "prune-backups": _check_retention,
     "urlencoded": _check_urlencoded,
 }

@@ -114,3 +114,13 @@ def test_the_default_token_has_the_least_it_needs_and_no_more(lab: RunningLab) -
     assert "Datastore.Allocate" not in rights["/storage/local-lvm"]
     assert "Sys.Modify" not in rights["/nodes/pve1"]
     assert "VM.Snapshot" not in rights["/vms"]
+
+
+def test_the_list_of_rights_has_the_fixed_paths_and_every_step_to_a_rule(cluster: Cluster) -> None:
+    grant(cluster, "/", "ann@pve", "Power")
+    grant(cluster, "/mapping/pci/card", "ann@pve", "NoAccess")
+    listed = Access(cluster, 9).everything("ann@pve")
+    assert {"/", "/nodes", "/vms", "/mapping", "/mapping/pci"} <= set(listed)
+    # Where somebody has nothing there is no line, and a path without a rule of its own has none either.
+    assert "/mapping/pci/card" not in listed
+    assert "/mapping/usb" not in listed

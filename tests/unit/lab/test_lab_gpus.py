@@ -84,6 +84,18 @@ def test_a_mapping_without_an_entry_for_the_node_is_not_found(lab: RunningLab, d
     assert start(done, 5001) == "PCI device mapping not found for 'far'"
 
 
+@pytest.mark.parametrize(("offers", "says"), [(True, False), (False, True)])
+def test_a_mapping_must_say_whether_the_card_offers_mediated_devices(
+    lab: RunningLab, done: Done, offers: bool, says: bool
+) -> None:
+    lab.lab.cluster.nodes["pve1"].devices[0]["mdev"] = int(offers)
+    lab.call("POST", "/cluster/mapping/pci", id="odd", map=[CARD], mdev=str(int(says)))
+    vm(done, 5001, hostpci0="mapping=odd,pcie=1")
+    assert f"'mdev' does not match for 'odd' ({offers:d} != {says:d})" in start(done, 5001)
+    lab.call("PUT", "/cluster/mapping/pci/odd", map=[CARD], mdev=str(int(offers)))
+    assert start(done, 5001) == "OK"
+
+
 def test_pcie_needs_q35(done: Done) -> None:
     vm(done, 5001, machine="pc-i440fx-9.0")
     assert start(done, 5001) == "q35 machine model is not enabled"

@@ -122,3 +122,49 @@ def test_only_the_broad_right_deletes_files(lab: RunningLab, done: Done, web: st
     with pytest.raises(Refusal, match=r"/storage/local, Datastore.Allocate\)"):
         lab.call("DELETE", path, who="eve@pve")
     assert done("DELETE", path) == "OK"
+
+
+def test_the_content_of_a_storage_is_replaced_as_a_whole(lab: RunningLab) -> None:
+    assert lab.call("PUT", "/storage/local", content="iso,import") == {"storage": "local", "type": "dir"}
+    assert lab.call("GET", "/storage/local")["content"] == "iso,import"
+    # What a type cannot hold is dropped, and nobody is told.
+    lab.call("PUT", "/storage/local-lvm", content="images,import", bwlimit="clone=100")
+    definition = lab.call("GET", "/storage/local-lvm")
+    assert (definition["content"], definition["bwlimit"]) == ("images", "clone=100")
+
+
+def test_a_storage_is_switched_off_and_on_and_bound_to_nodes(lab: RunningLab) -> None:
+    lab.call("PUT", "/storage/local", disable="1", nodes="pve1")
+    definition = lab.call("GET", "/storage/local")
+    assert (definition["disable"], definition["nodes"]) == (1, "pve1")
+    lab.call("PUT", "/storage/local", delete="disable,nodes")
+    assert {"disable", "nodes"}.isdisjoint(lab.call("GET", "/storage/local"))
+
+
+@pytest.mark.parametrize(
+    ("storage", "change", "message"),
+    [
+        ("none", {"content": "iso"}, "update storage failed: storage 'none' does not exist"),
+        ("local", {"pool": "x"}, "update storage failed: unexpected property 'pool'"),
+        ("local", {"content": "iso,none"}, "update storage failed: unable to combine 'none' with other content types"),
+        ("local-lvm", {"content": "iso"}, "update storage failed: storage does not support content type 'none'"),
+        ("local", {"delete": "path"}, "update storage failed: unable to delete required option 'path'"),
+        ("local", {"delete": "pool"}, "update storage failed: no such option 'pool'"),
+        ("local", {"delete": "content", "content": "iso"}, "update storage failed: cannot set and delete property"),
+        ("local", {"content": "films"}, "Parameter verification failed."),
+        ("local", {"prune-backups": "keep-all=1,keep-last=3"}, "Parameter verification failed."),
+    ],
+)
+def test_changes_to_a_storage_that_make_no_sense(
+    lab: RunningLab, storage: str, change: dict[str, str], message: str
+) -> None:
+    before = lab.call("GET", "/storage")
+    with pytest.raises(Refusal) as refusal:
+        lab.call("PUT", f"/storage/{storage}", **change)
+    assert refusal.value.message.startswith(message)
+    assert lab.call("GET", "/storage") == before
+
+
+def test_only_the_broad_right_on_all_storages_changes_one(lab: RunningLab) -> None:
+    with pytest.raises(Refusal, match=r"/storage, Datastore.Allocate\)"):
+        lab.call("PUT", "/storage/local", who=PROVISIONER, content="iso")
