@@ -117,7 +117,7 @@ class ProxmoxSession:
         """The cluster, with our patience for it."""
         return self._cluster
 
-    def call(self, method: str, path: str, *, purpose: str | None = None, **parameters: Any) -> Any:
+    def call(self, method: str, path: str, /, *, purpose: str | None = None, **parameters: Any) -> Any:
         """Send one request and return its ``data``.
 
         Reading is tried again while no answer comes, and so is whatever was never sent, once the server has

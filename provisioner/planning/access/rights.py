@@ -121,6 +121,7 @@ CALLS: tuple[Call, ...] = (
     ),
     _call("GET /cluster/mapping/pci", "doctor up", (Place.GPU, "Mapping.Use")),
     _call("GET /nodes/{node}/status", "doctor", (Place.NODE, "Sys.Audit")),
+    _call("GET /nodes/{node}/journal", "doctor", (Place.NODE, "Sys.Syslog"), optional=True),
     # Looked for on "/", not on the node: pve-manager, PVE/API2/Hardware/PCI.pm.
     _call("GET /nodes/{node}/hardware/pci", "doctor", (Place.ROOT, "Sys.Audit")),
     _call(f"GET {_VM}/status/current", "up wake sleep idle destroy", (Place.VMS, "VM.Audit")),

@@ -73,7 +73,10 @@ def test_rights_name_who_needs_them(tmp_path: Path) -> None:
     for mine in ("Sys.Audit on /", "Sys.Audit on /nodes/pve1"):
         assert needed[mine].is_for_doctor_only
     assert not needed["Sys.Audit on /"].propagate
-    assert [str(right) for right in needed.values() if right.optional] == ["Datastore.Allocate on /storage/local"]
+    assert [str(right) for right in needed.values() if right.optional] == [
+        "Sys.Syslog on /nodes/pve1",
+        "Datastore.Allocate on /storage/local",
+    ]
 
 
 def test_another_clusters_servers_and_gpus_are_not_asked_for(tmp_path: Path) -> None:
