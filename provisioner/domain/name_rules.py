@@ -33,3 +33,11 @@ API_URL = r"^https://[^/\s?#]+/?$"
 def fits(rule: str, name: str) -> bool:
     """Say whether the whole of a name follows a rule."""
     return re.fullmatch(rule, name) is not None
+
+
+def normal_fingerprint(text: str) -> str:
+    """Return a SHA-256 fingerprint as ``AB:CD:...``. Raises ValueError that says what is allowed."""
+    digits = text.replace(":", "").strip().upper()
+    if re.fullmatch(r"[0-9A-F]{64}", digits) is None:
+        raise ValueError("a SHA-256 fingerprint: 32 bytes in hexadecimal, such as AB:CD:... (64 digits)")
+    return ":".join(digits[at : at + 2] for at in range(0, 64, 2))

@@ -1,0 +1,169 @@
+"""GPUs of a discovered cluster as slots of a fleet: which mapping is each one's, who uses it, what stands in the way.
+
+Which device is a GPU at all is `planning.host.gpus`' rule, the one that doctor
+uses. A slot is one card: a mapping that gives out several is nobody's slot.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+from provisioner.domain.discovery import Discovery, GuestFound, HypervisorFound, MappingFound
+from provisioner.domain.host import HostFacts, PciAddress, PciFunction, slot_of
+from provisioner.domain.name_rules import CONFIG_ID, fits
+from provisioner.domain.proposal import GpuSlot
+from provisioner.planning.graphics_memory import graphics_memory_bytes
+from provisioner.planning.host.gpus import GpuVerdict, gpus_of
+
+# Of a model's name only what tells models apart: "GA102 [GeForce RTX 3090 Lite Hash Rate]" is an rtx3090.
+_BRANDS = re.compile(
+    r"advanced micro devices, inc\. \[amd/ati\]"
+    r"|\b(nvidia|amd|ati|intel|corporation|geforce|quadro|tesla|radeon|instinct|graphics|generation|lite hash rate"
+    r"|rev\. ?\w+|workstation edition|server edition|blackwell)\b",
+    re.IGNORECASE,
+)
+_NOT_INTEGRATED = frozenset({"10de", "1002"})
+_LONGEST_NAME = 32
+
+
+def gpu_slots(discovery: Discovery) -> Mapping[str, tuple[GpuSlot, ...]]:
+    """Return the slots of each hypervisor whose devices were seen, in address order."""
+    names = {mapping.name for mapping in discovery.mappings}
+    found: dict[str, tuple[GpuSlot, ...]] = {}
+    for hypervisor in discovery.hypervisors:
+        if hypervisor.devices is None:
+            continue
+        facts = _facts(hypervisor)
+        slots = []
+        for verdict in gpus_of(facts):
+            slot = _slot(verdict, facts, hypervisor, discovery, names)
+            names.add(slot.mapping)
+            slots.append(slot)
+        found[hypervisor.name] = tuple(slots)
+    return found
+
+
+def _facts(hypervisor: HypervisorFound) -> HostFacts:
+    devices = hypervisor.devices or ()
+    return HostFacts(
+        functions={
+            device.address: PciFunction(
+                device.address, device.class_code, device.name, device.vendor_id, device.device_id
+            )
+            for device in devices
+        },
+        groups={device.address: device.iommu_group for device in devices if device.iommu_group is not None},
+    )
+
+
+def _slot(
+    verdict: GpuVerdict, facts: HostFacts, hypervisor: HypervisorFound, discovery: Discovery, names: set[str]
+) -> GpuSlot:
+    card = slot_of(verdict.address)
+    naming = [mapping for mapping in discovery.mappings if _gives_out(mapping, hypervisor.name, card)]
+    # A mapping that Proxmox finds fault with is still the card's own; one that fits goes before it.
+    own = sorted(
+        (mapping for mapping in naming if _is_of_one_card(mapping, hypervisor.name)),
+        key=lambda mapping: (bool(mapping.problems.get(hypervisor.name)), mapping.name),
+    )
+    name = own[0].name if own else _free_name(verdict, names)
+    users = [guest for guest in discovery.guests if _uses(guest, hypervisor.name, card, naming)]
+    return GpuSlot(
+        name=name,
+        mapping=name,
+        is_mapped=bool(own),
+        hypervisor=hypervisor.name,
+        address=verdict.address,
+        title=verdict.name,
+        ids=verdict.ids,
+        functions=verdict.functions,
+        iommu_group=verdict.iommu_group,
+        vram_bytes=graphics_memory_bytes(verdict.vendor_id, verdict.device_id, verdict.name),
+        # Bus 0 is the chipset's and the processor's own; a card sits behind a port. A server that is itself a guest
+        # has its cards there too, so the two makers of cards are never taken for integrated.
+        is_integrated=card.startswith("0000:00:") and verdict.vendor_id not in _NOT_INTEGRATED,
+        used_by=tuple(guest.vmid for guest in users if not guest.is_ours),
+        ours=tuple(guest.vmid for guest in users if guest.is_ours),
+        notes=(*_mapping_notes(own, naming, verdict, hypervisor), *_group_notes(verdict, facts)),
+    )
+
+
+def _gives_out(mapping: MappingFound, hypervisor: str, card: str) -> bool:
+    return not mapping.is_mediated and any(card in _cards(paths) for paths in _paths(mapping, hypervisor))
+
+
+def _is_of_one_card(mapping: MappingFound, hypervisor: str) -> bool:
+    paths = _paths(mapping, hypervisor)
+    return len(paths) == 1 and len(_cards(paths[0])) == 1 and fits(CONFIG_ID, mapping.name)
+
+
+def _paths(mapping: MappingFound, hypervisor: str) -> list[tuple[str, ...]]:
+    return [entry.paths for entry in mapping.entries if entry.hypervisor == hypervisor]
+
+
+def _cards(paths: Iterable[str]) -> set[str]:
+    return {slot_of(path) if "." in path else path for path in paths}
+
+
+def _uses(guest: GuestFound, hypervisor: str, card: str, naming: list[MappingFound]) -> bool:
+    if guest.hypervisor != hypervisor or guest.is_template:
+        return False
+    mappings = {mapping.name for mapping in naming}
+    return any(device.mapping in mappings or card in _cards(device.paths) for device in guest.devices)
+
+
+def _mapping_notes(
+    own: list[MappingFound], naming: list[MappingFound], verdict: GpuVerdict, hypervisor: HypervisorFound
+) -> Iterable[str]:
+    if own:
+        mapping = own[0]
+        for problem in mapping.problems.get(hypervisor.name, ()):
+            yield f"Proxmox finds fault with mapping {mapping.name} here: {problem}"
+        paths = _paths(mapping, hypervisor.name)[0]
+        if all("." in path for path in paths) and len(paths) < len(verdict.functions):
+            yield (
+                f"mapping {mapping.name} gives out {len(paths)} of the card's {len(verdict.functions)} functions; "
+                f"give out the whole card: path {slot_of(verdict.address)}"
+            )
+        return
+    for mapping in naming:
+        yield f"mapping {mapping.name} gives out other cards too; a slot is one card and has a mapping of its own"
+    yield "its mapping does not exist yet; the privileged step makes it (provisioner prepare)"
+
+
+def _group_notes(verdict: GpuVerdict, facts: HostFacts) -> Iterable[str]:
+    if verdict.iommu_group is None:
+        state = "the IOMMU is off" if not facts.groups else "it is in no IOMMU group"
+        yield f"{state}, so it cannot be passed through: provisioner doctor says what to do"
+    elif verdict.foreign_devices:
+        mates = ", ".join(_named(mate, facts) for mate in verdict.foreign_devices)
+        yield f"shares IOMMU group {verdict.iommu_group} with {mates}: provisioner doctor says what to do"
+
+
+def _named(address: PciAddress, facts: HostFacts) -> str:
+    seen = (facts.functions or {}).get(address)
+    return f"{address} {seen.name}" if seen is not None and seen.name else str(address)
+
+
+def _free_name(verdict: GpuVerdict, names: set[str]) -> str:
+    base = model_name(verdict.name) or f"gpu-{verdict.vendor_id}-{verdict.device_id}"
+    if not fits(CONFIG_ID, base):
+        base = "gpu"
+    name, number = base, 1
+    while name in names:
+        number += 1
+        name = f"{base}-{number}"
+    return name
+
+
+def model_name(title: str) -> str | None:
+    """Return a short name for a card (``rtx3090``), or None when its title has nothing to make one of."""
+    words = _BRANDS.sub(" ", title)
+    bracketed = re.findall(r"\[([^\]]+)\]", words)
+    # "RX 7900 XT/7900 XTX": one id for several models; the first will do as a name.
+    words = (bracketed[-1] if bracketed else words).partition("/")[0]
+    name = "".join(re.findall(r"[a-z0-9]+", words.lower()))[:_LONGEST_NAME]
+    if name[:1].isdigit():
+        name = f"gpu{name}"
+    return name if fits(CONFIG_ID, name) else None
