@@ -1,11 +1,12 @@
 # make demo    the whole path on this machine: fleet file to chat answer, to sleep, to wake
 # make test    every test, real guests included
+# make bench   what the numbers are, against others: make bench ROWS=PREFIX for some of them
 # make check   format, lint, types, import layers, playbooks
 # make lock    renew the pinned dependencies
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test peers check format lock clean lab-packages test-packages
+.PHONY: help demo test bench peers check format lock clean lab-packages test-packages
 
 PYTHON ?= python3
 VENV := .venv
@@ -59,6 +60,9 @@ demo: lab-packages
 
 test: $(VENV)/.dev $(VENV)/.peers test-packages
 	@$(BIN)/pytest $(TESTS)
+
+bench: $(VENV)/.dev $(VENV)/.peers
+	@$(BIN)/python -m tests.bench $(ROWS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .

@@ -66,6 +66,19 @@ def ansible_environment(folder: Path, **variables: str) -> dict[str, str]:
     }
 
 
+def collection_login(folder: Path, host: str, port: int, secret: str, certificate: Path) -> dict[str, str]:
+    """Return an environment in which the collection logs in to a lab as our token and verifies its certificate."""
+    return ansible_environment(
+        folder,
+        PROXMOX_HOST=host,
+        PROXMOX_PORT=str(port),
+        PROXMOX_USER="provisioner@pve",
+        PROXMOX_TOKEN_ID="fleet",
+        PROXMOX_TOKEN_SECRET=secret,
+        PROXMOX_CA_PATH=str(certificate),
+    )
+
+
 def ansible_playbook() -> str:
     """Return the path of ansible-playbook."""
     return str(Path(sys.executable).with_name("ansible-playbook"))

@@ -17,10 +17,22 @@ class Journal:
         self.started = time.time()
         self._requests: deque[dict[str, object]] = deque(maxlen=_KEPT)
 
-    def note(self, method: str, path: str, params: Mapping[str, object], status: int, who: str | None) -> None:
-        """Remember one request and its answer."""
+    def note(
+        self, method: str, path: str, params: Mapping[str, object], status: int, who: str | None, began: float
+    ) -> None:
+        """Remember one request and its answer; `began` is the reading of the monotonic clock when it had come in."""
         shown = {key: "***" if key in _SECRET else value for key, value in params.items()}
-        self._requests.append({"method": method, "path": path, "params": shown, "status": status, "user": who})
+        self._requests.append(
+            {
+                "method": method,
+                "path": path,
+                "params": shown,
+                "status": status,
+                "user": who,
+                "began": began,
+                "seconds": time.monotonic() - began,
+            }
+        )
 
     def all(self) -> list[dict[str, object]]:
         """Return every request, oldest first."""

@@ -27,6 +27,7 @@ BASE = "/api2/json"
 _CHUNK = 1 << 20
 _TOKEN_SCHEME = "PVEAPIToken="  # noqa: S105 - a scheme
 _COOKIE = "PVEAuthCookie"
+_FOR_EVERYBODY = ("/access/ticket", "/access/domains")
 
 
 log = logging.getLogger(__name__)
@@ -63,6 +64,7 @@ class ApiServer:
         if not path.startswith(BASE):
             return _plain(404, "no such file")
         path = path.removeprefix(BASE) or "/"
+        began = time.monotonic()
         rule = self._lab.faults.for_request(request.method, path)
         if rule is not None:
             if rule.delay:
@@ -70,12 +72,12 @@ class ApiServer:
             if rule.drop == "before":
                 return _dropped(request)
             if rule.status is not None:
-                self._lab.journal.note(request.method, path, {}, rule.status, None)
+                self._lab.journal.note(request.method, path, {}, rule.status, None, began)
                 return _plain(rule.status, rule.reason)
-        answer = await self._answer(request, path)
+        answer = await self._answer(request, path, began)
         return _dropped(request) if rule is not None and rule.drop == "after" else answer
 
-    async def _answer(self, request: web.Request, path: str) -> web.StreamResponse:
+    async def _answer(self, request: web.Request, path: str, began: float) -> web.StreamResponse:
         params: dict[str, object] = {}
         who: str | None = None
         upload: Path | None = None
@@ -103,7 +105,7 @@ class ApiServer:
             answer = _refused(failed(f"lab error: {type(error).__name__}: {error}"))
         else:
             answer = _json(200, "OK", {"data": data})
-        self._lab.journal.note(request.method, path, params, status, who)
+        self._lab.journal.note(request.method, path, params, status, who, began)
         return answer
 
     def _identity(self, request: web.Request, path: str) -> str | None:
@@ -112,7 +114,7 @@ class ApiServer:
             return self._token_user(header.removeprefix(_TOKEN_SCHEME), request, path)
         ticket = request.cookies.get(_COOKIE)
         if ticket is None:
-            if path == "/access/ticket":
+            if path in _FOR_EVERYBODY:
                 return None
             raise Refusal(401, "No ticket")
         user = self._lab.tickets.user_of(unquote(ticket))

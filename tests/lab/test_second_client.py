@@ -24,7 +24,7 @@ from proxmoxer.tools import Files, Tasks
 from provisioner.lab.file_server import served_folder
 from provisioner.lab.harness import RunningLab
 from provisioner.lab.material import pretended_material
-from tests.peers import ansible_environment, ansible_playbook, require_collection
+from tests.peers import ansible_playbook, collection_login, require_collection
 
 PLAY = Path(__file__).with_name("second-client.yml")
 FLAVOURS = ("8.4", "9.1")
@@ -46,15 +46,8 @@ def iso(folder: Path) -> Path:
 
 def as_the_collection(lab: RunningLab, folder: Path) -> dict[str, str]:
     """Who the collection logs in as, and whom it trusts."""
-    return ansible_environment(
-        folder,
-        PROXMOX_HOST=lab.host,
-        PROXMOX_PORT=str(lab.port),
-        PROXMOX_USER="provisioner@pve",
-        PROXMOX_TOKEN_ID="fleet",
-        PROXMOX_TOKEN_SECRET=lab.token(),
-        PROXMOX_CA_PATH=str(lab.certificate_file),
-    )
+    folder.mkdir(parents=True, exist_ok=True)
+    return collection_login(folder, lab.host, lab.port, lab.token(), lab.certificate_file)
 
 
 @dataclass(frozen=True)
