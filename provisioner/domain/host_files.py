@@ -90,7 +90,6 @@ class HostState:
     between changing files and refreshing what is made from them.
     `read_only` names the folders we write to that cannot be written.
     `boot_menu` is the kernel lines of GRUB's generated menu, None where there is none.
-    `boot_vga` are the devices that the firmware made the primary display.
     `mapped_slots` are the PCI slots of each mapping on this hypervisor, and `guests`
     what runs on it; None where Proxmox did not say.
     """
@@ -103,7 +102,6 @@ class HostState:
     has_python: bool = True
     read_only: tuple[str, ...] = ()
     boot_menu: tuple[str, ...] | None = None
-    boot_vga: frozenset[str] = frozenset()
     mapped_slots: Mapping[str, tuple[str, ...]] | None = None
     guests: tuple[RunningGuest, ...] | None = None
 

@@ -60,9 +60,6 @@ done
 for folder in /etc /boot /var/lib; do
   [ -w "$folder" ] || printf 'read-only %s\\n' "$folder"
 done
-for file in /sys/bus/pci/devices/*/boot_vga; do
-  [ ! -r "$file" ] || [ "$(cat "$file")" != 1 ] || printf 'boot-vga %s\\n' "$(basename "$(dirname "$file")")"
-done
 printf 'mappings %s\\n' "$(ask /cluster/mapping/pci)"
 printf 'guests %s\\n' "$(ask /cluster/resources --type vm)"
 if [ -f {_BOOT_MENU} ]; then
@@ -88,7 +85,6 @@ def host_state(printed: str, *, name: str, subject: str) -> HostState:
     boot_id, has_python, is_whole = "", True, False
     read_only: list[str] = []
     menu: list[str] | None = None
-    boot_vga: set[str] = set()
     answers: dict[str, object] = {}
     for line in printed.split("\n"):
         kind, *words = line.split(" ")
@@ -105,8 +101,6 @@ def host_state(printed: str, *, name: str, subject: str) -> HostState:
                 has_python = False
             elif kind == "read-only":
                 read_only.append(words[0])
-            elif kind == "boot-vga":
-                boot_vga.add(words[0])
             elif kind in ("mappings", "guests"):
                 answers[kind] = _answer(words[0])
             elif kind == "menu":
@@ -130,7 +124,6 @@ def host_state(printed: str, *, name: str, subject: str) -> HostState:
         has_python=has_python,
         read_only=tuple(read_only),
         boot_menu=None if menu is None else tuple(menu),
-        boot_vga=frozenset(boot_vga),
         mapped_slots=_mapped_slots(answers.get("mappings"), name),
         guests=_guests(answers.get("guests"), name),
     )

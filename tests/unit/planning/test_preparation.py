@@ -432,11 +432,13 @@ def test_a_gpu_whose_place_is_unknown_is_said_and_the_rest_goes_on() -> None:
 ALONE = PORT + CARD + BY_NOUVEAU
 FRAMEBUFFER = {"iomem": "  c0000000-cfffffff : 0000:01:00.0\n    c0000000-c02fffff : BOOTFB"}
 BOOT_VGA = {"dmesg": "pci 0000:01:00.0: vgaarb: setting as boot VGA device"}
+COMPUTE = "0000:01:00.0 3D controller [0302]: NVIDIA Corporation GA100 [A100 PCIe 40GB] [10de:20f1]\n"
 BMC = "0000:03:00.0 VGA compatible controller [0300]: ASPEED Technology, Inc. Graphics [1a03:2000]\n"
 
 CONSOLES = [
-    ("only display device", ALONE, {}, "it is the only display device"),
+    ("only display device", ALONE, {}, "it is the only card with a screen"),
     ("the framebuffer is in it", PORT + IGPU + CARD + BY_NOUVEAU, FRAMEBUFFER, "BOOTFB"),
+    ("a card without a screen", PORT + COMPUTE + BY_NOUVEAU, {}, None),
     ("boot VGA", PORT + IGPU + CARD + BY_NOUVEAU, BOOT_VGA, "primary display"),
     ("the management controller draws it", PORT + BMC + CARD + BY_NOUVEAU, {}, None),
     ("another card is primary", PORT + IGPU + CARD + BY_NOUVEAU, {}, None),

@@ -24,6 +24,8 @@ from provisioner.planning.host.preparation.words import word_changes
 from provisioner.planning.host.steps import GRUB_FILE, SYSTEMD_BOOT_FILE
 from provisioner.planning.host.verdict import framebuffer_evidence
 
+_SCREEN = "0300"  # VGA; compute cards (0302) have no output
+
 
 @dataclass(frozen=True, slots=True)
 class HostChoices:
@@ -121,7 +123,7 @@ def _to_bind(
         if not choices.binds_early:
             notes.append(f"{drivers}; Proxmox takes {card.name} from it when its VM starts")
             continue
-        evidence = console_evidence(facts, state, card)
+        evidence = console_evidence(facts, card)
         if evidence and not choices.has_another_console:
             refusals.append(
                 HostRefusal(
@@ -137,19 +139,19 @@ def _to_bind(
     return bound, refusals, notes
 
 
-def console_evidence(facts: HostFacts, state: HostState, card: Card) -> str:
+def console_evidence(facts: HostFacts, card: Card) -> str:
     """Return why a card is taken for the server's console; empty when nothing says so."""
     slots = {each.slot for each in card.functions}
     for address, found in framebuffer_evidence(facts, gpus_of(facts)).items():
         if slot_of(address) in slots:
             return found
     logged = facts.log.boot_vga if facts.log is not None else None
-    primary = {*state.boot_vga, *([logged] if logged is not None else [])}
+    primary = {*(facts.boot_vga or ()), *([logged] if logged is not None else [])}
     if drawn := sorted(address for address in primary if slot_of(address) in slots):
         return f"the firmware made {drawn[0]} the primary display"
-    displays = [each for each in (facts.functions or {}).values() if each.is_display]
-    if displays and all(each.slot in slots for each in displays):
-        return "it is the only display device in this server"
+    screens = [each for each in (facts.functions or {}).values() if each.class_code == _SCREEN]
+    if screens and all(each.slot in slots for each in screens):
+        return "it is the only card with a screen in this server"
     return ""
 
 

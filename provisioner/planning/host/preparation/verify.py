@@ -50,17 +50,19 @@ def _menu(menu: tuple[str, ...], words: tuple[str, ...]) -> Check:
 
 
 def checks_after_reboot(
-    facts: HostFacts, state: HostState, done: Preparation, *, boot_id: str, booted_from: str
+    facts: HostFacts, state: HostState, done: Preparation | None, *, boot_id: str, booted_from: str
 ) -> tuple[Check, ...]:
     """Return whether the reboot brought what it was for.
 
     Args:
         facts: as the host is now.
         state: likewise.
-        done: what was prepared.
+        done: what was prepared; None when everything was taken back, and nothing is to be found.
         boot_id: of the boot before.
         booted_from: what the firmware says of where it booted from, in a sentence; may be empty.
     """
+    if done is None:
+        return (_rebooted(state, boot_id),)
     return (
         _rebooted(state, boot_id),
         _command_line(facts, done, booted_from),
