@@ -5,18 +5,22 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from provisioner.lab import initial
 from provisioner.lab.access import Access
 from provisioner.lab.cluster import Cluster
 from provisioner.lab.faults import FaultPlan
+from provisioner.lab.faults.adversity import Adversity
+from provisioner.lab.faults.happenings import HAPPENINGS
 from provisioner.lab.guests.base import GuestBackend, GuestFailure
 from provisioner.lab.journal import Journal
-from provisioner.lab.model import Guest
+from provisioner.lab.model import Guest, TaskRecord
 from provisioner.lab.pci import PciDevices
 from provisioner.lab.refusals import Refusal, failed
 from provisioner.lab.schema.endpoints import endpoints
@@ -51,6 +55,28 @@ class LabOptions:
     faults: FaultPlan = field(default_factory=FaultPlan)
 
 
+class Front(Protocol):
+    """The server in front of a lab, for what befalls it."""
+
+    async def restart(self, seconds: float) -> None:
+        """Cut every connection and refuse new ones for a while."""
+        ...
+
+    async def renew_certificate(self) -> None:
+        """Show another certificate from the next connection on."""
+        ...
+
+
+class _NoFront:
+    """Nobody listens: a lab that is only called."""
+
+    async def restart(self, seconds: float) -> None:
+        """Do nothing."""
+
+    async def renew_certificate(self) -> None:
+        """Do nothing."""
+
+
 class Lab:
     """A cluster that answers."""
 
@@ -72,7 +98,12 @@ class Lab:
         self.journal = Journal()
         self.tickets = Tickets(_ticket_secret(self.cluster.store))
         self.faults = options.faults
+        self.adversity = Adversity()
+        self.front: Front = _NoFront()
         self.tasks.fault_for = self.faults.for_task
+        self.tasks.befall = self.befall
+        self.tasks.lock_for = self._task_lock
+        self.tasks.now = self.time
         self.restarting: set[int] = set()
         self._locks: dict[int, asyncio.Lock] = {}
         self._off: dict[int, asyncio.Event] = {}
@@ -120,6 +151,34 @@ class Lab:
             yield
         finally:
             lock.release()
+
+    def time(self) -> float:
+        """Return the server's time of day."""
+        return time.time() + self.adversity.clock_offset_seconds
+
+    def require_quorum(self) -> None:
+        """Raise the refusal of a cluster most of whose servers are out of sight."""
+        if not self.adversity.has_quorum:
+            raise failed("cluster not ready - no quorum?")
+
+    def require_writable(self, guest: Guest) -> None:
+        """Raise what writing a VM's configuration ends in when there is no quorum: its file system is read-only."""
+        if not self.adversity.has_quorum:
+            file = f"/etc/pve/nodes/{guest.node}/qemu-server/{guest.vmid}.conf.tmp.{secrets.randbelow(30000) + 1000}"
+            raise failed(f"unable to open file '{file}' - Permission denied")
+
+    async def befall(self, name: str, arguments: Mapping[str, object]) -> None:
+        """Let something happen to the cluster, by its name in a fault plan."""
+        await HAPPENINGS[name](self, **arguments)
+
+    def forget_tickets(self, secret: bytes) -> None:
+        """Make every ticket handed out so far worthless."""
+        self.tickets = Tickets(secret)
+
+    def _task_lock(self, record: TaskRecord) -> AbstractAsyncContextManager[object]:
+        """Return the lock that a task about a VM holds while it works."""
+        is_about_vm = record.type.startswith("qm") and record.id.isdigit()
+        return self.vm_lock(int(record.id)) if is_about_vm else nullcontext()
 
     def is_running(self, guest: Guest) -> bool:
         """Say whether a VM has power."""

@@ -45,14 +45,14 @@ class RunningLab:
         engine_seconds: float = 0.0,
         shutdown_seconds: float = 0.0,
         storage_limits: Mapping[str, int] | None = None,
-        faults: Sequence[Mapping[str, object]] = (),
+        faults: Sequence[Mapping[str, object]] | Mapping[str, object] = (),
         backend: Callable[[Path], GuestBackend] | None = None,
         stop_guests: bool = True,
         host: str = "127.0.0.1",
         port: int = 0,
     ) -> None:
         self.state_dir = state_dir
-        self.faults = FaultPlan.read(list(faults))
+        self.faults = FaultPlan.read(faults)
         self.options = LabOptions(
             state_dir,
             pve=pve,
@@ -160,6 +160,10 @@ class RunningLab:
     def call(self, method: str, path: str, /, *, who: str = "root@pam", **params: object) -> Any:
         """Call the API as somebody without the detour over HTTPS; refusals are raised as `Refusal`."""
         return self.run(Dispatcher(self.lab).call(who, method, path, params))
+
+    def befall(self, name: str, **arguments: object) -> None:
+        """Let something happen to the cluster, by its name in a fault plan."""
+        self.run(self.lab.befall(name, arguments))
 
     def finish(self, upid: str) -> TaskRecord:
         """Return a task once it is over."""

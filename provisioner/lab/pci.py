@@ -30,6 +30,10 @@ class PciDevices:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._held: dict[tuple[str, str], int] = {}
+        self.reserved: dict[tuple[str, str], int] = {}
+        """Devices that a VM about to start has asked for, by node and address."""
+        self.stuck: set[tuple[str, str]] = set()
+        """Devices that did not come back from their last VM."""
         for guest in cluster.guests.values():
             run = guest.run or {}
             addresses = run.get("pci")
@@ -91,7 +95,7 @@ class PciDevices:
         self, node: str, vmid: int, key: str, choices: list[tuple[str, ...]], mine: set[str]
     ) -> tuple[str, ...]:
         for addresses in choices:
-            if not any(address in mine or self._held.get((node, address), vmid) != vmid for address in addresses):
+            if not any(address in mine or self._owner(node, address, vmid) != vmid for address in addresses):
                 return addresses
         if len(choices) > 1:
             raise failed(f"could not find a free device for '{key}'")
@@ -101,7 +105,13 @@ class PciDevices:
             holder = self._held.get((node, address), vmid)
             if holder != vmid:
                 raise failed(f"PCI device '{address}' already in use by VMID '{holder}'")
+            holder = self.reserved.get((node, address), vmid)
+            if holder != vmid:
+                raise failed(f"PCI device '{address}' is currently reserved for use by VMID '{holder}'")
         raise failed(f"could not find a free device for '{key}'")
+
+    def _owner(self, node: str, address: str, vmid: int) -> int:
+        return self._held.get((node, address), self.reserved.get((node, address), vmid))
 
     def _addresses(self, node: str, paths: str) -> tuple[str, ...]:
         found: list[str] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,23 +40,64 @@ class Served:
         self.fingerprint = tls.fingerprint(self._cert)
         self.certificate_file = self._cert
         self._runner: web.AppRunner | None = None
+        self._site: web.TCPSite | None = None
+        self._context = tls.server_context(self._cert, self._key)
+        self._comeback: asyncio.Task[None] | None = None
+        self._address = Address("", 0)
+        self.lab.front = self
 
     async def open(self, host: str, port: int) -> Address:
         """Load the cluster, find guests, listen; port 0 takes a free one."""
         await self.lab.open()
         self._runner = web.AppRunner(ApiServer(self.lab).application(), access_log=None, shutdown_timeout=1.0)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, host, port, ssl_context=tls.server_context(self._cert, self._key))
         try:
-            await site.start()
+            await self._listen(self._runner, host, port)
         except OSError:
             await self.close()
             raise
         bound = self._runner.addresses[0]
-        return Address(host, bound[1])
+        self._address = Address(host, bound[1])
+        return self._address
+
+    async def _listen(self, runner: web.AppRunner, host: str, port: int) -> None:
+        self._site = web.TCPSite(runner, host, port, ssl_context=self._context, reuse_address=True)
+        await self._site.start()
+
+    async def restart(self, seconds: float) -> None:
+        """Cut every connection and refuse new ones for a while, as a restart of the API's server does."""
+        if self._runner is None or self._site is None or self._comeback is not None:
+            return
+        await self._site.stop()
+        self._cut(self._runner)
+        self._comeback = asyncio.get_running_loop().create_task(self._come_back(self._runner, seconds))
+
+    async def _come_back(self, runner: web.AppRunner, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        await self._listen(runner, self._address.host, self._address.port)
+        self._comeback = None
+
+    async def renew_certificate(self) -> None:
+        """Show another certificate from the next connection on; those that are open are cut."""
+        with tempfile.TemporaryDirectory() as folder:
+            self._context.load_cert_chain(*tls.certificate(Path(folder)))
+        if self._runner is not None:
+            self._cut(self._runner)
+
+    async def show_first_certificate(self) -> None:
+        """Take a renewed certificate back."""
+        self._context.load_cert_chain(self._cert, self._key)
+
+    @staticmethod
+    def _cut(runner: web.AppRunner) -> None:
+        for connection in list(runner.server.connections) if runner.server is not None else []:
+            if connection.transport is not None:
+                connection.transport.abort()
 
     async def close(self, *, stop_guests: bool = False) -> None:
         """Stop listening and let go of everything."""
+        if self._comeback is not None:
+            self._comeback.cancel()
         if self._runner is not None:
             await self._hang_up(self._runner)
         await self.lab.close(stop_guests=stop_guests)

@@ -1,26 +1,22 @@
-"""The HTTPS face: decoding, identity, faults, and answers in Proxmox's shapes.
-
-The reason phrase carries the text of every refusal, and the connection is
-closed behind it, as the real server does.
-"""
+"""The HTTPS face: decoding, identity, and whatever goes wrong on the way."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import secrets
 import time
-from collections.abc import Mapping
 from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import unquote
 
 from aiohttp import BodyPartReader, hdrs, web
 
+from provisioner.lab.answers import answered, plain, refused
 from provisioner.lab.core import Lab
 from provisioner.lab.decoding import decoded
 from provisioner.lab.dispatch import Dispatcher
+from provisioner.lab.faults.spoiling import spoiled
 from provisioner.lab.refusals import Refusal, failed
 
 BASE = "/api2/json"
@@ -62,20 +58,17 @@ class ApiServer:
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         path = unquote(request.rel_url.raw_path).rstrip("/")
         if not path.startswith(BASE):
-            return _plain(404, "no such file")
+            return plain(404, "no such file")
         path = path.removeprefix(BASE) or "/"
         began = time.monotonic()
-        rule = self._lab.faults.for_request(request.method, path)
-        if rule is not None:
-            if rule.delay:
-                await asyncio.sleep(rule.delay)
-            if rule.drop == "before":
-                return _dropped(request)
-            if rule.status is not None:
-                self._lab.journal.note(request.method, path, {}, rule.status, None, began)
-                return _plain(rule.status, rule.reason)
-        answer = await self._answer(request, path, began)
-        return _dropped(request) if rule is not None and rule.drop == "after" else answer
+        fault = self._lab.faults.for_request(request.method, path)
+        if fault is None:
+            return await self._answer(request, path, began)
+
+        def note(status: int) -> None:
+            self._lab.journal.note(request.method, path, {}, status, None, began)
+
+        return await spoiled(self._lab, request, path, fault, lambda: self._answer(request, path, began), note)
 
     async def _answer(self, request: web.Request, path: str, began: float) -> web.StreamResponse:
         params: dict[str, object] = {}
@@ -97,14 +90,14 @@ class ApiServer:
                 upload.unlink(missing_ok=True)
             if status == 401:
                 await asyncio.sleep(self._lab.options.auth_delay_seconds)
-            answer = _refused(refusal)
+            answer = refused(refusal)
         except Exception as error:
             # A mistake of the lab's own must look like one, and must not stop the count of requests.
             log.exception("%s %s broke", request.method, path)
             status = 500
-            answer = _refused(failed(f"lab error: {type(error).__name__}: {error}"))
+            answer = refused(failed(f"lab error: {type(error).__name__}: {error}"))
         else:
-            answer = _json(200, "OK", {"data": data})
+            answer = answered(200, "OK", {"data": data})
         self._lab.journal.note(request.method, path, params, status, who, began)
         return answer
 
@@ -138,7 +131,7 @@ class ApiServer:
         token = self._lab.cluster.tokens.get(name)
         if token is None:
             raise Refusal(401, f"no such token '{token_name}' for user '{user}'")
-        if token.expire and token.expire < time.time():
+        if token.expire and token.expire < self._lab.time():
             raise Refusal(401, "token expired")
         if not secrets.compare_digest(token.secret, secret):
             raise Refusal(401, "invalid token value!")
@@ -148,7 +141,7 @@ class ApiServer:
 
     def _is_enabled(self, name: str) -> bool:
         user = self._lab.cluster.users.get(name)
-        return user is not None and user.enable and not (user.expire and user.expire < time.time())
+        return user is not None and user.enable and not (user.expire and user.expire < self._lab.time())
 
     async def _receive(self, request: web.Request) -> tuple[dict[str, object], Path | None]:
         """Stream a multipart body to disk; what comes before the file is parameters."""
@@ -175,44 +168,3 @@ def _require_loopback(request: web.Request) -> None:
     """The journal is for tests on this machine and needs no login, so nobody else may read it."""
     if request.remote is None or not ip_address(request.remote).is_loopback:
         raise web.HTTPForbidden
-
-
-def _refused(refusal: Refusal) -> web.Response:
-    if refusal.status == 401:
-        return _plain(401, refusal.message)
-    body: dict[str, object] = {"data": None, "message": f"{refusal.message}\n"}
-    if refusal.errors is not None:
-        body["errors"] = refusal.errors
-    return _json(refusal.status, refusal.message, body)
-
-
-def _json(status: int, reason: str, body: Mapping[str, object]) -> web.Response:
-    response = web.Response(
-        status=status,
-        reason=_one_line(reason),
-        body=json.dumps(body).encode(),
-        content_type="application/json",
-        charset="UTF-8",
-        headers={"Cache-Control": "max-age=0", "Pragma": "no-cache", "Server": "pve-api-daemon/3.0"},
-    )
-    if status >= 400:
-        response.force_close()
-    return response
-
-
-def _plain(status: int, reason: str) -> web.Response:
-    response = web.Response(status=status, reason=_one_line(reason), headers={"Server": "pve-api-daemon/3.0"})
-    response.force_close()
-    return response
-
-
-def _dropped(request: web.Request) -> web.Response:
-    """Hang up without an answer."""
-    if request.transport is not None:
-        request.transport.abort()
-    return web.Response()
-
-
-def _one_line(text: str) -> str:
-    line = text.split("\n", 1)[0].strip()
-    return "".join(sign if 32 <= ord(sign) < 127 else "?" for sign in line)

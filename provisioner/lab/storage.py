@@ -50,6 +50,8 @@ class Storages:
         self._cluster = cluster
         self._folder = folder
         self._backend = backend
+        self.away: set[str] = set()
+        """Storages that do not answer right now."""
 
     def folder_of(self, storage: str) -> Path:
         """Return where a storage keeps its files."""
@@ -82,6 +84,8 @@ class Storages:
             raise failed(f"storage '{storage.name}' is disabled")
         if storage.nodes is not None and node not in storage.nodes:
             raise failed(f"storage '{storage.name}' is not available on node '{node}'")
+        if storage.name in self.away:
+            raise failed(f"storage '{storage.name}' is not online")
 
     def is_shared(self, storage: Storage) -> bool:
         """Say whether every node sees the same content."""

@@ -11,7 +11,8 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 
 from provisioner.lab.cluster import Cluster
@@ -30,14 +31,32 @@ _KEPT = 5000
 log = logging.getLogger(__name__)
 
 
+Happening = tuple[str, Mapping[str, object]]
+"""Something that befalls the cluster, and its arguments."""
+
+
 @dataclass(frozen=True, slots=True)
 class TaskFault:
-    """What a fault plan does to a task before its work begins."""
+    """What a fault plan does to a task.
+
+    `ends_with` is an exit status; the work behind it is left undone unless
+    `work_is_done`. A task that `vanishes` has no record once it is over.
+    """
 
     delay_seconds: float = 0.0
-    fails_with: str | None = None
+    ends_with: str | None = None
     hangs: bool = False
-    warns: bool = False
+    work_is_done: bool = False
+    warnings: tuple[str, ...] = ()
+    vanishes: bool = False
+    happens: tuple[Happening, ...] = ()
+
+
+_NO_FAULT = TaskFault()
+
+
+async def _nothing(name: str, arguments: Mapping[str, object]) -> None:
+    raise RuntimeError(f"nobody knows how {name} happens")
 
 
 class Task:
@@ -70,12 +89,15 @@ class Tasks:
         self._least_seconds = least_seconds
         self._running: dict[str, asyncio.Task[None]] = {}
         self._pid = 4096
+        self.now: Callable[[], float] = time.time
         self.fault_for: Callable[[TaskRecord], TaskFault | None] = lambda record: None
+        self.befall: Callable[[str, Mapping[str, object]], Awaitable[None]] = _nothing
+        self.lock_for: Callable[[TaskRecord], AbstractAsyncContextManager[object]] = lambda record: nullcontext()
         for record in cluster.tasks.values():
             self._pid = max(self._pid, record.pid)
             if record.exitstatus is None:
                 record.exitstatus = "unexpected status"
-                record.endtime = int(time.time())
+                record.endtime = int(self.now())
                 self._save(record)
 
     def start(
@@ -87,7 +109,7 @@ class Tasks:
         when a fault keeps it from ever starting.
         """
         self._pid += 1
-        now = int(time.time())
+        now = int(self.now())
         pstart = _BOOT_TIME + int(time.monotonic() * 100) % 0x7FFFFFFF
         upid = f"UPID:{node}:{self._pid:08X}:{pstart:08X}:{now:08X}:{kind}:{subject}:{user}:"
         record = TaskRecord(upid, node, self._pid, pstart, now, kind, subject, user)
@@ -139,16 +161,32 @@ class Tasks:
         if running:
             await asyncio.wait(running)
 
+    async def die(self, node: str) -> None:
+        """End every task of a node the way a restart of its server does: without a word."""
+        dying = {upid: task for upid, task in self._running.items() if self._cluster.tasks[upid].node == node}
+        for task in dying.values():
+            task.cancel("closing")
+        if dying:
+            await asyncio.wait(dying.values())
+        for upid in dying:
+            record = self._cluster.tasks[upid]
+            record.exitstatus, record.endtime = "unexpected status", int(self.now())
+            self._save(record)
+
     async def _run(self, record: TaskRecord, worker: Worker, undo: Callable[[], None] | None) -> None:
         task = Task(record, self._save)
         begun = time.monotonic()
+        fault = self.fault_for(record) or _NO_FAULT
         try:
-            await self._suffer(task, undo)
+            await self._suffer(task, fault, undo)
             await worker(task)
             rest = self._least_seconds - (time.monotonic() - begun)
             if rest > 0:
                 await asyncio.sleep(rest)
+            for warning in fault.warnings:
+                task.warn(warning)
             status = f"WARNINGS: {task.warnings}" if task.warnings else "OK"
+            status = fault.ends_with or status
         except asyncio.CancelledError as cancelled:
             if "closing" in cancelled.args:
                 self._running.pop(record.upid, None)
@@ -162,28 +200,30 @@ class Tasks:
             log.exception("task %s broke", record.upid)
             status = f"{type(error).__name__}: {error}"
         self._finish(task, " ".join(status.split("\n")).strip() or "unknown error")
+        if fault.vanishes:
+            self._cluster.tasks.remove(record.upid)
 
-    async def _suffer(self, task: Task, undo: Callable[[], None] | None) -> None:
-        fault = self.fault_for(task.record)
-        if fault is None:
-            return
+    async def _suffer(self, task: Task, fault: TaskFault, undo: Callable[[], None] | None) -> None:
+        """Let befall a task what befalls it before its work."""
         try:
-            await asyncio.sleep(fault.delay_seconds)
+            if fault.delay_seconds:
+                await asyncio.sleep(fault.delay_seconds)
+            for name, arguments in fault.happens:
+                await self.befall(name, arguments)
             if fault.hangs:
-                await asyncio.Event().wait()
-            if fault.fails_with is not None:
-                raise GuestFailure(fault.fails_with)
+                async with self.lock_for(task.record):
+                    await asyncio.Event().wait()
+            if fault.ends_with is not None and not fault.work_is_done:
+                raise GuestFailure(fault.ends_with)
         except BaseException as end:
             if undo is not None and "closing" not in end.args:
                 undo()
             raise
-        if fault.warns:
-            task.warn("told to by the fault plan")
 
     def _finish(self, task: Task, status: str) -> None:
         record = task.record
         record.exitstatus = status
-        record.endtime = int(time.time())
+        record.endtime = int(self.now())
         record.log.append(
             "TASK OK" if status == "OK" else f"TASK {status}" if task.warnings else f"TASK ERROR: {status}"
         )

@@ -21,7 +21,7 @@ from provisioner.lab.guests.base import AgentSilent, ExitCallback, GuestFailure,
 from provisioner.lab.guests.seed import SeedUnreadable, outside_address, read_seed
 from provisioner.lab.guests.simulated_agent import SimulatedAgent
 from provisioner.lab.guests.simulated_disk import SimulatedDisk
-from provisioner.lab.guests.simulated_engine import SimulatedEngine
+from provisioner.lab.guests.simulated_engine import ENGINE_FAULTS, SimulatedEngine
 
 FaultLookup = Callable[[int], frozenset[str]]
 _LOG = logging.getLogger(__name__)
@@ -120,7 +120,7 @@ class SimulatedBackend:
     async def powerdown(self, vmid: int) -> None:
         """Ask for a clean shutdown; a guest that has booted obeys unless told to ignore it."""
         guest = self._running.get(vmid)
-        if guest is None or "ignores_powerdown" in guest.faults or "never_boots" in guest.faults:
+        if guest is None or {"ignores_powerdown", "never_boots", "hangs"} & guest.faults:
             return
         self._later(guest, self._shut_down(vmid))
 
@@ -149,7 +149,12 @@ class SimulatedBackend:
     async def agent(self, vmid: int, command: str, arguments: Mapping[str, object] | None = None) -> object:
         """Answer as a guest agent would, once the guest has booted."""
         guest = self._running.get(vmid)
-        if guest is None or guest.agent is None or not self._has_booted(guest):
+        if (
+            guest is None
+            or guest.agent is None
+            or not self._has_booted(guest)
+            or {"agent_silent", "hangs"} & guest.faults
+        ):
             await asyncio.sleep(self._agent_wait_seconds)
             raise AgentSilent
         if command == "guest-shutdown":
@@ -192,10 +197,12 @@ class SimulatedBackend:
             )
         if disk is not None and disk.engine is not None:
             self._later(guest, self._serve(guest))
+        if "dies_at_boot" in guest.faults:
+            self._later(guest, self._shut_down(hardware.vmid))
 
     async def _serve(self, guest: _Running) -> None:
         """Serve the engine that is installed on the disk, once the guest has booted."""
-        if guest.address is None or {"never_boots", "engine_never_answers"} & guest.faults:
+        if guest.address is None or {"never_boots", "dies_at_boot", "engine_never_answers"} & guest.faults:
             return
         remaining = self.boot_remaining_seconds(guest.since)
         if remaining:
@@ -212,6 +219,7 @@ class SimulatedBackend:
             port=int(disk.engine.get("port", 8080)),
             model=str(disk.engine.get("model", "model")),
             loading_seconds=self._engine_seconds,
+            fault=next(iter(sorted(ENGINE_FAULTS & guest.faults)), None),
         )
         try:
             await engine.open()

@@ -5,12 +5,24 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 
 from aiohttp import web
 
 _WORDS = "a small light woke in the rack and said that it was ready to think about everything slowly".split()  # noqa: SIM905
 _TOKENS = 16
+ENGINE_FAULTS = frozenset(
+    {
+        "hangs",
+        "engine_hangs",
+        "engine_loads_forever",
+        "engine_fails",
+        "engine_garbage",
+        "engine_wrong_model",
+        "engine_silent_numbers",
+    }
+)
+"""What can be wrong with an engine that listens; the words are those of fault plans."""
 _LOADING = {"error": {"code": 503, "message": "Loading model", "type": "unavailable_error"}}
 
 
@@ -18,11 +30,19 @@ class SimulatedEngine:
     """Serves one model on one address until it is closed."""
 
     def __init__(
-        self, *, host: str, port: int, model: str, loading_seconds: float = 0.0, token_seconds: float = 0.0
+        self,
+        *,
+        host: str,
+        port: int,
+        model: str,
+        loading_seconds: float = 0.0,
+        token_seconds: float = 0.0,
+        fault: str | None = None,
     ) -> None:
         self._host = host
         self._port = port
-        self._model = model
+        self._model = "another-model" if fault == "engine_wrong_model" else model
+        self._fault = fault
         self._ready_at = time.monotonic() + loading_seconds
         self._token_seconds = token_seconds
         self._runner: web.AppRunner | None = None
@@ -33,7 +53,7 @@ class SimulatedEngine:
 
     async def open(self) -> None:
         """Listen."""
-        app = web.Application()
+        app = web.Application(middlewares=[self._misbehave])
         app.router.add_get("/health", self._health)
         app.router.add_get("/v1/models", self._models)
         app.router.add_get("/props", self._props)
@@ -51,8 +71,24 @@ class SimulatedEngine:
             await self._runner.cleanup()
             self._runner = None
 
+    @web.middleware
+    async def _misbehave(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        match self._fault:
+            case "hangs" | "engine_hangs":
+                await asyncio.Event().wait()
+            case "engine_fails":
+                error = {"code": 500, "message": "CUDA error: an illegal memory access was encountered"}
+                return web.json_response({"error": {**error, "type": "server_error"}}, status=500)
+            case "engine_garbage" if request.path != "/health":
+                return web.Response(body=b"\x00<<<>>>", content_type="application/octet-stream")
+            case "engine_silent_numbers" if request.path == "/metrics":
+                return web.json_response({"error": {"code": 501, "message": "not supported"}}, status=501)
+        return await handler(request)
+
     def _is_ready(self) -> bool:
-        return time.monotonic() >= self._ready_at
+        return self._fault != "engine_loads_forever" and time.monotonic() >= self._ready_at
 
     async def _health(self, request: web.Request) -> web.Response:
         return web.json_response({"status": "ok"}) if self._is_ready() else _loading()

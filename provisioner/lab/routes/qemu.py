@@ -166,7 +166,8 @@ async def current_status(lab: Lab, call: Call) -> object:
     facts = {**views.guest_facts(lab, guest), "cpus": views.vcpus(guest)} | _process(lab, guest)
     running = facts["status"] == "running"
     facts["qmpstatus"] = "paused" if running and guest.paused else facts["status"]
-    facts["ha"] = {"managed": 0}
+    ha = lab.adversity.ha.get(call.vmid)
+    facts["ha"] = {"managed": 0} if ha is None else {"managed": 1, "state": ha.state}
     config = guest.config
     if "agent" in config and lab.vm_options.parts("agent", config["agent"]).get("enabled") == "1":
         facts["agent"] = 1
@@ -188,7 +189,10 @@ async def current_status(lab: Lab, call: Call) -> object:
 async def start(lab: Lab, call: Call) -> object:
     """Start a VM; everything about the VM itself is found out in the task."""
     _require_root(call, *_ROOT_ONLY["start"])
+    lab.require_quorum()
     skip = call.on("skiplock")
+    if call.vmid in lab.adversity.ha:
+        return _ask_ha(lab, call, "hastart", lambda task: power.start(lab, task, call.node, call.vmid))
     return _task(lab, call, "qmstart", lambda task: power.start(lab, task, call.node, call.vmid, skip_lock=skip))
 
 
@@ -201,6 +205,10 @@ async def stop(lab: Lab, call: Call) -> object:
             if views.sees_task(lab, call.who, lab.cluster.tasks[upid]):
                 await lab.tasks.abort(upid)
     skip = call.on("skiplock")
+    if call.vmid in lab.adversity.ha:
+        if call.on("overrule-shutdown"):
+            raise bad_parameters({"overrule-shutdown": "Not applicable for HA resources."})
+        return _ask_ha(lab, call, "hastop", lambda task: power.stop(lab, task, call.node, call.vmid))
     return _task(lab, call, "qmstop", lambda task: power.stop(lab, task, call.node, call.vmid, skip_lock=skip))
 
 
@@ -216,6 +224,15 @@ async def shutdown(lab: Lab, call: Call) -> object:
         return _task(lab, call, "qmstop", lambda task: power.stop(lab, task, call.node, call.vmid))
     timeout = call.number("timeout") if "timeout" in call.params else None
     skip = call.on("skiplock")
+    if call.vmid in lab.adversity.ha:
+        # High availability gives a guest its time and then cuts the power.
+        seconds = timeout if timeout is not None else power.DEFAULT_SHUTDOWN_SECONDS
+        return _ask_ha(
+            lab,
+            call,
+            "hastop",
+            lambda task: power.shutdown(lab, task, call.node, call.vmid, timeout=seconds, force=True),
+        )
     return _task(
         lab,
         call,
@@ -328,6 +345,21 @@ async def dump_cloudinit(lab: Lab, call: Call) -> object:
 
 def _task(lab: Lab, call: Call, kind: str, work: Worker) -> str:
     return lab.tasks.start(call.node, kind, str(call.vmid), call.who, work)
+
+
+def _ask_ha(lab: Lab, call: Call, kind: str, work: Worker) -> str:
+    """Start a task that is over once the request is queued; the manager acts on it in a task of its own."""
+    lab.cluster.vm(call.node, call.vmid)
+
+    async def request(task: Task) -> None:
+        task.log(f"Requesting HA {kind.removeprefix('ha')} for VM {call.vmid}")
+        ha = lab.adversity.ha.get(call.vmid)
+        if ha is not None and ha.acts:
+            manager = "qmstart" if kind == "hastart" else "qmshutdown"
+            lab.tasks.start(call.node, manager, str(call.vmid), ROOT, work)
+            ha.state = "started" if kind == "hastart" else "stopped"
+
+    return lab.tasks.start(call.node, kind, str(call.vmid), call.who, request)
 
 
 def _require_root(call: Call, *names: str) -> None:

@@ -64,8 +64,14 @@ def guest_resource(lab: Lab, guest: Guest, pool: str | None) -> dict[str, object
         "maxcpu": vcpus(guest),
         "template": int(guest.config.get("template") == "1"),
     }
+    if not lab.cluster.nodes[guest.node].online:
+        # What a server that is away last said of its guests is dropped after five minutes; that is now.
+        facts["status"] = "unknown"
+        del facts["name"]
     if pool is not None:
         facts["pool"] = pool
+    if guest.vmid in lab.adversity.ha:
+        facts["hastate"] = lab.adversity.ha[guest.vmid].state
     if lab.major >= 9 and facts["status"] == "running":
         facts["memhost"] = facts["mem"]
     return facts
@@ -217,7 +223,7 @@ def storage_resource(lab: Lab, storage: Storage, node: str) -> dict[str, object]
         "plugintype": storage.type,
         "content": ",".join(storage.content),
         "shared": int(lab.storages.is_shared(storage)),
-        "status": "unknown" if storage.disabled else "available",
+        "status": "unknown" if storage.disabled or storage.name in lab.storages.away else "available",
         "maxdisk": lab.storages.total_bytes(storage),
         "disk": lab.storages.used_bytes(storage),
     }

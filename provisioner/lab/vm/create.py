@@ -79,6 +79,7 @@ def create(lab: Lab, who: str, params: Mapping[str, Value]) -> str:
     lab.rights.require_devices(who, vmid, pool, settings)
     lab.rights.require_bridges(who, settings)
     check_drives(settings, lab.vm_options)
+    lab.require_quorum()
     claim(lab, node, vmid, f"unable to create VM {vmid} - ")
 
     async def work(task: Task) -> None:

@@ -42,9 +42,9 @@ def destroy(lab: Lab, who: str, node: str, vmid: int, *, skip_lock: bool, purge:
     async def work(task: Task) -> None:
         async with lab.vm_lock(vmid):
             found = lab.cluster.vm(node, vmid)
+            lab.require_writable(found)
             if not skip_lock:
-                # What is half made must be removable, so the locks of making do not count.
-                require_unlocked(found, but="create")
+                require_unlocked(found, but="suspended")
             require_unprotected(found, f"can't remove VM {vmid}")
             if lab.is_running(found):
                 raise failed(f"VM {vmid} is running - destroy failed")
@@ -75,6 +75,7 @@ def resize(lab: Lab, who: str, params: Mapping[str, Value]) -> str:
                 raise failed(CHECKSUM_MISMATCH)
             if not params.get("skiplock"):
                 require_unlocked(guest)
+            lab.require_writable(guest)
             if key not in guest.config:
                 raise failed(f"disk '{key}' does not exist")
             parts = lab.vm_options.parts(key, guest.config[key])
@@ -148,6 +149,7 @@ def clone(lab: Lab, who: str, params: Mapping[str, Value]) -> str:
         if re.fullmatch(r"hostpci\d+", key):
             lab.rights.require_pci_use(who, key, lab.vm_options.parts(key, source.config[key]))
     lab.rights.require_bridges(who, source.config)
+    lab.require_quorum()
     if target != node and not is_shared:
         raise failed(f"can't clone VM to node '{target}' (VM uses local storage)")
     if str(new_id) in lab.cluster.guests:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from provisioner.lab.guests.base import GuestFailure, GuestHardware
 from provisioner.lab.model import Guest
-from provisioner.lab.refusals import failed
+from provisioner.lab.refusals import Refusal, failed
 from provisioner.lab.tasks import Task
 from provisioner.lab.vm import cloudinit
 from provisioner.lab.vm.config import boot_order, drives, is_cdrom, is_cloudinit, with_pending
@@ -29,6 +29,19 @@ def require_unlocked(guest: Guest, *, but: str = "") -> None:
         raise failed(f"VM is locked ({lock})")
 
 
+class _CardLost(Refusal):
+    """A device that cannot be reset: Proxmox tries all the same, and QEMU gives up on it."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(500, "start failed: QEMU exited with code 1")
+        self.log = (
+            f"error writing '1' to '/sys/bus/pci/devices/{address}/reset': Inappropriate ioctl for device",
+            f"failed to reset PCI device '{address}', but trying to continue as not all devices need a reset",
+            f"kvm: -device vfio-pci,host={address},id=hostpci0.0: vfio {address}: error getting device from group 15: "
+            "Invalid argument",
+        )
+
+
 async def start(lab: Lab, task: Task, node: str, vmid: int, *, skip_lock: bool = False) -> None:
     """Do the work of a start task."""
     async with lab.vm_lock(vmid):
@@ -44,7 +57,12 @@ async def start(lab: Lab, task: Task, node: str, vmid: int, *, skip_lock: bool =
         if guest.config.get("lock") == "suspended":
             del guest.config["lock"]
         lab.cluster.save_guest(guest)
-        await power_on(lab, guest)
+        try:
+            await power_on(lab, guest)
+        except _CardLost as lost:
+            for line in lost.log:
+                task.log(line)
+            raise
         task.log(f"VM {vmid} started")
 
 
@@ -65,6 +83,10 @@ async def power_on(lab: Lab, guest: Guest) -> None:
         _require_pinned_memory(lab, guest, memory_mib)
     held = lab.pci.reserve(guest.node, guest.vmid, wanted)
     addresses = tuple(address for passthrough in held for address in passthrough.addresses)
+    stuck = next((address for address in addresses if (guest.node, address) in lab.pci.stuck), None)
+    if stuck is not None:
+        lab.pci.release(guest.vmid)
+        raise _CardLost(stuck)
     try:
         hardware = _hardware(lab, guest, cores, memory_mib, addresses)
         await lab.backend.start(hardware)

@@ -75,6 +75,7 @@ def update(lab: Lab, who: str, params: Mapping[str, Value]) -> Callable[[Task | 
 
     async def work(task: Task | None) -> None:
         async with lab.vm_lock(vmid):
+            lab.require_writable(lab.cluster.vm(node, vmid))
             change = _Change(lab, who, lab.cluster.vm(node, vmid), task or _Quiet())
             for key in reverts:
                 change.guest.pending.pop(key, None)
