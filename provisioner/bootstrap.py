@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from provisioner.adapters.storage.node_locks import FileNodeLocks
 from provisioner.adapters.system_clock import SystemClock
@@ -25,6 +25,10 @@ from provisioner.ports.playbooks import Playbooks
 from provisioner.ports.seeds import Seeds
 from provisioner.ports.web import Web
 from provisioner.settings import Settings
+
+if TYPE_CHECKING:
+    from provisioner.adapters.proxmox.session import PasswordLogin, TokenLogin
+    from provisioner.services.discovering import Discovering
 
 _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
@@ -134,3 +138,12 @@ class RealWorld:
     @staticmethod
     def _is_simulated(cluster: ClusterSpec) -> bool:
         return cluster.guests is GuestKind.SIMULATED
+
+
+def discovering(login: Callable[[], TokenLogin | PasswordLogin]) -> Discovering:
+    """Return what makes a first fleet file; `login` is called once the server is trusted."""
+    from provisioner.adapters.files.fleet_writer import FleetFileWriter
+    from provisioner.adapters.proxmox.door import ProxmoxDoor
+    from provisioner.services.discovering import Discovering
+
+    return Discovering(ProxmoxDoor(login), FleetFileWriter(tuple(ENGINES)))

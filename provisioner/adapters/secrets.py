@@ -27,8 +27,21 @@ class SecretText:
         return "SecretText(…)"
 
 
-def read_secret(reference: SecretReference, *, subject: str, environment: Mapping[str, str] = os.environ) -> SecretText:
-    """Fetch a secret. Raises InputError that names the source, never the content."""
+def read_secret(
+    reference: SecretReference,
+    *,
+    subject: str,
+    environment: Mapping[str, str] = os.environ,
+    is_password: bool = False,
+) -> SecretText:
+    """Fetch a secret. Raises InputError that names the source, never the content.
+
+    Args:
+        reference: where it is.
+        subject: whose it is, in the words of messages.
+        environment: where variables are looked up.
+        is_password: a person chose it, so it may hold spaces and any sign; only the line's end is cut off.
+    """
     if reference.source is SecretSource.ENV:
         text = environment.get(reference.name, "")
         if not text:
@@ -39,6 +52,8 @@ def read_secret(reference: SecretReference, *, subject: str, environment: Mappin
             )
     else:
         text = _read_private_file(Path(reference.name), reference, subject)
+    if is_password:
+        return SecretText(text.rstrip("\r\n"))
     secret = text.strip()
     # A token or key is one word. Anything else is a table or a JSON document saved by mistake, and some
     # libraries repeat a header they cannot send in their errors.

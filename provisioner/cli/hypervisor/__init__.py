@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from provisioner.cli.hypervisor.doctor import doctor
+from provisioner.cli.hypervisor.init import init
 
-__all__ = ["doctor"]
+__all__ = ["doctor", "init"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from provisioner.domain.discovery import Discovery, HypervisorFound
 from provisioner.domain.fleet import TlsTrust
@@ -79,7 +79,7 @@ def propose_fleet(discovery: Discovery, token: TokenChoice, tls: TlsTrust) -> Fl
         iso=iso,
         bridge=bridge,
         hypervisors=hypervisors,
-        sizes=_sizes(homes[0], min(free, default=None)),
+        sizes=_sizes(homes, min(free, default=None)),
         gateway=network.gateway if network else None,
         nameservers=nameservers,
         nodes=node_proposals(discovery, hypervisors, network),
@@ -107,12 +107,13 @@ def _hypervisor_notes(found: HypervisorFound, devices_seen: bool) -> Iterator[st
         yield "its devices could not be seen, so its GPUs are missing here"
 
 
-def _sizes(home: HypervisorFound, free_bytes: int | None) -> Sizes:
-    """Return half of what the server has, at most the usual: a passed-through GPU pins all memory of its VM."""
-    cores = _UNKNOWN.cores if home.threads is None else max(1, min(_USUAL.cores, home.threads // 2))
+def _sizes(homes: Sequence[HypervisorFound], free_bytes: int | None) -> Sizes:
+    """Return half of what the smallest server has, at most the usual: a passed-through GPU pins its VM's memory."""
+    threads = min((each.threads for each in homes if each.threads is not None), default=None)
+    memory = min((each.memory_bytes for each in homes if each.memory_bytes is not None), default=None)
     return Sizes(
-        cores,
-        _half(home.memory_bytes, _USUAL.memory_bytes, _LEAST_MEMORY, _UNKNOWN.memory_bytes),
+        _UNKNOWN.cores if threads is None else max(1, min(_USUAL.cores, threads // 2)),
+        _half(memory, _USUAL.memory_bytes, _LEAST_MEMORY, _UNKNOWN.memory_bytes),
         _half(free_bytes, _USUAL.disk_bytes, _LEAST_DISK, _UNKNOWN.disk_bytes),
     )
 

@@ -33,6 +33,11 @@ def private_file(folder: Path, content: bytes, mode: int) -> SecretReference:
     return SecretReference(SecretSource.FILE, str(path))
 
 
+def test_a_password_may_hold_spaces_and_any_sign(tmp_path: Path) -> None:
+    chosen = private_file(tmp_path, " correct horse ü \r\n".encode(), 0o600)
+    assert read_secret(chosen, subject="x", is_password=True).reveal() == " correct horse ü "
+
+
 def test_a_private_file_is_read(tmp_path: Path) -> None:
     assert read_secret(private_file(tmp_path, b"s3cret\n", 0o600), subject="x").reveal() == "s3cret"
 
