@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         RefusedError,
     )
     from provisioner.fleet import Fleet, Hypervisor
+    from provisioner.planning.doctor import DoctorReport
     from provisioner.planning.idle import IdleDecision
     from provisioner.planning.readiness import Check
     from provisioner.services.events import Event
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Check": "provisioner.planning.readiness",
+    "DoctorReport": "provisioner.planning.doctor",
     "Endpoint": "provisioner.services.proving",
     "EngineError": "provisioner.errors",
     "Event": "provisioner.services.events",
@@ -57,6 +59,7 @@ _HOMES = {
 
 __all__ = [
     "Check",
+    "DoctorReport",
     "Endpoint",
     "EngineError",
     "Event",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,15 +11,18 @@ from provisioner.adapters.ssh.command_line import SshCommand, ssh_command
 from provisioner.bootstrap import RealWorld
 from provisioner.domain.actions import Plan
 from provisioner.domain.fleet import FleetSpec, NodeSpec
+from provisioner.domain.names import HypervisorName
 from provisioner.domain.notes import read_notes
 from provisioner.engines.registry import ENGINES
 from provisioner.errors import HypervisorError, InputError, ProvisionerError, RefusedError
+from provisioner.planning.doctor import DoctorReport
 from provisioner.planning.idle import IdleDecision
 from provisioner.planning.readiness import Check
 from provisioner.services.events import OnEvent, ignore
 from provisioner.services.fleet_view import FleetView, NodeState, NodeStatus
 from provisioner.services.proving import Endpoint
 from provisioner.services.provisioning import Provisioning, UpReport
+from provisioner.services.readiness import OnDump, Readiness
 from provisioner.services.sleeping import Sleeping, SleepReport
 from provisioner.services.waking import WakeReport, Waking
 from provisioner.settings import Settings, read_settings
@@ -30,13 +33,24 @@ _MOST_NODES_AT_ONCE = 4
 class Hypervisor:
     """One server running Proxmox VE, as the fleet file names it."""
 
-    def __init__(self, name: str, provisioning: Provisioning) -> None:
+    def __init__(self, name: str, readiness: Readiness) -> None:
         self.name = name
-        self._provisioning = provisioning
+        self._readiness = readiness
 
     def doctor(self) -> tuple[Check, ...]:
-        """Return what the API shows about its fitness for the fleet's nodes. Raises HypervisorError."""
-        return self._provisioning.doctor(self.name)
+        """Return findings about its fitness for the fleet's nodes; printing one says what to do. Raises as `report`."""
+        return self.report().checks
+
+    def report(self) -> DoctorReport:
+        """Return the findings with a verdict that programs read and the facts behind both.
+
+        Asks the API and, where the fleet file says ``ssh``, the hypervisor itself; one that does not answer is a
+        finding.
+
+        Raises:
+            HypervisorError: the API is the only source and could not be asked.
+        """
+        return self._readiness.report(self.name)
 
 
 class Fleet:
@@ -51,6 +65,7 @@ class Fleet:
         self._settings = settings
         self._world = RealWorld(spec, settings)
         self._provisioning = Provisioning(spec, self._world)
+        self._readiness = Readiness(spec, self._world)
         self._waking = Waking(spec, self._world)
         self._sleeping = Sleeping(spec, self._world)
 
@@ -70,7 +85,28 @@ class Fleet:
 
     def hypervisor(self, name: str) -> Hypervisor:
         """Return a hypervisor of the fleet. Raises InputError that lists the known ones."""
-        return Hypervisor(self.spec.hypervisor(name).name, self._provisioning)
+        return Hypervisor(self.spec.hypervisor(name).name, self._readiness)
+
+    def doctor(
+        self, hypervisors: Iterable[str] = (), *, save: Path | None = None
+    ) -> Mapping[HypervisorName, DoctorReport | ProvisionerError]:
+        """Examine hypervisors side by side (all of them when none is named); one's failure stops no other.
+
+        Args:
+            hypervisors: their names in the fleet file.
+            save: a new file for what the one hypervisor itself says; written, for its owner alone, before it is judged.
+
+        Raises:
+            InputError: the file exists or cannot be written, or the fleet file says no ``ssh`` for the hypervisor.
+        """
+        names = list(hypervisors) or list(self.spec.hypervisors)
+        if save is not None and len(names) != 1:
+            raise InputError(
+                f"cannot save {len(names)} hypervisors in one dump",
+                subject=f"host dump {save}",
+                next_step=f"name one of: {', '.join(names)}",
+            )
+        return self._readiness.reports(names, self._saver(save) if save is not None else None)
 
     def plan(self, node: str) -> Plan:
         """Return what `up` would do for a node: a value; making and printing it moves nothing."""
@@ -161,6 +197,14 @@ class Fleet:
             )
         folder = self._settings.state_folder / "known_hosts"
         return ssh_command(spec, self.spec.ssh, host_key, self._world.login_key.path, folder)
+
+    @staticmethod
+    def _saver(path: Path) -> OnDump:
+        from provisioner.adapters.files.host_dump import require_new, write_host_dump
+
+        # Before anybody logs in.
+        require_new(path)
+        return lambda dump: write_host_dump(path, dump.sections)
 
     def _chosen(self, node: str | None, model: str | None) -> NodeSpec:
         if (node is None) == (model is None):

@@ -179,9 +179,10 @@ class HostFacts:
     only the listing of groups describes. `command_line` is what the kernel was
     started with, `boot_file` what a boot loader's file says (comments removed).
     `cut_sections` names what was too long to be read whole. `withheld` names, by
-    section of a dump, the privilege without which the API did not tell it. Two
-    gatherings are never equal, which lets what is derived from one be remembered
-    beside it.
+    section of a dump, the privilege without which the API did not tell it.
+    `reset_methods` says of display devices by what the kernel can reset them, if
+    by anything. Two gatherings are never equal, which lets what is derived from
+    one be remembered beside it.
     """
 
     functions: Mapping[PciAddress, PciFunction] | None = None
@@ -206,6 +207,8 @@ class HostFacts:
     threads: int | None = None
     memory: HostMemory | None = None
     boot_mode: str | None = None
+    reset_methods: Mapping[PciAddress, tuple[str, ...]] | None = None
+    boot_vga: frozenset[PciAddress] | None = None
     sources: tuple[Source, ...] = (Source.DUMP,)
     withheld: Mapping[str, str] = field(default_factory=dict)
 

@@ -1,4 +1,6 @@
-"""Can this hypervisor take this node? Checks over what the API shows; pure.
+"""Can this hypervisor take this node? What a check is, and the checks that `up` stops at; pure.
+
+`planning.doctor` looks closer, with more facts.
 
 Each check says what was found, why it matters and what to do. A fact that is
 missing makes a check unknown, never fine and never broken.
@@ -35,6 +37,16 @@ class Check:
     why: str
     next_step: str
 
+    def as_dict(self) -> dict[str, str]:
+        """Return plain values for ``--json``."""
+        return {
+            "id": self.id,
+            "status": self.status.value,
+            "found": self.found,
+            "why": self.why,
+            "next_step": self.next_step,
+        }
+
     def __str__(self) -> str:
         text = f"[{self.status.value}] {self.id}: {self.found}"
         return text if self.status is CheckStatus.OK else f"{text}\n  why: {self.why}\n  next: {self.next_step}"
@@ -61,7 +73,8 @@ def failures(checks: tuple[Check, ...]) -> tuple[Check, ...]:
     return tuple(check for check in checks if check.status is CheckStatus.FAIL)
 
 
-def _is_online(facts: HypervisorFacts) -> list[Check]:
+def hypervisor_is_online(facts: HypervisorFacts) -> list[Check]:
+    """Nothing works on a server that is off."""
     name = facts.hypervisor.name
     online = facts.snapshot.hypervisors.get(name)
     if online is None:
@@ -75,7 +88,8 @@ def _is_online(facts: HypervisorFacts) -> list[Check]:
     return [Check("hypervisor_online", status, found, "its VMs can only be reached while it runs", step)]
 
 
-def _storages_serve_their_role(facts: HypervisorFacts) -> list[Check]:
+def storages_serve_their_role(facts: HypervisorFacts) -> list[Check]:
+    """Disks, images and seeds each need a storage that takes them."""
     roles = facts.cluster.storage
     wanted = (("disks", roles.disks, "images"), ("images", roles.images, "import"), ("iso", roles.iso, "iso"))
     return [_storage(facts, role, name, content) for role, name, content in wanted]
@@ -124,7 +138,7 @@ def _mapping(facts: HypervisorFacts, gpu: str, seen: MappingSeen | None, name: M
 
 
 _CHECKS: tuple[Callable[[HypervisorFacts], list[Check]], ...] = (
-    _is_online,
-    _storages_serve_their_role,
+    hypervisor_is_online,
+    storages_serve_their_role,
     _mappings_are_valid,
 )

@@ -17,7 +17,6 @@ from provisioner.domain.snapshot import ClusterSnapshot, NodeSeen, Power
 from provisioner.engines.base import InferenceEngine
 from provisioner.errors import HypervisorError, RefusedError
 from provisioner.planning.provision import plan_node, seed_volume
-from provisioner.planning.readiness import Check, HypervisorFacts, hypervisor_checks
 from provisioner.ports.hypervisors import Hypervisors
 from provisioner.services.destroying import Destroying
 from provisioner.services.events import OnEvent, running_step
@@ -63,16 +62,6 @@ class Provisioning:
         self._world = world
         # One download at a time is as quick as several: they share one link.
         self._image_lock = threading.Lock()
-
-    def doctor(self, hypervisor: str) -> tuple[Check, ...]:
-        """Return what the API shows about a hypervisor's fitness for its nodes."""
-        spec = self._fleet.hypervisor(hypervisor)
-        api = self._world.clusters[spec.cluster]
-        snapshot = api.snapshot()
-        mappings = api.mappings(spec.name) if spec.gpus and snapshot.hypervisors.get(spec.name) else {}
-        return hypervisor_checks(
-            HypervisorFacts(self._fleet, self._fleet.clusters[spec.cluster], spec, snapshot, mappings)
-        )
 
     def plan(self, node: NodeSpec) -> Plan:
         """Look, and return what `up` would do."""

@@ -19,7 +19,12 @@ from tests.lab.support import NODE, Site
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 TOKEN = "provisioner@pve!fleet"
-FREE = {"GET /version", "GET /nodes/{node}/tasks/{upid}/status", "GET /nodes/{node}/tasks/{upid}/log"}
+FREE = {
+    "GET /version",
+    "GET /access/permissions",
+    "GET /nodes/{node}/tasks/{upid}/status",
+    "GET /nodes/{node}/tasks/{upid}/log",
+}
 """Requests that take no privilege."""
 
 

@@ -26,7 +26,7 @@ def test_a_fleet_file_becomes_a_node_that_answers_sleeps_and_wakes(site: Site) -
         lambda text: text.replace("idle_after: 20m", "idle_after: 0s").replace("uptime: 2m", "uptime: 0s")
     )
     assert state(fleet) is NodeState.ABSENT
-    assert all(check.status.value == "ok" for check in fleet.hypervisor("pve1").doctor())
+    assert not fleet.hypervisor("pve1").report().must_be_mended
     up = fleet.up(NODE)
     assert ask(up.endpoint, "hello")
     assert state(fleet) is NodeState.SERVING

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,15 +10,14 @@ import click
 
 from provisioner.cli.context import Session, json_option, pass_session
 from provisioner.cli.fleet import THERE_IS_SOMETHING_TO_DO
-from provisioner.cli.output import print_json, print_table
+from provisioner.cli.output import print_error, print_json
 
 if TYPE_CHECKING:
-    from provisioner.domain.host import HostFacts
-    from provisioner.planning.host import GpuVerdict, HostVerdict
-    from provisioner.planning.readiness import Check
+    from provisioner.errors import ProvisionerError
 
 
-@click.command(epilog="Examples: provisioner doctor pve1; provisioner doctor --from-file pve1.txt")
+@click.command(epilog="Examples: provisioner doctor pve1; provisioner doctor pve1 --save pve1.txt; "
+    "provisioner doctor --from-file pve1.txt")  # fmt: skip
 @click.argument("hypervisor", required=False)
 @click.option(
     "--from-file",
@@ -28,42 +26,73 @@ if TYPE_CHECKING:
     metavar="DUMP",
     help="Judge a saved dump of a hypervisor instead; needs no fleet file and no network.",
 )
+@click.option(
+    "--save",
+    type=click.Path(path_type=Path),
+    metavar="DUMP",
+    help="Log in to the hypervisor and save what it says, in a new file; then judge it.",
+)
 @json_option
 @pass_session
-def doctor(session: Session, hypervisor: str | None, dump: Path | None) -> None:
-    """Check, through the API, that hypervisors can take the fleet's nodes. Exit code 3: something must be mended."""
+def doctor(session: Session, hypervisor: str | None, dump: Path | None, save: Path | None) -> None:
+    """Check that hypervisors can take the fleet's nodes: rights, storages, GPU mappings, memory, passthrough.
+
+    Asks the API and, where the fleet file gives a hypervisor `ssh`, the hypervisor itself. Exit code 3: something
+    must be mended.
+    """
     if dump is not None:
         if hypervisor is not None:
             raise click.UsageError("--from-file judges a dump; leave the hypervisor's name out")
+        if save is not None:
+            raise click.UsageError("--from-file judges a dump, --save makes one; use one of them")
         _judge_dump(dump, as_json=session.json)
         return
+    _examine(session, hypervisor, save)
+
+
+def _examine(session: Session, hypervisor: str | None, save: Path | None) -> None:
+    from provisioner.domain.host import Source
+    from provisioner.errors import ProvisionerError
+
     fleet = session.fleet()
     names = [hypervisor] if hypervisor else list(fleet.spec.hypervisors)
-    troubled = False
-    for name in names:
-        checks = fleet.hypervisor(name).doctor()
-        troubled = troubled or any(check.status.value == "fail" for check in checks)
+    if save is not None and len(names) > 1:
+        raise click.UsageError(f"--save makes one dump; name one of {', '.join(names)}")
+    found = fleet.doctor(names, save=save)
+    is_troubled = has_failed = False
+    for at, (name, report) in enumerate(found.items()):
+        if isinstance(report, ProvisionerError):
+            if len(found) == 1:
+                raise report
+            _print_failure(name, report, as_json=session.json)
+            has_failed = True
+            continue
+        is_troubled = is_troubled or report.must_be_mended
         if session.json:
-            print_json({"hypervisor": name, "checks": _rows(checks)})
+            print_json(report.as_dict())
         else:
-            click.echo(name)
-            for check in checks:
-                click.echo("  " + str(check).replace("\n", "\n  "))
-    if troubled:
+            from provisioner.cli.hypervisor.doctor_view import show_report
+
+            if at:
+                click.echo()
+            show_report(report)
+        if save is not None:
+            is_saved = Source.SSH in report.sources
+            has_failed = has_failed or not is_saved
+            click.echo(f"saved: {save}" if is_saved else f"error: no dump was saved: {name} did not answer", err=True)
+    if not session.json:
+        mend = "mend the above from top to bottom, then run provisioner doctor again"
+        click.echo(f"next: {mend if is_troubled or has_failed else 'provisioner plan'}")
+    if has_failed:
+        sys.exit(1)
+    if is_troubled:
         sys.exit(THERE_IS_SOMETHING_TO_DO)
 
 
-def _rows(checks: Sequence[Check]) -> list[dict[str, str]]:
-    return [
-        {
-            "id": check.id,
-            "status": check.status.value,
-            "found": check.found,
-            "why": check.why,
-            "next_step": check.next_step,
-        }
-        for check in checks
-    ]
+def _print_failure(name: str, error: ProvisionerError, *, as_json: bool) -> None:
+    if as_json:
+        print_json({"hypervisor": name, **error.as_dict()})
+    print_error(error, as_json=False)
 
 
 def _judge_dump(dump: Path, *, as_json: bool) -> None:
@@ -74,55 +103,14 @@ def _judge_dump(dump: Path, *, as_json: bool) -> None:
     verdict = host_verdict(facts)
     checks = host_checks(facts)
     has_failed = any(check.status.value == "fail" for check in checks)
+    is_troubled = bool(verdict.problems) or has_failed
     if as_json:
-        print_json({**verdict.as_dict(), "checks": _rows(checks)})
+        print_json({**verdict.as_dict(), "checks": [check.as_dict() for check in checks]})
     else:
-        _show(dump, facts, verdict, checks)
-    if verdict.problems or has_failed:
+        from provisioner.cli.hypervisor.doctor_view import show_host
+
+        show_host(str(dump), facts, verdict, checks)
+        again = f"mend the above from top to bottom, dump again, then provisioner doctor --from-file {dump}"
+        click.echo(f"next: {again if is_troubled else 'provisioner plan'}")
+    if is_troubled:
         sys.exit(THERE_IS_SOMETHING_TO_DO)
-
-
-def _show(dump: Path, facts: HostFacts, verdict: HostVerdict, checks: Sequence[Check]) -> None:
-    iommu = {True: "on", False: "off", None: "unknown"}[verdict.is_iommu_enabled]
-    system = f"Proxmox VE {facts.pve.text}, " if facts.pve else ""
-    kernel = f"kernel {facts.kernel.text}" if facts.kernel else "kernel unknown"
-    click.echo(f"{dump}: {system}{kernel}, CPU {facts.cpu_model or verdict.cpu_vendor or 'unknown'}, IOMMU {iommu}")
-    if verdict.gpus:
-        from rich.markup import escape  # names of devices have brackets, which rich takes for markup
-
-        columns = ("gpu", "name", "ids", "group", "shares it with", "driver", "verdict")
-        print_table(columns, [[escape(cell) for cell in _gpu_row(gpu)] for gpu in verdict.gpus])
-    for check in checks:
-        if check.status.value in ("fail", "warn"):
-            click.echo(str(check))
-    unknown = [check for check in checks if check.status.value == "unknown"]
-    if unknown:
-        click.echo("not known, so neither fine nor broken:")
-        by_step: dict[str, list[str]] = {}
-        for check in unknown:
-            by_step.setdefault(check.next_step, []).append(check.id)
-        for step, ids in by_step.items():
-            more = f" and {len(ids) - 3} more" if len(ids) > 3 else ""
-            click.echo(f"  {', '.join(ids[:3])}{more}: {step}")
-    click.echo(f"problems: {', '.join(verdict.problems) or 'none'}")
-    if verdict.problems or any(check.status.value == "fail" for check in checks):
-        click.echo(f"next: mend the above from top to bottom, dump again, then provisioner doctor --from-file {dump}")
-    else:
-        click.echo("next: provisioner plan")
-
-
-def _gpu_row(gpu: GpuVerdict) -> tuple[str, ...]:
-    if gpu.foreign_devices:
-        verdict = "cannot go alone"
-    elif gpu.has_host_driver:
-        verdict = "in use by the host"
-    elif gpu.is_group_clean and gpu.is_bound_to_vfio:
-        verdict = "ready"
-    elif gpu.is_group_clean and gpu.is_bound_to_vfio is False:
-        verdict = "free"
-    else:
-        verdict = "unknown"
-    mates = ", ".join(gpu.foreign_devices) or {True: "nobody", None: "unknown"}.get(gpu.is_group_clean, "unknown")
-    driver = gpu.driver or ("none" if gpu.is_bound_to_vfio is False else "unknown")
-    group = "unknown" if gpu.iommu_group is None else str(gpu.iommu_group)
-    return (gpu.address, gpu.name, gpu.ids, group, mates, driver, verdict)

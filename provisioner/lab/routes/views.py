@@ -170,7 +170,7 @@ def node_status(lab: Lab, node: Node) -> dict[str, object]:
             "sockets": 1,
             "mhz": "3400.000",
             "hvm": "1",
-            "flags": "fpu vme de pse svm",
+            "flags": "fpu vme de pse avx avx2 svm",
             "user_hz": 100,
         },
         "boot-info": {"mode": "efi", "secureboot": 0},

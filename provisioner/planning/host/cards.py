@@ -19,7 +19,7 @@ def whole_cards_are_whole(facts: HostFacts) -> list[Check]:
             CheckStatus.WARN,
             f"{gpu.address} is cut into {len(cut)} virtual functions (SR-IOV), {cut[0]} the first",
             "a card serves either as a whole or by its virtual functions; the driver that made them stays on the host",
-            f"for the whole card: echo 0 > /sys/bus/pci/devices/{gpu.address}/sriov_numvfs, and switch off what sets "
+            f"for the whole card: `echo 0 > /sys/bus/pci/devices/{gpu.address}/sriov_numvfs`, and switch off what sets "
             "it at boot; for slices: map virtual functions, not the card",
         )
         for gpu in gpus_of(facts)
@@ -65,9 +65,9 @@ def console_stays_somewhere(facts: HostFacts) -> list[Check]:
     managers = [one for one in screens if is_management(one)]
     if managers:
         return [ok("console", f"on {managers[0].address}, the server's management controller", why)]
-    first = facts.log.boot_vga if facts.log is not None else None
+    drawing = sorted(facts.boot_vga or ()) or [facts.log.boot_vga if facts.log is not None else None]
     if len(screens) > 1:
-        drawn = f"drawn by {first}" if first is not None else "any of them may draw it"
+        drawn = f"drawn by {drawing[0]}" if drawing[0] is not None else "any of them may draw it"
         return [ok("console", f"{len(screens)} cards have a screen; {drawn}", why)]
     address = screens[0].address
     found = f"{address} is the only card with a screen"

@@ -200,14 +200,19 @@ def resets_are_known_to_work(facts: HostFacts) -> list[Check]:
 
 def _reset(facts: HostFacts, gpu: GpuVerdict) -> Check | None:
     family = failing_reset_family(gpu)
-    if family is None:
+    methods = (facts.reset_methods or {}).get(gpu.address)
+    if methods == () and family is None:
+        found = f"the kernel knows no way to reset {gpu.address}"
+    elif family is not None:
+        has_remedy = "vendor_reset" in (facts.loaded_modules or ())
+        remedy = "vendor_reset is loaded" if has_remedy else "the module vendor_reset (DKMS) mends most of them"
+        found = f"{gpu.address} is AMD {family}, a family known for failing resets; {remedy}"
+    else:
         return None
-    has_remedy = "vendor_reset" in (facts.loaded_modules or ())
-    remedy = "vendor_reset is loaded" if has_remedy else "the module vendor_reset (DKMS) mends most of them"
     return Check(
         f"reset_{gpu.address}",
         CheckStatus.WARN,
-        f"{gpu.address} is AMD {family}, a family known for failing resets; {remedy}",
+        found,
         "a card that does not reset fails or hangs the hypervisor at the VM's second start",
         "prove it with a stop and a start of the VM: provisioner sleep NODE, then provisioner wake NODE, twice; "
         "set survives_stop: false for this GPU in the fleet file if it does not come back",

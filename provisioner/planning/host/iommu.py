@@ -65,8 +65,7 @@ def interrupts_are_remapped(facts: HostFacts) -> list[Check]:
     found = "no line of a kernel log tells whether interrupts are remapped"
     if is_unsafe:
         found += "; allow_unsafe_interrupts=1 is set, which hints that they are not"
-    step = f"add a section `=== dmesg` with what this prints: {LOG_COMMAND}"
-    return [Check(id_, CheckStatus.UNKNOWN, found, why, step)]
+    return [Check(id_, CheckStatus.UNKNOWN, found, why, how_to_learn(facts, "dmesg", LOG_COMMAND))]
 
 
 def groups_are_isolated(facts: HostFacts) -> list[Check]:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 
 from provisioner.domain.host import HostFacts, HostMemory, PciAddress, PciFunction, Source
+from provisioner.domain.host_extras import HostExtras
+from provisioner.domain.quantities import KIB
 
 # What describes the gathering, not the hypervisor.
 _ABOUT_SOURCES = frozenset({"sources", "withheld", "cut_sections"})
@@ -31,6 +33,19 @@ def merged(first: HostFacts, second: HostFacts) -> HostFacts:
         sources=tuple(source for source in Source if source in {*first.sources, *second.sources}),
         withheld={} if Source.SSH in first.sources else {**second.withheld, **first.withheld},
         cut_sections=tuple(dict.fromkeys((*first.cut_sections, *second.cut_sections))),
+    )
+
+
+def with_extras(facts: HostFacts, extras: HostExtras) -> HostFacts:
+    """Return facts together with what a live hypervisor told beside them."""
+    total, available = extras.mem_total_kib, extras.mem_available_kib
+    memory = None if total is None else HostMemory(total * KIB, None, None if available is None else available * KIB)
+    return replace(
+        facts,
+        memory=facts.memory or memory,
+        cpu_flags=facts.cpu_flags if extras.cpu_flags is None else extras.cpu_flags,
+        reset_methods=extras.reset_methods,
+        boot_vga=extras.boot_vga,
     )
 
 

@@ -62,9 +62,9 @@ def how_to_learn(facts: HostFacts, section: str, command: str) -> str:
         command: what prints it on the hypervisor.
     """
     if Source.SSH in facts.sources:
-        return f"see on the hypervisor why this says nothing: {command}"
+        return f"see on the hypervisor why this says nothing: `{command}`"
     if Source.API not in facts.sources:
-        return f"add a section `=== {section}` with what this prints: {command}"
+        return f"add a section `=== {section}` with what this prints: `{command}`"
     if privilege := facts.withheld.get(section):
         return f"give the token, and its user, {privilege}"
     return SSH_LINES

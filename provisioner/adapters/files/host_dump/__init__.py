@@ -24,7 +24,7 @@ from provisioner.adapters.files.host_dump.sections import (
 from provisioner.domain.host import ConfigLine, HostFacts, KernelLog, PciAddress
 from provisioner.errors import InputError
 
-__all__ = ["facts_from_dump", "read_host_dump", "render_dump", "write_host_dump"]
+__all__ = ["facts_from_dump", "read_host_dump", "render_dump", "require_new", "write_host_dump"]
 
 
 def read_host_dump(path: Path) -> HostFacts:
@@ -47,6 +47,15 @@ def read_host_dump(path: Path) -> HostFacts:
     return _facts(dump)
 
 
+def require_new(path: Path) -> None:
+    """See early that a dump could be written here. Raises InputError."""
+    if os.path.lexists(path):
+        raise _unwritable(path, "there is a file of that name")
+    folder = path.absolute().parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise _unwritable(path, "its directory does not exist or cannot be written")
+
+
 def write_host_dump(path: Path, sections: Mapping[str, str]) -> None:
     """Write a dump that only its owner may read.
 
@@ -59,11 +68,15 @@ def write_host_dump(path: Path, sections: Mapping[str, str]) -> None:
             file.write(text.encode())
     except (OSError, ValueError) as error:  # ValueError: a path with a NUL in it
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise InputError(
-            f"cannot write the dump: {reason}",
-            subject=f"host dump {path}",
-            next_step="name a new file in a directory that can be written",
-        ) from error
+        raise _unwritable(path, reason) from error
+
+
+def _unwritable(path: Path, reason: str) -> InputError:
+    return InputError(
+        f"cannot write the dump: {reason}",
+        subject=f"host dump {path}",
+        next_step="name a new file in a directory that can be written",
+    )
 
 
 def facts_from_dump(text: str, subject: str = "host dump") -> HostFacts:
