@@ -128,7 +128,7 @@ class PciMapping:
 
 @dataclass(frozen=True, slots=True)
 class StorageDefinition:
-    """A storage as configured; `content` in the order that Proxmox gives."""
+    """A storage as configured; `content` sorted."""
 
     type: str
     content: tuple[str, ...]

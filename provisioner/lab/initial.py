@@ -41,11 +41,7 @@ def least_privilege(major: int) -> dict[str, tuple[str, str, bool]]:
     return {
         "ProvisionerVM": (f"{_VM} {_AGENT[major]}", "/vms", True),
         "ProvisionerDisks": ("Datastore.AllocateSpace Datastore.Audit", "/storage/local-lvm", True),
-        "ProvisionerImages": (
-            "Datastore.AllocateSpace Datastore.Audit Datastore.AllocateTemplate",
-            "/storage/local",
-            True,
-        ),
+        "ProvisionerImages": ("Datastore.Audit Datastore.AllocateTemplate", "/storage/local", True),
         "ProvisionerBridge": ("SDN.Use", "/sdn/zones/localnetwork/vmbr0", True),
         "ProvisionerGpu": ("Mapping.Use", "/mapping/pci/rtx3090", True),
         "ProvisionerNode": ("Sys.Audit Sys.AccessNetwork", "/nodes/pve1", True),

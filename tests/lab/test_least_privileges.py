@@ -15,6 +15,7 @@ from provisioner.fleet import Fleet
 from provisioner.planning.access import Right, Verb, needed_rights, rights_by_path
 from provisioner.planning.access.rights import CALLS
 from tests.fleets import fleet_from
+from tests.lab.preparing import live
 from tests.lab.support import NODE, Site
 
 README = Path(__file__).resolve().parents[2] / "README.md"
@@ -64,17 +65,6 @@ def grant_only(site: Site, rights: dict[str, list[str]]) -> None:
     for number, (path, privileges) in enumerate(rights.items()):
         site.lab.call("POST", "/access/roles", roleid=f"Only{number}", privs=",".join(privileges))
         site.lab.call("PUT", "/access/acl", path=path, roles=f"Only{number}", users="provisioner@pve", tokens=TOKEN)
-
-
-def live(fleet: Fleet) -> None:
-    """See to it that the rights are those of the whole life: from nothing to a node and back."""
-    fleet.up(NODE)
-    fleet.up(NODE)
-    fleet.status()
-    fleet.idle()
-    fleet.sleep(NODE)
-    fleet.wake(NODE)
-    assert fleet.destroy(NODE) == ("vm 5001 and its disks",)
 
 
 def test_the_readme_lists_the_rights_of_the_table(tmp_path: Path) -> None:

@@ -111,7 +111,7 @@ _AGENT = "the privilege to run commands by the guest agent"
 
 CALLS: tuple[Call, ...] = (
     # A storage or VM that may not be seen is left out of this list without a word.
-    _call("GET /cluster/resources", "doctor up destroy status", (Place.VMS, "VM.Audit")),
+    _call("GET /cluster/resources", "doctor up wake sleep idle destroy status", (Place.VMS, "VM.Audit")),
     _call(
         "GET /cluster/resources",
         "doctor up",
@@ -125,7 +125,8 @@ CALLS: tuple[Call, ...] = (
     # Looked for on "/", not on the node: pve-manager, PVE/API2/Hardware/PCI.pm.
     _call("GET /nodes/{node}/hardware/pci", "doctor", (Place.ROOT, "Sys.Audit")),
     _call(f"GET {_VM}/status/current", "up wake sleep idle destroy", (Place.VMS, "VM.Audit")),
-    _call(f"GET {_VM}/config", "up", (Place.VMS, "VM.Audit")),
+    # Like GET .../config, but it also shows what waits for the next cold start.
+    _call(f"GET {_VM}/pending", "up destroy", (Place.VMS, "VM.Audit")),
     _call(f"GET {_STORAGE}/content", "up", (Place.IMAGES, "Datastore.Audit"), (Place.SEEDS, "Datastore.Audit")),
     _call(f"GET {_STORAGE}/content", "destroy", (Place.SEEDS, "Datastore.Audit")),
     _call(
@@ -151,9 +152,21 @@ CALLS: tuple[Call, ...] = (
         (Place.GPU, "Mapping.Use"),
     ),
     _call(f"PUT {_VM}/config", "up", (Place.VMS, "VM.Config.Options")),
+    # What each needs depends on the options sent: a VM that has drifted may take any of them.
+    _call(
+        f"POST {_VM}/config",
+        "up",
+        (
+            Place.VMS,
+            "VM.Config.CPU VM.Config.Disk VM.Config.HWType VM.Config.Memory VM.Config.Network VM.Config.Options",
+        ),
+        (Place.DISKS, "Datastore.AllocateSpace"),
+        (Place.BRIDGE, "SDN.Use"),
+        (Place.GPU, "Mapping.Use"),
+    ),
     _call(f"PUT {_VM}/resize", "up", (Place.VMS, "VM.Config.Disk"), (Place.DISKS, "Datastore.AllocateSpace")),
     _call(f"POST {_VM}/status/start", "up wake", (Place.VMS, "VM.PowerMgmt")),
-    _call(f"POST {_VM}/status/shutdown", "sleep idle", (Place.VMS, "VM.PowerMgmt")),
+    _call(f"POST {_VM}/status/shutdown", "up sleep idle", (Place.VMS, "VM.PowerMgmt")),
     _call(f"POST {_VM}/status/stop", "sleep destroy", (Place.VMS, "VM.PowerMgmt")),
     _call(f"DELETE {_VM}", "destroy", (Place.VMS, "VM.Allocate")),
     _call(f"DELETE {_STORAGE}/content/{{volume}}", "destroy", (Place.SEEDS, "Datastore.Allocate"), optional=True),

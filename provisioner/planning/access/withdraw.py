@@ -142,7 +142,7 @@ def _mappings(seen: AccessSeen, wanted: AccessWanted) -> Iterator[AccessStep | O
         if server.cluster == wanted.cluster.name
         for gpu in server.gpus.values()
     }
-    for name, mapping in seen.mappings.items():
+    for name, mapping in sorted(seen.mappings.items()):
         if name not in names:
             continue
         if not mapping.is_ours:
