@@ -9,6 +9,7 @@
         │   ├── UnreachableError      no answer came; whether the act happened is unknown
         │   ├── LoginRefusedError     the token, user or password is not accepted
         │   ├── VmidTakenError        another VM has that VMID
+        │   ├── ConfigChangedError    somebody changed the VM since we looked
         │   ├── VmLockedError         a backup, migration or other task holds the VM
         │   ├── GpuTakenError         another VM holds the GPU
         │   ├── GpuUnusableError      the GPU is gone, moved, or did not come back from its last VM
@@ -88,6 +89,10 @@ class LoginRefusedError(HypervisorError):
 
 class VmidTakenError(HypervisorError):
     """The VMID belongs to a VM already."""
+
+
+class ConfigChangedError(HypervisorError):
+    """The VM's configuration is no longer the one that was looked at; nothing was written."""
 
 
 class VmLockedError(HypervisorError):

@@ -7,25 +7,10 @@ from dataclasses import dataclass
 from enum import Enum
 
 from provisioner.domain.fleet import ImageSpec, NodeSpec
-from provisioner.domain.names import MappingId, NodeName, StorageName, Vmid
-
-
-@dataclass(frozen=True, slots=True)
-class VmShape:
-    """The VM that is wanted, in our words; the Proxmox adapter turns it into a configuration."""
-
-    vmid: Vmid
-    name: NodeName
-    cores: int
-    memory_bytes: int
-    disk_storage: StorageName
-    image_storage: StorageName
-    image_volume: str
-    iso_storage: StorageName
-    seed_volume: str
-    bridge: str
-    mac: str
-    gpu_mappings: tuple[MappingId, ...]
+from provisioner.domain.names import MappingId, StorageName, Vmid
+from provisioner.domain.snapshot import VmConfig
+from provisioner.domain.vm_traits import Drift, Trait
+from provisioner.domain.vm_traits import VmShape as VmShape
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +44,35 @@ class CreateVm:
 
 
 @dataclass(frozen=True, slots=True)
+class VmChange:
+    """Traits of an existing VM to be brought to a shape; nothing else of it is written.
+
+    `notes` is the whole new text, or None to leave it. `known_gpus` are the
+    mappings that the fleet calls GPUs on this hypervisor: of the devices passed
+    through only those are ours to move.
+    """
+
+    shape: VmShape
+    traits: frozenset[Trait]
+    notes: str | None = None
+    known_gpus: frozenset[MappingId] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeVm:
+    """Write a change, if the configuration is still the one that was planned for."""
+
+    change: VmChange
+
+
+@dataclass(frozen=True, slots=True)
+class RestartVm:
+    """Shut down cleanly and start, unless the node is busy: then the change waits for its next start."""
+
+    vmid: Vmid
+
+
+@dataclass(frozen=True, slots=True)
 class RenewNotes:
     """Write the host key of a newly made seed into the notes of a VM that exists."""
 
@@ -85,6 +99,11 @@ class AwaitGuest:
     """Log in with the known host key and let cloud-init finish."""
 
     boot_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class GrowFilesystem:
+    """Let the guest's root filesystem fill its disk; cloud-init, which would, is off after the first boot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +134,13 @@ Action = (
     | UploadSeed
     | AwaitCreation
     | CreateVm
+    | ChangeVm
+    | RestartVm
     | RenewNotes
     | GrowDisk
     | StartVm
     | AwaitGuest
+    | GrowFilesystem
     | SealSeed
     | RunPlaybook
     | ProveEngine
@@ -140,6 +162,39 @@ class Step:
     kind: StepKind
     action: Action
     reason: str
+    drifts: tuple[Drift, ...] = ()
+    """What is not as it should be, with both values."""
+    at_cold_start: frozenset[Trait] = frozenset()
+    """Of those, what takes effect only once the node, which runs, was off."""
+
+    @property
+    def needs_cold_start(self) -> bool:
+        """The node runs, and this takes effect only once it was off."""
+        return bool(self.at_cold_start)
+
+    @property
+    def id(self) -> str:
+        """The name for programs; one plan has no two steps of one name."""
+        return self.name.replace(" ", "-")
+
+    def as_dict(self) -> dict[str, object]:
+        """Return plain values for ``--json``."""
+        return {
+            "id": self.id,
+            "name": self.name,
+            "kind": self.kind.value,
+            "reason": self.reason,
+            "changes": [
+                {
+                    "field": drift.trait.value,
+                    "from": drift.seen,
+                    "to": drift.wanted,
+                    "needs_cold_start": drift.trait in self.at_cold_start,
+                }
+                for drift in self.drifts
+            ],
+            "needs_cold_start": self.needs_cold_start,
+        }
 
     def __str__(self) -> str:
         return f"{self.name}: {self.reason}"
@@ -160,15 +215,39 @@ class Plan:
     node: NodeSpec
     steps: tuple[Step, ...]
     refusal: Refusal | None = None
-    notes: str = ""
-    """The VM's notes as they were when the plan was made."""
+    seen: VmConfig | None = None
+    """The VM's configuration that the plan was made for."""
     remark: str = ""
     """What a reader should know beside the steps."""
+
+    @property
+    def digest(self) -> str:
+        """Proxmox's digest of that configuration; empty when there was no VM."""
+        return self.seen.digest if self.seen else ""
+
+    @property
+    def notes(self) -> str:
+        """The VM's notes as they were when the plan was made."""
+        return self.seen.notes if self.seen else ""
 
     @property
     def has_changes(self) -> bool:
         """At least one step is known to change something."""
         return any(step.kind is StepKind.CHANGE for step in self.steps)
+
+    def as_dict(self) -> dict[str, object]:
+        """Return plain values for ``--json``."""
+        return {
+            "node": self.node.name,
+            "vmid": self.node.vmid,
+            "hypervisor": self.node.hypervisor,
+            "refused": self.refusal.reason if self.refusal else None,
+            "next_step": self.refusal.next_step if self.refusal else None,
+            "remark": self.remark,
+            "digest": self.digest,
+            "has_changes": self.has_changes,
+            "steps": [step.as_dict() for step in self.steps],
+        }
 
     def __str__(self) -> str:
         lines = [f"{self.node.subject}{f': {self.remark}' if self.remark else ''}"]

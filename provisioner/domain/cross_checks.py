@@ -33,6 +33,7 @@ def cross_checks(fleet: FleetSpec, *, engines: tuple[str, ...]) -> tuple[Problem
         *_models_have_a_source(fleet),
         *_nodes_name_what_exists(fleet),
         *_nodes_are_distinct(fleet),
+        *_options_fit_together(fleet),
         *_gateways_are_reachable(fleet),
     )
 
@@ -56,11 +57,12 @@ def _mappings_are_used_once(fleet: FleetSpec) -> Iterator[Problem]:
     for hypervisor in fleet.hypervisors.values():
         first: dict[str, str] = {}
         for gpu in hypervisor.gpus.values():
-            if gpu.mapping in first:
+            pooled = gpu.pool and all(each.pool for each in hypervisor.gpus.values() if each.mapping == gpu.mapping)
+            if gpu.mapping in first and not pooled:
                 yield Problem(
                     ("hypervisors", hypervisor.name, "gpus", gpu.name, "mapping"),
                     f'mapping "{gpu.mapping}" already belongs to GPU "{first[gpu.mapping]}"',
-                    "one GPU slot per mapping",
+                    "one GPU slot per mapping; or pool: true on each, where the mapping names several cards",
                 )
             first.setdefault(gpu.mapping, gpu.name)
 
@@ -135,6 +137,14 @@ def _nodes_are_distinct(fleet: FleetSpec) -> Iterator[Problem]:
                 "one address per node",
             )
         addresses.setdefault(address, node.name)
+
+
+def _options_fit_together(fleet: FleetSpec) -> Iterator[Problem]:
+    for node in fleet.nodes.values():
+        if node.options.hugepages and not node.options.numa:
+            yield Problem(
+                ("nodes", node.name, "hugepages"), "hugepages without numa", "numa: true beside it, or no hugepages"
+            )
 
 
 def _gateways_are_reachable(fleet: FleetSpec) -> Iterator[Problem]:

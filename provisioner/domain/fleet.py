@@ -117,6 +117,8 @@ class GpuSpec:
     mapping: MappingId
     vram_bytes: int | None = None
     survives_stop: bool = True
+    pool: bool = False
+    """The mapping names several cards, any of which will do; other slots may name it too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +217,22 @@ class Patience:
 
 
 @dataclass(frozen=True, slots=True)
+class VmOptions:
+    """What a node's VM is told beyond its size.
+
+    `hugepages` is the page size, ``2MiB``, ``1GiB`` or ``any``. `protection`
+    makes Proxmox, and us, refuse to delete the VM or its disks. `tags` stand
+    beside ours.
+    """
+
+    numa: bool = False
+    hugepages: str | None = None
+    secure_boot: bool = False
+    protection: bool = False
+    tags: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
 class NodeSpec:
     """One serving node as wanted, every default applied."""
 
@@ -238,6 +256,7 @@ class NodeSpec:
     """A cloud-config that is merged into ours, for the guest's first boot."""
     adopt: bool = False
     """The VM is somebody else's work: woken, slept and watched, never created, changed or deleted."""
+    options: VmOptions = VmOptions()
 
     @property
     def subject(self) -> str:

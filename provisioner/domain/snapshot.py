@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from provisioner.domain.conventions import TAG
 from provisioner.domain.names import HypervisorName, MappingId, StorageName, Vmid
+from provisioner.domain.vm_traits import Drift, PassedDevice, Traits
 
 
 class Power(Enum):
@@ -62,6 +63,10 @@ class MappingSeen:
     is_mediated: bool = False
     """It gives out slices of a card (vGPU)."""
 
+    def cards_on(self, hypervisor: HypervisorName) -> int:
+        """Return how many cards of a hypervisor it names; more than one make a pool."""
+        return sum(f"node={hypervisor}" in entry.split(",") for entry in self.entries)
+
 
 @dataclass(frozen=True, slots=True)
 class ClusterSnapshot:
@@ -80,6 +85,19 @@ class VmConfig:
     notes: str
     disk_bytes: int | None
     """Size of the boot disk; None while there is none."""
+    digest: str = ""
+    """Changes with every change of the configuration; guards an update against another's."""
+    traits: Traits = field(default_factory=dict)
+    """As the next start will have them; notes and GPUs apart."""
+    waiting: tuple[Drift, ...] = ()
+    """What the running VM has (`seen`) and its next start will change (`wanted`)."""
+    tags: frozenset[str] = frozenset()
+    devices: tuple[PassedDevice, ...] = ()
+    """The devices passed through at the next start, in order."""
+    running_devices: tuple[PassedDevice, ...] = ()
+    """Those of the running VM; the same while nothing waits."""
+    seed: tuple[StorageName, str] | None = None
+    """Storage and file name of the seed ISO in its drive."""
 
 
 @dataclass(frozen=True, slots=True)

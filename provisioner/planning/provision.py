@@ -2,40 +2,52 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from provisioner.domain.actions import (
     AwaitCreation,
     AwaitGuest,
+    ChangeVm,
     CreateVm,
     DownloadImage,
     GrowDisk,
+    GrowFilesystem,
     Plan,
     ProveEngine,
     Refusal,
     RenewNotes,
+    RestartVm,
     RunPlaybook,
     SealSeed,
     StartVm,
     Step,
     StepKind,
     UploadSeed,
-    VmShape,
+    VmChange,
 )
-from provisioner.domain.conventions import mac_address
 from provisioner.domain.fleet import FleetSpec, NodeSpec
+from provisioner.domain.names import StorageName
 from provisioner.domain.notes import read_notes
 from provisioner.domain.quantities import size_text
-from provisioner.domain.snapshot import NodeSeen, Power
+from provisioner.domain.snapshot import NodeSeen, Power, VmConfig
+from provisioner.domain.vm_traits import Drift, Trait
 from provisioner.engines.base import Deployment, InferenceEngine
 from provisioner.planning.ownership import Act, Why, free_vmid, objection
 from provisioner.planning.readiness import HypervisorFacts, failures, hypervisor_checks
+from provisioner.planning.vm_limits import limits
+from provisioner.planning.vm_shape import (
+    cold_drifts,
+    drifts,
+    is_renamed,
+    known_gpus,
+    needs_mappings,
+    seed_volume,
+    vm_shape,
+    wanted_notes,
+)
 
 _CHANGE, _ENSURE = StepKind.CHANGE, StepKind.ENSURE
 _ADOPTED = "adopted, so nothing is created, changed or configured"
-
-
-def seed_volume(node: NodeSpec) -> str:
-    """Return the name of a node's seed ISO. The VMID is in it: renamed nodes must not meet each other's seed."""
-    return f"{node.name}-{node.vmid}-seed.iso"
 
 
 def plan_node(fleet: FleetSpec, node: NodeSpec, seen: NodeSeen, engine: InferenceEngine) -> Plan:
@@ -50,9 +62,11 @@ def plan_node(fleet: FleetSpec, node: NodeSpec, seen: NodeSeen, engine: Inferenc
     if node.adopt:
         return _adopted_plan(fleet, node, seen)
     refusal = _refusal(fleet, node, seen)
-    steps = () if refusal else (*_vm_steps(fleet, node, seen), *_guest_steps(fleet, node, seen, engine))
-    notes = seen.config.notes if seen.config else ""
-    return Plan(node, steps, refusal, notes)
+    if refusal is not None:
+        return Plan(node, (), refusal, seen.config)
+    vm_steps = _vm_steps(fleet, node, seen, engine)
+    grows = any(isinstance(step.action, GrowDisk) for step in vm_steps)
+    return Plan(node, (*vm_steps, *_guest_steps(fleet, node, seen, engine, grows=grows)), None, seen.config)
 
 
 def _adopted_plan(fleet: FleetSpec, node: NodeSpec, seen: NodeSeen) -> Plan:
@@ -85,59 +99,96 @@ def _proof(fleet: FleetSpec, node: NodeSpec) -> Step:
 
 def _refusal(fleet: FleetSpec, node: NodeSpec, seen: NodeSeen) -> Refusal | None:
     # A running VM holds its GPUs already; mappings matter to the next start.
-    starts = seen.vm is None or seen.vm.power is not Power.RUNNING
+    starts = needs_mappings(fleet, node, seen.vm, seen.config)
     needed = {f"mapping_{gpu}" for gpu in node.gpus} if starts else set()
     for check in failures(hypervisor_checks(_facts(fleet, node, seen))):
         if not check.id.startswith("mapping_") or check.id in needed:
             return Refusal(check.found, check.next_step)
-    found = objection(node, seen.vm or seen.cluster.vms.get(node.vmid), Act.PROVISION)
+    vm = seen.vm or seen.cluster.vms.get(node.vmid)
+    if vm is not None and is_renamed(fleet, node, seen):
+        # Judged by the name it is about to get.
+        vm = replace(vm, name=node.name)
+    found = objection(node, vm, Act.PROVISION)
     if found is None:
-        return None
+        being_made = vm is not None and vm.lock == "create"
+        return None if being_made else limits(fleet, node, seen)
     free = f"; {free_vmid(node, seen.cluster.vms)} is free" if found.why is Why.FOREIGN else ""
     return Refusal(found.reason, found.next_step + free)
 
 
-def _vm_steps(fleet: FleetSpec, node: NodeSpec, seen: NodeSeen) -> tuple[Step, ...]:
+def _vm_steps(fleet: FleetSpec, node: NodeSpec, seen: NodeSeen, engine: InferenceEngine) -> tuple[Step, ...]:
     if seen.vm is None or seen.config is None:
         return _creation_steps(fleet, node, seen)
     if seen.vm.lock == "create":
         # The rest is planned again once it is known how the creation ended.
         return (Step("await creation", _CHANGE, AwaitCreation(node.vmid), "the VM is being created right now"),)
+    runs = seen.vm.power is Power.RUNNING
+    cold = cold_drifts(fleet, node, seen.config) if runs else ()
     steps: list[Step] = []
+    drift = drifts(fleet, node, engine, seen.config)
+    if drift:
+        steps.append(_change_step(fleet, node, engine, seen.config, drift, cold))
     if seen.config.disk_bytes is not None and seen.config.disk_bytes < node.disk_bytes:
         reason = f"the disk has {size_text(seen.config.disk_bytes)}, wanted are {size_text(node.disk_bytes)}"
         steps.append(Step("grow disk", _CHANGE, GrowDisk(node.vmid, node.disk_bytes), reason))
-    if seen.vm.power is not Power.RUNNING:
+    if not runs:
         if not seen.seed_present:
-            steps += _reseeding_steps(fleet, node, seen)
+            steps += _reseeding_steps(node, seen.config)
         steps.append(Step("start", _CHANGE, StartVm(node.vmid), "the VM is off"))
+        return tuple(steps)
+    if cold:
+        steps.append(_restart_step(node, cold))
     return tuple(steps)
 
 
-def _creation_steps(fleet: FleetSpec, node: NodeSpec, seen: NodeSeen) -> tuple[Step, ...]:
-    roles = fleet.cluster_of(node).storage
-    image = fleet.images[node.image]
-    shape = VmShape(
-        vmid=node.vmid,
-        name=node.name,
-        cores=node.cores,
-        memory_bytes=node.memory_bytes,
-        disk_storage=roles.disks,
-        image_storage=roles.images,
-        image_volume=image.volume_name,
-        iso_storage=roles.iso,
-        seed_volume=seed_volume(node),
-        bridge=fleet.cluster_of(node).bridge,
-        mac=mac_address(node.vmid),
-        gpu_mappings=tuple(gpu.mapping for gpu in fleet.gpus_of(node)),
+def _change_step(
+    fleet: FleetSpec,
+    node: NodeSpec,
+    engine: InferenceEngine,
+    config: VmConfig,
+    drift: tuple[Drift, ...],
+    cold: tuple[Drift, ...],
+) -> Step:
+    text = wanted_notes(node, engine, fleet.mode_of(node).model, config.notes)
+    change = VmChange(
+        shape=vm_shape(fleet, node),
+        traits=frozenset(each.trait for each in drift),
+        notes=text if any(each.trait is Trait.NOTES for each in drift) else None,
+        known_gpus=known_gpus(fleet, node),
     )
+    waits = frozenset(each.trait for each in cold)
+    at_once = [str(each) for each in drift if each.trait not in waits]
+    later = [str(each) for each in drift if each.trait in waits]
+    reason = "; ".join([*at_once, *([f"for the next cold start: {', '.join(later)}"] if later else [])])
+    return Step("change", _CHANGE, ChangeVm(change), reason, drift, waits & change.traits)
+
+
+def _restart_step(node: NodeSpec, cold: tuple[Drift, ...]) -> Step:
+    what = ", ".join(dict.fromkeys(each.trait.value for each in cold))
+    return Step(
+        "restart",
+        _CHANGE,
+        RestartVm(node.vmid),
+        f"the node is running, and {what} changes at a cold start: it is shut down cleanly and started, "
+        "unless it is busy; then this waits for its next start",
+        cold,
+        frozenset(each.trait for each in cold),
+    )
+
+
+def _creation_steps(fleet: FleetSpec, node: NodeSpec, seen: NodeSeen) -> tuple[Step, ...]:
+    shape, image = vm_shape(fleet, node), fleet.images[node.image]
     download = Step(
-        "image", _CHANGE, DownloadImage(image, roles.images), f'"{image.name}" is not on storage "{roles.images}" yet'
+        "image",
+        _CHANGE,
+        DownloadImage(image, shape.image_storage),
+        f'"{image.name}" is not on storage "{shape.image_storage}" yet',
     )
     gpus = f" with {', '.join(shape.gpu_mappings)}" if shape.gpu_mappings else ""
+    seed = UploadSeed(shape.iso_storage, shape.seed_volume)
     return (
         *(() if seen.image_present else (download,)),
-        Step("seed", _CHANGE, UploadSeed(roles.iso, shape.seed_volume), "the guest gets its name, address and keys"),
+        Step("seed", _CHANGE, seed, "the guest gets its name, address and keys"),
         Step("create", _CHANGE, CreateVm(shape), f"there is no VM {node.vmid} yet: {_size(node)}{gpus}"),
         Step("grow disk", _CHANGE, GrowDisk(node.vmid, node.disk_bytes), f"to {size_text(node.disk_bytes)}"),
         Step("start", _CHANGE, StartVm(node.vmid), "a new VM is off"),
@@ -148,11 +199,20 @@ def _size(node: NodeSpec) -> str:
     return f"{node.cores} cores, {size_text(node.memory_bytes)} memory"
 
 
-def _reseeding_steps(fleet: FleetSpec, node: NodeSpec, seen: NodeSeen) -> list[Step]:
+def seed_of(fleet: FleetSpec, node: NodeSpec, config: VmConfig | None) -> tuple[StorageName, str]:
+    """Return storage and name of a node's seed ISO: the one in the VM's drive, else the one a new VM would get."""
+    if config is not None and config.seed is not None:
+        return config.seed
+    return fleet.cluster_of(node).storage.iso, seed_volume(node)
+
+
+def _reseeding_steps(node: NodeSpec, config: VmConfig) -> list[Step]:
     """A VM does not start without the ISO it names, so a lost seed is made again."""
-    storage, volume = fleet.cluster_of(node).storage.iso, seed_volume(node)
-    assert seen.config is not None  # noqa: S101 - the caller has looked
-    if read_notes(seen.config.notes).seed_is_sealed:
+    if config.seed is None:
+        # Somebody took the drive's medium out; a guest whose first boot is over does not miss it.
+        return []
+    storage, volume = config.seed
+    if read_notes(config.notes).seed_is_sealed:
         return [Step("seal seed", _CHANGE, SealSeed(storage, volume), f"the seed ISO {volume} is gone")]
     # The guest has not finished its first boot: a new seed is a new instance to cloud-init, so new keys are right.
     return [
@@ -162,20 +222,24 @@ def _reseeding_steps(fleet: FleetSpec, node: NodeSpec, seen: NodeSeen) -> list[S
     ]
 
 
-def _guest_steps(fleet: FleetSpec, node: NodeSpec, seen: NodeSeen, engine: InferenceEngine) -> tuple[Step, ...]:
+def _guest_steps(
+    fleet: FleetSpec, node: NodeSpec, seen: NodeSeen, engine: InferenceEngine, *, grows: bool
+) -> tuple[Step, ...]:
     mode = fleet.mode_of(node)
     deployment = Deployment(node, mode, fleet.engines[mode.engine], fleet.models[mode.model])
     sealed = seen.config is not None and read_notes(seen.config.notes).seed_is_sealed
     seal = Step(
         "seal seed",
         _CHANGE,
-        SealSeed(fleet.cluster_of(node).storage.iso, seed_volume(node)),
+        SealSeed(*seed_of(fleet, node, seen.config)),
         "after the first boot the host key leaves the ISO storage",
     )
     settled = _ENSURE if sealed else _CHANGE
+    fill = Step("grow filesystem", _CHANGE if grows else _ENSURE, GrowFilesystem(), "it fills the disk")
     return (
         Step("guest", settled, AwaitGuest(node.patience.boot_seconds), "cloud-init has finished"),
-        *(() if sealed else (seal,)),
+        # On its first boot cloud-init grows it, and is switched off then.
+        fill if sealed else seal,
         Step(
             "configure",
             settled,

@@ -12,11 +12,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-from provisioner.domain.actions import VmShape
+from provisioner.domain.actions import VmChange
 from provisioner.domain.fleet import ImageSpec
 from provisioner.domain.host import HostFacts, Release
 from provisioner.domain.names import HypervisorName, MappingId, StorageName, Vmid
 from provisioner.domain.snapshot import ClusterSnapshot, MappingSeen, VmConfig, VmSeen
+from provisioner.domain.vm_traits import VmShape
 
 
 class Ticket(Protocol):
@@ -90,12 +91,21 @@ class Hypervisors(Protocol):
         """Create a VM with our tag. Raises VmidTakenError when the VMID exists already."""
         ...
 
-    def set_notes(self, hypervisor: HypervisorName, vmid: Vmid, notes: str) -> None:
-        """Replace a VM's notes."""
+    def change_vm(self, hypervisor: HypervisorName, change: VmChange, *, digest: str) -> tuple[str, ...]:
+        """Bring some traits of a VM to a shape. On a running VM all but `AT_ONCE` wait for its next cold start.
+
+        Raises ConfigChangedError, having written nothing, when the configuration is not the one with that digest.
+        """
         ...
 
-    def grow_disk(self, hypervisor: HypervisorName, vmid: Vmid, size_bytes: int) -> tuple[str, ...]:
-        """Grow the boot disk."""
+    def set_notes(self, hypervisor: HypervisorName, vmid: Vmid, notes: str, *, digest: str = "") -> None:
+        """Replace a VM's notes. Raises ConfigChangedError when a digest is given and is not the VM's."""
+        ...
+
+    def grow_disk(
+        self, hypervisor: HypervisorName, vmid: Vmid, size_bytes: int, *, digest: str = ""
+    ) -> tuple[str, ...]:
+        """Grow the boot disk. Raises ConfigChangedError when a digest is given and is not the VM's."""
         ...
 
     def start_vm(self, hypervisor: HypervisorName, vmid: Vmid) -> Ticket:

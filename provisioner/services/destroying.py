@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from provisioner.domain.fleet import FleetSpec, NodeSpec
-from provisioner.domain.snapshot import Power
-from provisioner.errors import PermissionMissingError
+from provisioner.domain.snapshot import Power, VmConfig
+from provisioner.domain.vm_traits import YES, Trait
+from provisioner.errors import PermissionMissingError, RefusedError
 from provisioner.planning.ownership import Act, require
-from provisioner.planning.provision import seed_volume
+from provisioner.planning.provision import seed_of
 from provisioner.ports.hypervisors import Hypervisors
 from provisioner.services.events import OnEvent, running_step
 from provisioner.services.looking import find_vm
@@ -35,6 +36,9 @@ class Destroying:
         # One that has only moved is not gone, and its seed must stay with it.
         vm = find_vm(api, node)
         require(node, vm, Act.DESTROY)
+        # Read before the VM is gone: it names its seed, and it may be protected.
+        config = api.config(node.hypervisor, node.vmid) if vm is not None else None
+        _require_unprotected(node, config)
         if vm is not None:
             if vm.power is not Power.STOPPED:
                 with running_step(on_event, node, "stop", self._world.clock) as step:
@@ -48,12 +52,12 @@ class Destroying:
                     api.destroy_vm(node.hypervisor, node.vmid)
                 step.detail = f"vm {node.vmid} and its disks"
             done.append(f"vm {node.vmid} and its disks")
-        done += self._remove_seed(node, api, on_event)
+        done += self._remove_seed(node, config, api, on_event)
         self._world.activity.forget(node.name)
         return tuple(done)
 
-    def _remove_seed(self, node: NodeSpec, api: Hypervisors, on_event: OnEvent) -> list[str]:
-        storage, volume = self._fleet.cluster_of(node).storage.iso, seed_volume(node)
+    def _remove_seed(self, node: NodeSpec, config: VmConfig | None, api: Hypervisors, on_event: OnEvent) -> list[str]:
+        storage, volume = seed_of(self._fleet, node, config)
         if volume not in api.volumes(node.hypervisor, storage, "iso"):
             return []
         with running_step(on_event, node, "remove seed", self._world.clock) as step:
@@ -70,3 +74,15 @@ class Destroying:
                 return []
             step.detail = volume
         return [f"seed {storage}:iso/{volume}"]
+
+
+def _require_unprotected(node: NodeSpec, config: VmConfig | None) -> None:
+    """Refuse before the power is cut; Proxmox would refuse only the deletion after it."""
+    if config is None or config.traits.get(Trait.PROTECTION) != YES:
+        return
+    wanted = "write protection: false" if node.options.protection else "it is not the fleet file's doing, so ask first"
+    raise RefusedError(
+        "cannot destroy it: its VM is protected",
+        subject=node.subject,
+        next_step=f"{wanted}; provisioner up {node.name} takes the protection off, then destroy it",
+    )

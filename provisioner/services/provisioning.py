@@ -12,17 +12,18 @@ from dataclasses import dataclass
 
 from provisioner.domain.actions import Plan
 from provisioner.domain.fleet import ClusterSpec, FleetSpec, NodeSpec
-from provisioner.domain.names import HypervisorName
-from provisioner.domain.snapshot import ClusterSnapshot, NodeSeen, Power
 from provisioner.engines.base import InferenceEngine
 from provisioner.errors import HypervisorError, RefusedError
-from provisioner.planning.provision import plan_node, seed_volume
+from provisioner.planning.plans import what_outdates
+from provisioner.planning.provision import plan_node
 from provisioner.ports.hypervisors import Hypervisors
 from provisioner.services.destroying import Destroying
-from provisioner.services.events import OnEvent, running_step
+from provisioner.services.events import OnEvent, ignore, running_step
 from provisioner.services.executor import Executor
 from provisioner.services.guest_access import GuestAccess
+from provisioner.services.looking import look
 from provisioner.services.proving import Endpoint
+from provisioner.services.sleeping import Sleeping
 from provisioner.services.world import World
 
 # A plan is made anew when the world moved under it; more than this many times is a loop.
@@ -40,6 +41,8 @@ class UpReport:
     seconds: float
     calls: int
     remark: str = ""
+    left_for_next_start: str = ""
+    """Why changes that were written have not taken effect yet."""
 
     def as_dict(self) -> dict[str, object]:
         """Return plain values for ``--json``."""
@@ -51,6 +54,7 @@ class UpReport:
             "seconds": round(self.seconds, 3),
             "api_calls": self.calls,
             "remark": self.remark,
+            "left_for_next_start": self.left_for_next_start,
         }
 
 
@@ -66,17 +70,30 @@ class Provisioning:
     def plan(self, node: NodeSpec) -> Plan:
         """Look, and return what `up` would do."""
         self._world.seeds.verify(node)
-        return plan_node(self._fleet, node, self._look(node), self._engine(node))
+        return plan_node(self._fleet, node, look(self._fleet, self._api(node), node), self._engine(node))
 
     def apply(self, plan: Plan, on_event: OnEvent) -> UpReport:
-        """Carry out a plan.
+        """Carry out what a plan has shown, or what is left of it; nothing else.
 
         Raises:
-            RefusedError: the plan is a refusal.
+            RefusedError: the plan is a refusal, or no longer the plan: the summary says what changed meanwhile.
             ProvisionerError: a step failed; the next run continues there.
         """
-        with self._world.locks.held(plan.node.name):
-            return self._apply(plan, on_event, self._api(plan.node).calls)
+        node = plan.node
+        with self._world.locks.held(node.name):
+            calls = self._api(node).calls
+            if plan.refusal is None:
+                now = self.plan(node)
+                outdated = what_outdates(plan, now)
+                if outdated is not None:
+                    raise RefusedError(
+                        f"cannot carry out the plan: the VM is not what it was made for: {outdated}",
+                        subject=node.subject,
+                        next_step=f"provisioner plan {node.name} shows what is to do now; then: "
+                        f"provisioner up {node.name}",
+                    )
+                plan = now
+            return self._apply(plan, on_event, calls)
 
     def up(self, node: NodeSpec, on_event: OnEvent) -> UpReport:
         """Plan and apply under one lock, so that no other writer comes between the two."""
@@ -116,6 +133,7 @@ class Provisioning:
             clock.monotonic() - started,
             api.calls - calls_before,
             plan.remark,
+            executor.left_for_next_start,
         )
 
     def destroy(self, node: NodeSpec, on_event: OnEvent) -> tuple[str, ...]:
@@ -148,11 +166,12 @@ class Provisioning:
             web=world.web,
             clock=world.clock,
             image_lock=self._image_lock,
+            shut_down=lambda: Sleeping(self._fleet, world).shut_down(node, ignore),
         )
 
     def _carry_out(self, plan: Plan, executor: Executor, changed: list[str], on_event: OnEvent) -> bool:
         """Run a plan's steps; return False when the rest must be planned anew."""
-        executor.notes_text = plan.notes
+        executor.begin(plan)
         for step in plan.steps:
             with running_step(on_event, executor.node, step.name, self._world.clock) as running:
                 outcome = executor.carry_out(step.action, running.say)
@@ -162,37 +181,3 @@ class Provisioning:
             if outcome.replan:
                 return False
         return True
-
-    def _look(self, node: NodeSpec) -> NodeSeen:
-        """Gather what planning needs, and nothing it does not: every fact is an API call."""
-        api, here, roles = self._api(node), node.hypervisor, self._cluster(node).storage
-        cluster = api.snapshot()
-        online = bool(cluster.hypervisors.get(here))
-        vm = api.vm(here, node.vmid) if online and _is_here(cluster, node) else None
-        if node.adopt:
-            # The rest is its maker's business.
-            return NodeSeen(cluster, vm, None, {}, image_present=False, seed_present=True)
-        off = vm is not None and vm.power is not Power.RUNNING
-        return NodeSeen(
-            cluster=cluster,
-            vm=vm,
-            config=api.config(here, node.vmid) if vm is not None else None,
-            mappings=api.mappings(here) if online and node.gpus and (vm is None or off) else {},
-            image_present=vm is None
-            and _can_list(cluster, here, roles.images)
-            and self._fleet.images[node.image].volume_name in api.volumes(here, roles.images, "import"),
-            seed_present=not off
-            or (_can_list(cluster, here, roles.iso) and seed_volume(node) in api.volumes(here, roles.iso, "iso")),
-        )
-
-
-def _is_here(cluster: ClusterSnapshot, node: NodeSpec) -> bool:
-    vm = cluster.vms.get(node.vmid)
-    return vm is not None and vm.hypervisor == node.hypervisor
-
-
-def _can_list(cluster: ClusterSnapshot, hypervisor: HypervisorName, storage: str) -> bool:
-    return any(
-        where == hypervisor and name == storage and seen.is_available
-        for (where, name), seen in cluster.storages.items()
-    )

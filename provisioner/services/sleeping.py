@@ -53,9 +53,10 @@ class Sleeping:
             HypervisorError: the guest did not shut down in time.
         """
         with self._world.locks.held(node.name):
-            return self._sleep(node, on_event, force=force)
+            return self.shut_down(node, on_event, force=force)
 
-    def _sleep(self, node: NodeSpec, on_event: OnEvent, *, force: bool) -> SleepReport:
+    def shut_down(self, node: NodeSpec, on_event: OnEvent, *, force: bool = False) -> SleepReport:
+        """Do what `sleep` does for a caller that holds the node's lock already."""
         clock = self._world.clock
         api = self._api(node)
         begun = clock.monotonic()

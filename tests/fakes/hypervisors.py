@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from provisioner.domain.actions import VmShape
-from provisioner.domain.conventions import TAG
+from provisioner.domain.actions import VmChange
 from provisioner.domain.fleet import ImageSpec
 from provisioner.domain.host import HostFacts, Release
 from provisioner.domain.names import HypervisorName, MappingId, StorageName, Vmid
 from provisioner.domain.quantities import GIB
 from provisioner.domain.snapshot import ClusterSnapshot, MappingSeen, Power, StorageSeen, VmConfig, VmSeen
-from provisioner.errors import HypervisorError, PermissionMissingError, ShutdownIgnoredError, VmidTakenError
+from provisioner.domain.vm_traits import AT_ONCE, Drift, PassedDevice, Trait, VmShape, listed, wanted_traits
+from provisioner.errors import (
+    ConfigChangedError,
+    HypervisorError,
+    PermissionMissingError,
+    ShutdownIgnoredError,
+    VmidTakenError,
+)
 from tests.fakes.clock import FakeClock
 from tests.fakes.host_facts import EVERY_RIGHT, ready_host
 
 PVE1 = HypervisorName("pve1")
 IMAGE_BYTES = 3 * GIB
+_ASIDE = frozenset((Trait.NAME, Trait.TAGS, Trait.NOTES, Trait.GPUS))
 
 
 def refusal(words: str) -> HypervisorError:
@@ -32,6 +40,41 @@ class FakeVm:
     mappings: tuple[MappingId, ...]
     seed: tuple[StorageName, str]
     started_at: float = 0.0
+    traits: dict[Trait, str] = field(default_factory=dict)
+    """As the next start has them, but for name, tags, notes and GPUs, which are above."""
+    started_with: tuple[dict[Trait, str], tuple[MappingId, ...]] = ({}, ())
+    """Traits and mappings of the last start."""
+    raw_devices: tuple[PassedDevice, ...] = ()
+    """Passed through by somebody else."""
+
+    @property
+    def digest(self) -> str:
+        facts = (self.seen.name, sorted(self.seen.tags), self.notes, self.disk_bytes, self.mappings, self.raw_devices)
+        text = repr((facts, sorted(self.traits.items(), key=lambda each: each[0].name)))
+        return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+    @property
+    def config(self) -> VmConfig:
+        traits = self.traits | {Trait.NAME: self.seen.name, Trait.TAGS: listed(sorted(self.seen.tags))}
+        running = self.seen.power is Power.RUNNING
+        before, mappings = self.started_with if running else (self.traits, self.mappings)
+        return VmConfig(
+            notes=self.notes,
+            disk_bytes=self.disk_bytes,
+            digest=self.digest,
+            traits=traits,
+            waiting=tuple(
+                Drift(trait, before[trait], value) for trait, value in self.traits.items() if before[trait] != value
+            ),
+            tags=self.seen.tags,
+            devices=(*_passed(self.mappings), *self.raw_devices),
+            running_devices=(*_passed(mappings), *self.raw_devices),
+            seed=self.seed,
+        )
+
+
+def _passed(mappings: tuple[MappingId, ...]) -> tuple[PassedDevice, ...]:
+    return tuple(PassedDevice(index, mapping) for index, mapping in enumerate(mappings))
 
 
 @dataclass
@@ -115,7 +158,7 @@ class FakeHypervisors:
     def config(self, hypervisor: HypervisorName, vmid: Vmid) -> VmConfig:
         self._call("config")
         vm = self.vms.get(vmid)
-        return VmConfig(vm.notes, vm.disk_bytes) if vm else VmConfig("", None)
+        return vm.config if vm else VmConfig("", None)
 
     def download_image(self, hypervisor: HypervisorName, storage: StorageName, image: ImageSpec) -> tuple[str, ...]:
         self._call("download_image")
@@ -138,23 +181,48 @@ class FakeHypervisors:
         if shape.image_volume not in self.files.get((shape.image_storage, "import"), {}):
             raise refusal(f"no image {shape.image_volume}")
         self.vms[shape.vmid] = FakeVm(
-            seen=VmSeen(shape.vmid, shape.name, hypervisor, Power.STOPPED, frozenset({TAG})),
+            seen=VmSeen(shape.vmid, shape.name, hypervisor, Power.STOPPED, shape.tags),
             notes=notes,
             disk_bytes=IMAGE_BYTES,
             mappings=shape.gpu_mappings,
             seed=(shape.iso_storage, shape.seed_volume),
+            traits={trait: value for trait, value in wanted_traits(shape).items() if trait not in _ASIDE},
         )
         self.acts.append(f"create {shape.vmid}")
         return ()
 
-    def set_notes(self, hypervisor: HypervisorName, vmid: Vmid, notes: str) -> None:
+    def change_vm(self, hypervisor: HypervisorName, change: VmChange, *, digest: str) -> tuple[str, ...]:
+        self._call("change_vm")
+        vm = self._existing(change.shape.vmid)
+        self._require_digest(vm, digest)
+        for trait, value in wanted_traits(change.shape).items():
+            if trait in change.traits - _ASIDE:
+                vm.traits[trait] = value
+                if trait in AT_ONCE:
+                    vm.started_with[0][trait] = value
+        if Trait.NAME in change.traits:
+            vm.seen = replace(vm.seen, name=change.shape.name)
+        if Trait.TAGS in change.traits:
+            vm.seen = replace(vm.seen, tags=vm.seen.tags | change.shape.tags)
+        if Trait.GPUS in change.traits:
+            vm.mappings = change.shape.gpu_mappings
+        if Trait.NOTES in change.traits and change.notes is not None:
+            vm.notes = change.notes
+        self.acts.append(f"change {change.shape.vmid}")
+        return ()
+
+    def set_notes(self, hypervisor: HypervisorName, vmid: Vmid, notes: str, *, digest: str = "") -> None:
         self._call("set_notes")
+        self._require_digest(self._existing(vmid), digest)
         self._existing(vmid).notes = notes
         self.acts.append(f"notes {vmid}")
 
-    def grow_disk(self, hypervisor: HypervisorName, vmid: Vmid, size_bytes: int) -> tuple[str, ...]:
+    def grow_disk(
+        self, hypervisor: HypervisorName, vmid: Vmid, size_bytes: int, *, digest: str = ""
+    ) -> tuple[str, ...]:
         self._call("grow_disk")
         vm = self._existing(vmid)
+        self._require_digest(vm, digest)
         if size_bytes < vm.disk_bytes:
             raise refusal("shrinking disks is not supported")
         vm.disk_bytes = size_bytes
@@ -172,6 +240,7 @@ class FakeHypervisors:
                 return FakeTicket(refusal(f"PCI device '0000:01:00.0' already in use by VMID '{other.seen.vmid}'"))
         vm.seen = replace(vm.seen, power=Power.RUNNING)
         vm.started_at = self.clock.monotonic()
+        vm.started_with = (dict(vm.traits), vm.mappings)
         self.acts.append(f"start {vmid}")
         return FakeTicket()
 
@@ -204,6 +273,12 @@ class FakeHypervisors:
             raise PermissionMissingError("Datastore.Allocate", subject="fake token", next_step="none")
         del self.files[storage, "iso"][name]
         self.acts.append(f"delete {name}")
+
+    @staticmethod
+    def _require_digest(vm: FakeVm, digest: str) -> None:
+        if digest not in ("", vm.digest):
+            words = "checksum mismatch (file change by other user?)"
+            raise ConfigChangedError(words, subject="fake cluster", next_step="none")
 
     def _existing(self, vmid: Vmid) -> FakeVm:
         if vmid not in self.vms:

@@ -6,6 +6,7 @@ what is allowed. Nothing outside the file is touched; secrets are not read.
 
 from __future__ import annotations
 
+import re
 import types
 import typing
 from collections.abc import Iterable
@@ -47,6 +48,7 @@ from provisioner.domain.fleet import (
     SshAccess,
     StorageRoles,
     TlsTrust,
+    VmOptions,
 )
 from provisioner.domain.names import (
     ClusterName,
@@ -64,8 +66,15 @@ from provisioner.errors import InputError
 
 _SECRET_KEYS = {"secret", "api_key", "password"}
 _LONGEST_FOUND = 120
+_PCI_ADDRESS = re.compile(r"([0-9a-fA-F]{4,}:)?[0-9a-fA-F]{2}:[0-9a-fA-F]{2}(\.[0-7])?")
+_MAPPING_NOT_ADDRESS = (
+    "a Proxmox id, that of a PCI resource mapping: raw addresses take root@pam's own password, never a token, and "
+    "nobody notices when another card moves there; map the card (Datacenter > Resource Mappings)"
+)
 # What shapes a VM or its guest: on an adopted node it would have no effect, and a word without effect misleads.
-_OF_OUR_MAKING = frozenset(("image", "cores", "memory", "disk", "gateway", "nameservers"))
+_OF_OUR_MAKING = frozenset(
+    "image cores memory disk gateway nameservers extra_user_data numa hugepages secure_boot protection tags".split()
+)
 
 
 class FleetFileError(InputError):
@@ -184,6 +193,8 @@ def _problem(details: ErrorDetails, document: Document) -> Problem:
         return Problem(place, "nothing", f"a value for {place[-1]}; it is required")
     secret = any(part in _SECRET_KEYS for part in place)
     found = "a literal value (not repeated here)" if secret else _shown(details["input"])
+    if place[-1:] == ("mapping",) and _PCI_ADDRESS.fullmatch(str(details["input"])):
+        return Problem(place, found, _MAPPING_NOT_ADDRESS)
     return Problem(place, found, _allowed(details))
 
 
@@ -204,6 +215,7 @@ _PATTERN_WORDS = {
         "a public host key (ssh-ed25519 AAAA...) or its fingerprint (SHA256:...)"
     ),
     r"^https?://\S+$": "an http or https URL",
+    r"^[a-z0-9_][a-z0-9_\-+.]*$": "a tag of small letters, digits and _ - + .",
     name_rules.TOKEN_ID: "USER@REALM!TOKENID, such as provisioner@pve!fleet",
 }
 
@@ -299,7 +311,7 @@ def _hypervisor(name: str, entry: HypervisorShape, folder: Path) -> HypervisorSp
         name=HypervisorName(name),
         cluster=ClusterName(entry.cluster),
         gpus={
-            GpuName(gpu): GpuSpec(GpuName(gpu), MappingId(each.mapping), each.vram, each.survives_stop)
+            GpuName(gpu): GpuSpec(GpuName(gpu), MappingId(each.mapping), each.vram, each.survives_stop, each.pool)
             for gpu, each in entry.gpus.items()
         },
         ssh=_hypervisor_ssh(entry.ssh, folder) if entry.ssh else None,
@@ -344,4 +356,11 @@ def _node(name: NodeName, entry: NodeShape, defaults: DefaultsShape, folder: Pat
         connect=ConnectSpec(entry.connect.address, entry.connect.ssh_port) if entry.connect else None,
         extra_user_data=_path(extra, folder) if (extra := chosen("extra_user_data")) else None,
         adopt=entry.adopt,
+        options=VmOptions(
+            numa=chosen("numa"),
+            hugepages=chosen("hugepages"),
+            secure_boot=chosen("secure_boot"),
+            protection=chosen("protection"),
+            tags=frozenset(chosen("tags")),
+        ),
     )

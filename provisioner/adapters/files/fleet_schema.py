@@ -100,6 +100,10 @@ ExtraUserData = Annotated[
 ]
 
 
+# Proxmox accepts capitals and stores small letters.
+Tag = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_][a-z0-9_\-+.]*$", max_length=124)]
+
+
 class Shape(BaseModel):
     """Base of all entries: strict, closed, frozen."""
 
@@ -160,6 +164,7 @@ class GpuShape(Shape):
 
     mapping: ConfigId = Field(description="The PCI resource mapping (Datacenter > Resource Mappings).")
     vram: Size | None = None
+    pool: bool = Field(False, description="The mapping names several such cards; other slots may name it too.")
     survives_stop: bool = Field(True, description="false: the card does not come back after a VM stop.")
 
 
@@ -242,6 +247,11 @@ class DefaultsShape(Shape):
     gateway: Ip | None = None
     nameservers: list[Ip] = Field(default_factory=list)
     extra_user_data: ExtraUserData = None
+    numa: bool = False
+    hugepages: Literal["2MiB", "1GiB", "any"] | None = None
+    secure_boot: bool = False
+    protection: bool = False
+    tags: list[Tag] = Field(default_factory=list)
 
 
 class NodeShape(Shape):
@@ -266,6 +276,13 @@ class NodeShape(Shape):
     engine_within: Duration | None = None
     shutdown_within: Duration | None = None
     extra_user_data: ExtraUserData = None
+    numa: bool | None = Field(None, description="Show the guest which memory is close to its cores.")
+    hugepages: Literal["2MiB", "1GiB", "any"] | None = Field(
+        None, description="Memory in large pages; needs numa, and only root@pam itself may set it in Proxmox."
+    )
+    secure_boot: bool | None = Field(None, description="true: enrolled keys; drivers built in the guest do not load.")
+    protection: bool | None = Field(None, description="true: neither Proxmox nor destroy deletes the VM or its disks.")
+    tags: list[Tag] | None = Field(None, description="Tags of the VM in Proxmox, beside ours.")
     connect: ConnectShape | None = None
     adopt: bool = Field(False, description="true: a VM that exists; woken, slept and watched, never reconfigured.")
 

@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 
 from provisioner.errors import (
+    ConfigChangedError,
     GpuTakenError,
     GpuUnusableError,
     HypervisorError,
@@ -172,7 +173,15 @@ _ROWS: tuple[tuple[str, type[HypervisorError], str, bool], ...] = (
         False,
     ),
     (
-        r"cfs-lock '([^']+)' error|checksum mismatch \(file change by other user|detected modified configuration",
+        # What was meant for another state of the VM is not sent again: it may be wrong now.
+        r"checksum mismatch \(file change by other user",
+        ConfigChangedError,
+        "somebody changed the VM since it was looked at, and nothing was written; run the same command again, it looks "
+        "first",
+        False,
+    ),
+    (
+        r"cfs-lock '([^']+)' error|detected modified configuration",
         HypervisorError,
         "another change was under way at the same moment; run the same command again",
         True,

@@ -10,8 +10,9 @@ from typing import Any
 from provisioner.adapters.proxmox.changes import Change
 from provisioner.adapters.proxmox.host_facts import read_host_facts, release_of
 from provisioner.adapters.proxmox.session import ProxmoxSession, VmMissing
-from provisioner.adapters.proxmox.vm_config import BOOT_DISK, create_parameters, disk_size, read_config
-from provisioner.domain.actions import VmShape
+from provisioner.adapters.proxmox.vm_config import both_configs, create_parameters, disk_size, read_config
+from provisioner.adapters.proxmox.vm_traits import BOOT_DISK, change_settings, is_as_asked
+from provisioner.domain.actions import VmChange
 from provisioner.domain.fleet import ImageSpec
 from provisioner.domain.host import HostFacts, Release
 from provisioner.domain.names import HypervisorName, MappingId, StorageName, Vmid
@@ -23,6 +24,7 @@ from provisioner.domain.snapshot import (
     VmConfig,
     VmSeen,
 )
+from provisioner.domain.vm_traits import VmShape
 from provisioner.errors import GpuTakenError, HypervisorError, RefusedError, ShutdownIgnoredError
 from provisioner.ports.clock import Clock
 
@@ -107,7 +109,7 @@ class ProxmoxHypervisors:
     def config(self, hypervisor: HypervisorName, vmid: Vmid) -> VmConfig:
         """Read back a VM's configuration; one that has just vanished reads as empty."""
         try:
-            return read_config(self._session.call("GET", f"{_vm_path(hypervisor, vmid)}/config"))
+            return read_config(self._session.call("GET", f"{_vm_path(hypervisor, vmid)}/pending"))
         except VmMissing:
             return VmConfig(notes="", disk_bytes=None)
 
@@ -158,23 +160,40 @@ class ProxmoxHypervisors:
             under_way=self._task_finder(hypervisor, shape.vmid, "qmcreate"),
         ).in_full()
 
-    def set_notes(self, hypervisor: HypervisorName, vmid: Vmid, notes: str) -> None:
+    def change_vm(self, hypervisor: HypervisorName, change: VmChange, *, digest: str) -> tuple[str, ...]:
+        """Bring some traits of a VM to a shape, writing nothing else."""
+        vmid = change.shape.vmid
+        what, path = f"change VM {vmid}", _vm_path(hypervisor, vmid)
+        _, options = both_configs(self._session.call("GET", f"{path}/pending"))
+        settings, deletions = change_settings(options, change)
+        parameters = settings | ({"delete": ",".join(deletions)} if deletions else {})
+        # A task, not a plain call: making a disk for the firmware can outlast what Proxmox's proxy waits for.
+        return self._change(
+            what,
+            lambda: self._session.call("POST", f"{path}/config", purpose=what, digest=digest, **parameters),
+            is_so=lambda: is_as_asked(both_configs(self._session.call("GET", f"{path}/pending"))[1], change),
+            under_way=self._task_finder(hypervisor, vmid, "qmconfig"),
+        ).in_full()
+
+    def set_notes(self, hypervisor: HypervisorName, vmid: Vmid, notes: str, *, digest: str = "") -> None:
         """Replace a VM's notes."""
         what, path = f"write the notes of VM {vmid}", f"{_vm_path(hypervisor, vmid)}/config"
         self._change(
             what,
-            lambda: self._session.call("PUT", path, purpose=what, description=notes),
+            lambda: self._session.call("PUT", path, purpose=what, description=notes, digest=digest or None),
             is_so=lambda: self._has_notes(hypervisor, vmid, notes),
             has_task=False,
         ).in_full()
 
-    def grow_disk(self, hypervisor: HypervisorName, vmid: Vmid, size_bytes: int) -> tuple[str, ...]:
+    def grow_disk(
+        self, hypervisor: HypervisorName, vmid: Vmid, size_bytes: int, *, digest: str = ""
+    ) -> tuple[str, ...]:
         """Grow the boot disk."""
         size = disk_size(size_bytes)
         what, path = f"grow the disk of VM {vmid} to {size}", f"{_vm_path(hypervisor, vmid)}/resize"
         return self._change(
             what,
-            lambda: self._session.call("PUT", path, purpose=what, disk=BOOT_DISK, size=size),
+            lambda: self._session.call("PUT", path, purpose=what, disk=BOOT_DISK, size=size, digest=digest or None),
             is_so=lambda: (self.config(hypervisor, vmid).disk_bytes or 0) >= size_bytes,
             under_way=self._task_finder(hypervisor, vmid, "resize"),
         ).in_full()

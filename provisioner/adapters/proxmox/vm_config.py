@@ -8,14 +8,17 @@ memory; a serial console because the GPU is not for display.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 
-from provisioner.domain.actions import VmShape
-from provisioner.domain.conventions import TAG
+from provisioner.adapters.proxmox.property_strings import parts_of
+from provisioner.adapters.proxmox.vm_traits import BOOT_DISK, efi_disk, passed_devices, tags_of, traits_of
+from provisioner.domain.names import StorageName
 from provisioner.domain.quantities import GIB, MIB
 from provisioner.domain.snapshot import VmConfig
+from provisioner.domain.vm_traits import Drift, VmShape
 
-BOOT_DISK = "scsi0"
-_SIZE = re.compile(r"(?:^|,)size=(\d+(?:\.\d+)?)([KMGT]?)(?:,|$)")
+SEED_DRIVE = "ide2"
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)([KMGT]?)")
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
@@ -25,21 +28,22 @@ def create_parameters(shape: VmShape, notes: str) -> dict[str, str | int]:
         "vmid": shape.vmid,
         "name": shape.name,
         "description": notes,
-        "tags": TAG,
+        "tags": ";".join(sorted(shape.tags)),
         "ostype": "l26",
         "machine": "q35",
         "bios": "ovmf",
-        "efidisk0": f"{shape.disk_storage}:1,efitype=4m,pre-enrolled-keys=0",
+        "efidisk0": efi_disk(shape),
         "cpu": "host",
         "cores": shape.cores,
         "sockets": 1,
         "memory": shape.memory_bytes // MIB,
         "balloon": 0,
+        "numa": int(shape.numa),
         "scsihw": "virtio-scsi-single",
         # Size 0 means: as large as the image. Grown afterwards.
         BOOT_DISK: f"{shape.disk_storage}:0,import-from={shape.image_storage}:import/{shape.image_volume},"
         "discard=on,iothread=1,ssd=1",
-        "ide2": f"{shape.iso_storage}:iso/{shape.seed_volume},media=cdrom",
+        SEED_DRIVE: f"{shape.iso_storage}:iso/{shape.seed_volume},media=cdrom",
         "net0": f"virtio={shape.mac},bridge={shape.bridge}",
         "boot": f"order={BOOT_DISK}",
         "agent": "enabled=1",
@@ -47,6 +51,7 @@ def create_parameters(shape: VmShape, notes: str) -> dict[str, str | int]:
         "vga": "serial0",
         # Nodes are woken on demand; a host that boots must not start them all.
         "onboot": 0,
+        "protection": int(shape.protection),
         **{f"hostpci{at}": f"mapping={mapping},pcie=1" for at, mapping in enumerate(shape.gpu_mappings)},
     }
 
@@ -56,8 +61,44 @@ def disk_size(size_bytes: int) -> str:
     return f"{size_bytes // GIB}G" if size_bytes % GIB == 0 else f"{size_bytes // MIB}M"
 
 
-def read_config(config: dict[str, object]) -> VmConfig:
-    """Read back the fields that we use."""
-    match = _SIZE.search(str(config.get(BOOT_DISK, "")))
-    size = int(float(match[1]) * _UNITS[match[2]]) if match else None
-    return VmConfig(notes=str(config.get("description", "")), disk_bytes=size)
+def both_configs(rows: Iterable[Mapping[str, object]]) -> tuple[dict[str, object], dict[str, object]]:
+    """Return the options that the VM has now, and those that its next start will have; `digest` is among both.
+
+    Args:
+        rows: the answer of ``GET .../pending``, the one call that shows both.
+    """
+    now: dict[str, object] = {}
+    settled: dict[str, object] = {}
+    for row in rows:
+        key = str(row["key"])
+        if "value" in row:
+            now[key] = row["value"]
+        if "pending" in row:
+            settled[key] = row["pending"]
+        elif "value" in row and not row.get("delete"):
+            settled[key] = row["value"]
+    return now, settled
+
+
+def read_config(rows: Iterable[Mapping[str, object]]) -> VmConfig:
+    """Read back the fields that we use, from the answer of ``GET .../pending``."""
+    now, settled = both_configs(rows)
+    before, traits = traits_of(now), traits_of(settled)
+    size = _SIZE.fullmatch(parts_of(settled.get(BOOT_DISK), "file").get("size", ""))
+    return VmConfig(
+        notes=str(settled.get("description", "")),
+        disk_bytes=int(float(size[1]) * _UNITS[size[2]]) if size else None,
+        digest=str(settled.get("digest", "")),
+        traits=traits,
+        waiting=tuple(Drift(trait, before[trait], traits[trait]) for trait in traits if before[trait] != traits[trait]),
+        tags=tags_of(settled.get("tags")),
+        devices=passed_devices(settled),
+        running_devices=passed_devices(now),
+        seed=_seed(settled),
+    )
+
+
+def _seed(options: Mapping[str, object]) -> tuple[StorageName, str] | None:
+    """Return storage and file name of the ISO in the seed's drive."""
+    storage, colon, volume = parts_of(options.get(SEED_DRIVE), "file").get("file", "").partition(":")
+    return (StorageName(storage), volume.removeprefix("iso/")) if colon and volume.startswith("iso/") else None

@@ -115,7 +115,8 @@ async def update_config_in_task(lab: Lab, call: Call) -> object:
 async def pending(lab: Lab, call: Call) -> object:
     """Return every option with its current and its pending value."""
     guest = lab.cluster.vm(call.node, call.vmid)
-    lines = []
+    # The digest stands among the options, as it does in the configuration the real thing reads.
+    lines: list[dict[str, object]] = [{"key": "digest", "value": digest(guest)}]
     for key in sorted({*guest.config, *guest.pending}):
         line: dict[str, object] = {"key": key}
         if key in guest.config:

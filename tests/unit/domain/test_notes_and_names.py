@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from provisioner.domain.conventions import conventional_address, conventional_vmid, mac_address
 from provisioner.domain.names import NodeName, Vmid
-from provisioner.domain.notes import NodeNotes, read_notes, write_notes
+from provisioner.domain.notes import NodeNotes, Serving, noted_address, noted_node, read_notes, write_notes
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ+/=="
 
@@ -21,6 +21,17 @@ def test_our_lines_are_read_back_whatever_stands_around_them(text: str) -> None:
     written = write_notes(text, "llm-gpu-01", notes)
     assert read_notes(written) == notes
     assert write_notes(written, "llm-gpu-01", notes) == written
+
+
+@pytest.mark.parametrize("image", [None, "ubuntu-24.04", "debian-13.2"])
+@pytest.mark.parametrize("serving", [None, Serving("Qwen/Qwen2.5-7B-Instruct-AWQ", "http://10.10.90.1:8000/v1")])
+def test_what_a_node_is_made_from_and_serves_is_read_back(image: str | None, serving: Serving | None) -> None:
+    notes = NodeNotes(KEY, seed_is_sealed=False, image=image, serving=serving)
+    written = write_notes("Ask Ada.\n", "llm-gpu-01", notes)
+    assert read_notes(written) == notes
+    assert noted_node(written) == "llm-gpu-01"
+    assert noted_address(written) == ("10.10.90.1" if serving else None)
+    assert "Ask Ada." in written
 
 
 def test_a_damaged_key_reads_as_absent() -> None:

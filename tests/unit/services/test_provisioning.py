@@ -220,7 +220,7 @@ class TestRefusals:
     ) -> None:
         up(provisioning, node)
         vm = world.cluster.vms[node.vmid]
-        vm.seen = replace(vm.seen, name="llm-gpu-09")
+        vm.seen = replace(vm.seen, name="llm-gpu-02")
         assert "made for another node" in self.refused(provisioning, node, world).summary
 
     def test_a_missing_mapping_is_refused(self, provisioning: Provisioning, node: NodeSpec, world: FakeWorld) -> None:

@@ -1,0 +1,60 @@
+"""Lets a guest's root filesystem fill its disk, by a few small commands over SSH."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from provisioner.domain.fleet import NodeSpec
+from provisioner.errors import GuestError, NotReadyError
+from provisioner.planning.guest_disk import LOOK, filling
+from provisioner.ports.guest_shell import GuestAway, GuestShell
+
+_LOOK_SECONDS = 30.0
+# Growing ext4 online writes a group descriptor for every 128 MiB gained; terabytes take minutes on slow storage.
+_GROW_SECONDS = 900.0
+_NO_SUCH_COMMAND = 127
+
+
+@dataclass(frozen=True, slots=True)
+class Grown:
+    """What became of the filesystem."""
+
+    changed: bool
+    detail: str
+
+
+def fill_root_disk(shell: GuestShell, node: NodeSpec) -> Grown:
+    """Grow partition and filesystem where the disk has room.
+
+    Raises:
+        GuestError: a command failed; its words are in the summary.
+        NotReadyError: the guest went away meanwhile.
+    """
+    try:
+        look = shell.run(LOOK, seconds=_LOOK_SECONDS)
+        if look.exit_code == _NO_SUCH_COMMAND:
+            return Grown(False, "not looked at: the guest has no lsblk")
+        plan = filling(look.out)
+        done = []
+        for command in plan.commands:
+            result = shell.run(command.words, seconds=_GROW_SECONDS, privileged=True)
+            said = f"{result.out}\n{result.err}".strip()
+            if command.idle_words in said:
+                continue
+            if result.exit_code != 0:
+                raise GuestError(
+                    f"cannot grow the root filesystem: {' '.join(command.words)}: {said}",
+                    subject=node.subject,
+                    next_step=f"grow it by hand (provisioner ssh {node.name}), then: provisioner up {node.name}",
+                )
+            done.append(command.words[0])
+    except GuestAway as gone:
+        raise NotReadyError(
+            f"cannot grow the root filesystem: {gone}",
+            subject=node.subject,
+            next_step=f"provisioner up {node.name} continues where this run ended",
+            retryable=True,
+        ) from gone
+    if plan.why_not:
+        return Grown(False, f"left alone: {plan.why_not}")
+    return Grown(bool(done), ", ".join(done) or "it fills its disk")
