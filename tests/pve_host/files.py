@@ -41,7 +41,7 @@ def write_running(root: Path, sections: Mapping[str, str], devices: tuple[Device
     write(hardware / "proc" / "cpuinfo", _cpuinfo(sections["cpu"]) if "cpu" in sections else "")
     write(hardware / "proc" / "meminfo", _meminfo(sections.get("hugepages", "")))
     write(hardware / "proc" / "boot_id", f"{uuid.uuid4()}\n")
-    groups = _groups(sections["iommu_groups"]) if "iommu_groups" in sections else None
+    groups = groups_in(sections["iommu_groups"]) if "iommu_groups" in sections else None
     shown = {device.address: _driver_in(device, sections.get("lspci", "")) for device in devices}
     write_sys(root, devices, shown, groups, cpu=cpu, uefi=(root / HARDWARE / "uefi").exists())
 
@@ -149,7 +149,8 @@ def _driver_in(device: Device, lspci: str) -> str | None:
     return None
 
 
-def _groups(listing: str) -> dict[str, int]:
+def groups_in(listing: str) -> dict[str, int]:
+    """Return the groups by address that a section `iommu_groups` lists."""
     paths = (line.split("/") for line in listing.splitlines() if "iommu_groups/" in line)
     return {parts[-1].strip(): int(parts[-3]) for parts in paths}
 

@@ -16,6 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+import pytest
+
 from provisioner.domain.fleet import HypervisorSpec, HypervisorSsh
 from provisioner.domain.names import ClusterName, HypervisorName
 from tests.pve_host import access, tree
@@ -87,6 +89,8 @@ class PveHost:
         downtime: float = 0.2,
         lab: RunningLab | None = None,
     ) -> None:
+        if user != "root" and not Path("/usr/bin/sudo").exists():
+            pytest.skip("sudo is not installed (make test-packages)")
         self.folder = folder
         self.root = folder / "root"
         self.user = user

@@ -25,6 +25,12 @@ _ETC = (
 _OTHER_NAMES = {
     "reboot": "shutdown", "poweroff": "shutdown", "halt": "shutdown",
 }  # fmt: skip
+_PASSWD = (
+    "root:x:0:0:root:/root:/bin/bash\n"
+    "sshd:x:101:65534::/run/sshd:/usr/sbin/nologin\n"
+    "nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"
+    f"{USER}:x:{_USER_ID}:{_USER_ID}::/home/{USER}:/bin/bash\n"
+)
 _IN_SBIN = frozenset(
     {"update-grub", "update-initramfs", "proxmox-boot-tool", "shutdown", "reboot", "poweroff", "halt", "lsmod"}
 )
@@ -44,7 +50,7 @@ def build(
     ):
         cpu = AMD
     devices = devices_from(sections.get("lspci", ""))
-    known = {**groups_when_on, **files._groups(sections.get("iommu_groups", ""))}
+    known = {**groups_when_on, **files.groups_in(sections.get("iommu_groups", ""))}
     hardware = Hardware(cpu, devices, groups_for(devices, known), has_vtd)
 
     for folder in ("proc", "sys", "dev", "run/sshd", "tmp", "var/tmp", "var/lib", "var/log", "boot/grub", "etc/pve"):
@@ -68,7 +74,7 @@ def build(
     _boot_files(root, sections, loader=loader, kernel=kernel, is_uefi=is_uefi)
     files.write_machine(root, hardware, boot_loader=loader)
     files.write_running(root, sections, devices, cpu=cpu)
-    _programs(root, absent=_absent(sections, loader))
+    _programs(root, absent=_absent(sections))
 
 
 def _loader(sections: Mapping[str, str]) -> str:
@@ -80,7 +86,7 @@ def _kernel(sections: Mapping[str, str]) -> str:
     return sections.get("uname", "").strip() or (found[1] if found else _DEFAULT_KERNEL)
 
 
-def _absent(sections: Mapping[str, str], loader: str) -> set[str]:
+def _absent(sections: Mapping[str, str]) -> set[str]:
     absent = {name for name in ("lspci", "lsmod", "pveversion") if name not in sections}
     if "secureboot" not in sections:
         absent.add("mokutil")
@@ -97,7 +103,7 @@ def _etc(root: Path) -> None:
             shutil.copytree(source, etc / name, symlinks=True, ignore=shutil.ignore_patterns("private"))
         elif source.exists():
             shutil.copy2(source, etc / name, follow_symlinks=not source.is_symlink())
-    write(etc / "passwd", _passwd(root))
+    write(etc / "passwd", _PASSWD)
     write(
         etc / "group", "root:x:0:\ntty:x:5:\nshadow:x:42:\nsudo:x:27:\nnogroup:x:65534:\n" + f"{USER}:x:{_USER_ID}:\n"
     )
@@ -112,15 +118,6 @@ def _etc(root: Path) -> None:
     for home in (root / "root", root / "home" / USER):
         home.mkdir(parents=True, mode=0o700)
     os.chown(root / "home" / USER, _USER_ID, _USER_ID)
-
-
-def _passwd(root: Path) -> str:
-    return (
-        "root:x:0:0:root:/root:/bin/bash\n"
-        "sshd:x:101:65534::/run/sshd:/usr/sbin/nologin\n"
-        "nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"
-        f"{USER}:x:{_USER_ID}:{_USER_ID}::/home/{USER}:/bin/bash\n"
-    )
 
 
 def _configuration(root: Path, sections: Mapping[str, str]) -> None:

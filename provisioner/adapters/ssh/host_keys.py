@@ -8,7 +8,7 @@ from typing import Any
 
 import paramiko
 
-from provisioner.adapters.ssh.login_key import LoginKey
+from provisioner.adapters.ssh.login_key import LoginKey, load_key
 from provisioner.domain.fleet import HypervisorSsh
 from provisioner.errors import InputError, LoginRefusedError
 
@@ -69,10 +69,10 @@ class KeyLogin:
             for name in _DEFAULT_NAMES:
                 path = Path.home() / ".ssh" / name
                 try:
-                    yield str(path), paramiko.PKey.from_path(path)
+                    yield str(path), load_key(path)
                 except paramiko.PasswordRequiredException:
                     self._locked.append(path)
-                except (OSError, ValueError, TypeError, paramiko.SSHException):
+                except (OSError, ValueError, paramiko.SSHException):
                     continue  # a person's own file, which may be of a kind that only OpenSSH reads
         finally:
             agent.close()
@@ -80,7 +80,7 @@ class KeyLogin:
     def _named_key(self, agent: paramiko.Agent, path: Path) -> Any:
         """Return the key that the fleet file names; one with a passphrase may be in the agent."""
         try:
-            return paramiko.PKey.from_path(path)
+            return load_key(path)
         except paramiko.PasswordRequiredException as error:
             public = path.with_name(path.name + ".pub")
             wanted = public.read_text(encoding="utf-8").split()[1:2] if public.is_file() else []
@@ -92,7 +92,7 @@ class KeyLogin:
                 subject=str(path),
                 next_step=f"run `ssh-add {path}`, or name a key without a passphrase under ssh.private_key",
             ) from error
-        except (OSError, ValueError, TypeError, paramiko.SSHException):
+        except (OSError, ValueError, paramiko.SSHException):
             return LoginKey(path, path.parent).key()  # which says what is wrong with it
 
     def _why_no_key(self, offered: set[str]) -> str:

@@ -38,20 +38,30 @@ class LoginKey:
 
         path = self.path
         try:
-            return paramiko.PKey.from_path(path)
+            return load_key(path)
         except FileNotFoundError:
             raise _unusable(path, "there is no such file", "check ssh.private_key in the fleet file") from None
         except paramiko.PasswordRequiredException as error:
             raise _unusable(
                 path, "it is protected by a passphrase", "name a key without one; only this tool needs it"
             ) from error
-        except (OSError, ValueError, TypeError, paramiko.SSHException) as error:
+        except (OSError, ValueError, paramiko.SSHException) as error:
             raise _unusable(path, f"it is no private key ({error})", "name an OpenSSH private key") from error
 
     def public_line(self) -> str:
         """Return the public key as a line of authorized_keys."""
         key = self.key()
         return f"{key.get_name()} {key.get_base64()}"
+
+
+def load_key(path: Path) -> paramiko.PKey:
+    """Read a private key file. Raises OSError, ValueError or SSHException; PasswordRequiredException of the latter."""
+    import paramiko
+
+    try:
+        return paramiko.PKey.from_path(path)
+    except TypeError as error:  # cryptography's word for a passphrase that was not given
+        raise paramiko.PasswordRequiredException(str(error)) from error
 
 
 def _make(path: Path) -> None:
