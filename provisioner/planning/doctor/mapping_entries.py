@@ -8,7 +8,7 @@ src/PVE/Mapping/PCI.pm). For a path without a function it looks at function 0.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from provisioner.domain.host import HostFacts, PciAddress, PciFunction, Source, slot_of
@@ -71,23 +71,28 @@ def whole_card(node: HypervisorName, address: PciAddress, host: HostFacts) -> En
 
 def judged(entry: Entry, host: HostFacts) -> Judgement:
     """Hold an entry against the hardware. Without a listing of the hardware nothing is known, so nothing is wrong."""
-    if not host.functions or not entry.paths:
+    if not entry.paths:
+        return Judgement(("its entry names no device",))
+    if not host.functions:
         return Judgement()
-    first = entry.paths[0]
-    function = host.functions.get(first_function(first))
     gone = [path for path in entry.paths if first_function(path) not in host.functions]
-    if gone or function is None:
+    if gone:
         return Judgement((f"there is no device at {' or '.join(gone)}",), (), _moved(entry, host))
-    actual = _actual(function, host)
-    differences = [
-        text
-        for key in _COMPARED
-        if key in actual and (text := _difference(key, entry.parts.get(key), actual[key])) is not None
-    ]
-    omissions = _left_behind(entry, function, host)
+    functions = [host.functions[first_function(path)] for path in entry.paths]
+    actual = _actual(functions[0], host)
+    differences = list(_differences(entry, actual, _COMPARED, ""))
+    for function in functions[1:]:
+        # Each of several devices must have the same ids; the group is compared for the first alone.
+        differences += _differences(entry, _actual(function, host), ("id", "subsystem-id"), f" of {function.address}")
+    omissions = _left_behind(entry, functions[0], host)
     if not differences and not omissions:
         return Judgement()
-    return Judgement(tuple(differences), omissions, _corrected(entry, actual, is_whole=bool(omissions)))
+    is_one_card = len({function.slot for function in functions}) == 1
+    if len(functions) > 1 and not is_one_card:
+        return Judgement(tuple(differences), omissions)
+    return Judgement(
+        tuple(differences), omissions, _corrected(entry, actual, is_whole=bool(omissions) or len(functions) > 1)
+    )
 
 
 def first_function(path: str) -> PciAddress:
@@ -109,12 +114,16 @@ def _actual(function: PciFunction, host: HostFacts) -> dict[str, str | None]:
     return found
 
 
-def _difference(key: str, said: str | None, actual: str | None) -> str | None:
-    if said == actual:
-        return None
-    if said is not None and actual is not None and said.lower() == actual:
-        return f"{key} is written {said}, and must be lower case: {actual}"
-    return f"{key}: the entry says {said or 'nothing'}, the device has {actual or 'none'}"
+def _differences(entry: Entry, actual: Mapping[str, str | None], keys: Iterable[str], of: str) -> Iterator[str]:
+    for key in keys:
+        said = entry.parts.get(key)
+        if key not in actual or said == actual[key]:
+            continue
+        wanted = actual[key]
+        if said is not None and said.lower() == wanted:
+            yield f"{key} is written {said}, and must be lower case: {wanted}"
+        else:
+            yield f"{key}{of}: the entry says {said or 'nothing'}, the device has {wanted or 'none'}"
 
 
 def _left_behind(entry: Entry, function: PciFunction, host: HostFacts) -> tuple[str, ...]:

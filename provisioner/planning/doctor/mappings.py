@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from provisioner.domain.fleet import GpuSpec
 from provisioner.domain.host import PciAddress
@@ -14,6 +14,8 @@ from provisioner.planning.doctor.mapping_entries import Entry, entry_from, first
 from provisioner.planning.host.gpus import GpuVerdict, gpus_of
 from provisioner.planning.host.steps import ok
 from provisioner.planning.readiness import Check, CheckStatus
+
+_ACCELERATOR = "12"  # processing accelerators without a screen, such as AMD's MI300X
 
 _WHY = "a token may only pass a GPU through by its PCI mapping, and Proxmox compares it with the hardware at each start"
 
@@ -83,14 +85,14 @@ def _mapping(facts: DoctorFacts, mappings: Mapping[MappingId, MappingSeen], gpu:
     return _fits(facts, id_, seen, entries)
 
 
-def _fits(facts: DoctorFacts, id_: str, seen: MappingSeen, entries: Iterable[Entry]) -> Check:
+def _fits(facts: DoctorFacts, id_: str, seen: MappingSeen, entries: Sequence[Entry]) -> Check:
     functions = facts.host.functions or {}
+    for entry in entries:
+        cards = [functions[address] for path in entry.paths if (address := first_function(path)) in functions]
+        if cards and not any(card.is_display or (card.class_code or "").startswith(_ACCELERATOR) for card in cards):
+            found = f'PCI mapping "{seen.mapping}" names {cards[0].address} {cards[0].name}, which is no GPU'
+            return Check(id_, CheckStatus.WARN, found, "a node expects a GPU from it", "map the card that is meant")
     paths = [path for entry in entries for path in entry.paths]
-    cards = [functions[address] for path in paths if (address := first_function(path)) in functions]
-    strange = [card for card in cards if not card.is_display and not (card.class_code or "").startswith("12")]
-    if strange:
-        found = f'PCI mapping "{seen.mapping}" names {strange[0].address} {strange[0].name}, which is no GPU'
-        return Check(id_, CheckStatus.WARN, found, "a node expects a GPU from it", "map the card that is meant")
     named = ", ".join(f"{path} {_name_at(facts, path)}".strip() for path in paths)
     return ok(id_, f'PCI mapping "{seen.mapping}" fits{f": {named}" if named else ""}', _WHY)
 

@@ -65,9 +65,9 @@ def console_stays_somewhere(facts: HostFacts) -> list[Check]:
     managers = [one for one in screens if is_management(one)]
     if managers:
         return [ok("console", f"on {managers[0].address}, the server's management controller", why)]
-    drawing = sorted(facts.boot_vga or ()) or [facts.log.boot_vga if facts.log is not None else None]
+    drawing = min(facts.boot_vga or (), default=facts.log.boot_vga if facts.log is not None else None)
     if len(screens) > 1:
-        drawn = f"drawn by {drawing[0]}" if drawing[0] is not None else "any of them may draw it"
+        drawn = f"drawn by {drawing}" if drawing is not None else "any of them may draw it"
         return [ok("console", f"{len(screens)} cards have a screen; {drawn}", why)]
     address = screens[0].address
     found = f"{address} is the only card with a screen"
