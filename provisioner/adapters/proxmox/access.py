@@ -58,6 +58,7 @@ class ProxmoxAccess:
         self._who = who
         self._accepts = accepts
         self._clock = clock
+        self._major: int | None = None
 
     @property
     def subject(self) -> str:
@@ -66,7 +67,9 @@ class ProxmoxAccess:
 
     def major(self) -> int:
         """Return Proxmox VE's major version."""
-        return int(str(self._call("GET", "version")["version"]).partition(".")[0])
+        if self._major is None:
+            self._major = int(str(self._call("GET", "version")["version"]).partition(".")[0])
+        return self._major
 
     def own_permissions(self) -> Permissions:
         """Return what whoever entered may do."""

@@ -55,7 +55,8 @@ class PveshCaller:
             for name, value in parameters.items()
         }
         command = pvesh_command(method, f"/{path.strip('/')}", {**wire, "output-format": "json"})
-        result = self._shell.run(command, seconds=_SECONDS)
+        # In a locale that the server does not have, Perl would warn at length before it says anything else.
+        result = self._shell.run(f"LC_ALL=C {command}", seconds=_SECONDS)
         if result.exit_code:
             raise self._refusal(result, f"{method} {path}", path)
         text = result.out.strip()
@@ -71,9 +72,7 @@ class PveshCaller:
             ) from error
 
     def _refusal(self, result: CommandResult, what: str, path: str) -> Exception:
-        # Perl warns about locales that the server does not have before it says anything else.
-        lines = [line.strip() for line in result.err.splitlines() if not line.startswith(("perl:", "\t"))]
-        said = [line for line in lines if line] or [f"exit code {result.exit_code}"]
+        said = [line.strip() for line in result.err.splitlines() if line.strip()] or [f"exit code {result.exit_code}"]
         if result.exit_code == _NOT_FOUND:
             return HypervisorError(
                 f"cannot {what}: there is no pvesh on that machine",
