@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,11 +10,12 @@ from urllib.parse import urlsplit
 import click
 
 from provisioner.cli.context import Session, json_option, pass_session
+from provisioner.cli.hypervisor.login import expanded, is_terminal, password_login, secret_reference
 
 if TYPE_CHECKING:
     from provisioner.adapters.proxmox.session import PasswordLogin, TokenLogin
     from provisioner.domain.discovery import CertificateSeen
-    from provisioner.domain.fleet import SecretReference, TlsTrust
+    from provisioner.domain.fleet import TlsTrust
     from provisioner.domain.proposal import TokenChoice
 
 _USUAL_FILE = Path("inventory/fleet.yml")
@@ -87,7 +87,7 @@ def init(
     if not dry_run:
         # Before anybody types a password for nothing.
         service.require_absent(path)
-    address = service.trusted(url, wanted, _confirm(url) if _is_terminal() else None)
+    address = service.trusted(url, wanted, _confirm(url) if is_terminal() else None)
     discovery = service.discover(address)
     chosen = token or _new_token(cluster_name(discovery))
     proposed = service.propose(discovery, chosen, address.tls, path)
@@ -140,17 +140,7 @@ def _token(token_id: str | None, secret: str | None) -> TokenChoice | None:
         return None
     if not fits(TOKEN_ID, token_id):
         raise click.BadParameter("USER@REALM!TOKENID, such as provisioner@pve!fleet", param_hint="--token-id")
-    return TokenChoice(token_id, _reference(secret, "--token-secret"))
-
-
-def _reference(text: str, option: str) -> SecretReference:
-    """Read ``env:NAME`` or ``file:PATH``; what is given is never repeated, for it may be the secret itself."""
-    from provisioner.domain.fleet import SecretReference, SecretSource
-
-    source, mark, name = text.partition(":")
-    if not mark or not name or source not in {each.value for each in SecretSource}:
-        raise click.BadParameter("env:NAME or file:PATH; a secret never stands on a command line", param_hint=option)
-    return SecretReference(SecretSource(source), name)
+    return TokenChoice(token_id, secret_reference(secret, "--token-secret"))
 
 
 def _new_token(cluster: str) -> TokenChoice:
@@ -164,38 +154,16 @@ def _login(
     token: TokenChoice | None, user: str | None, password: str | None, otp: str | None, url: str
 ) -> Callable[[], TokenLogin | PasswordLogin]:
     """Return what reads the secret once the server is trusted. Raises UsageError."""
-    from provisioner.adapters.proxmox.session import PasswordLogin, TokenLogin
-    from provisioner.adapters.secrets import SecretText, read_secret
+    from provisioner.adapters.proxmox.session import TokenLogin
+    from provisioner.adapters.secrets import read_secret
 
     if user is None:
         if token is None:
             raise click.UsageError("say who you are: --user root@pam, or --token-id with --token-secret")
         if password is not None or otp is not None:
             raise click.UsageError("--password and --otp belong to --user")
-        return lambda: TokenLogin(token.token_id, read_secret(_expanded(token.secret), subject=f"token of {url}"))
-    if "@" not in user or "!" in user:
-        raise click.BadParameter("a person with their realm, such as root@pam or me@pve", param_hint="--user")
-    person = user
-    if password is not None:
-        where = _expanded(_reference(password, "--password"))
-        return lambda: PasswordLogin(person, read_secret(where, subject=f"user {person}", is_password=True), otp)
-    if not _is_terminal():
-        raise click.UsageError("there is no terminal to ask for the password on; add --password env:NAME or file:PATH")
-    return lambda: PasswordLogin(
-        person, SecretText(click.prompt(f"Password of {person} at {url}", hide_input=True, err=True)), otp
-    )
-
-
-def _expanded(secret: SecretReference) -> SecretReference:
-    from provisioner.domain.fleet import SecretReference, SecretSource
-
-    if secret.source is SecretSource.FILE:
-        return SecretReference(SecretSource.FILE, str(Path(secret.name).expanduser()))
-    return secret
-
-
-def _is_terminal() -> bool:
-    return sys.stdin.isatty()
+        return lambda: TokenLogin(token.token_id, read_secret(expanded(token.secret), subject=f"token of {url}"))
+    return password_login(user, password, otp, where=url, option="--user")
 
 
 def _confirm(url: str) -> Callable[[CertificateSeen], bool]:
