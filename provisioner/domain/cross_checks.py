@@ -149,7 +149,8 @@ def _options_fit_together(fleet: FleetSpec) -> Iterator[Problem]:
 
 def _gateways_are_reachable(fleet: FleetSpec) -> Iterator[Problem]:
     for node in fleet.nodes.values():
-        if node.gateway is not None and node.gateway not in node.address.network:
+        # An adopted VM has its own network, whatever the others get by default.
+        if not node.adopt and node.gateway is not None and node.gateway not in node.address.network:
             yield Problem(
                 ("nodes", node.name, "gateway"),
                 f"gateway {node.gateway} is outside the node's network",

@@ -37,6 +37,8 @@ class GpuSlot:
     iommu_group: int | None
     vram_bytes: int | None = None
     is_integrated: bool = False
+    is_pooled: bool = False
+    """The mapping gives out one of several cards, this one among them; the slots of the others share it."""
     used_by: tuple[int, ...] = ()
     """VMs of somebody else that name this card: only one of all can run at a time."""
     ours: tuple[int, ...] = ()

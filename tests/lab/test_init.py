@@ -112,6 +112,8 @@ def test_the_recorded_cluster_shows_every_card_and_who_names_it(pve: str, tmp_pa
     assert {name: len(server.gpus) for name, server in fleet.hypervisors.items()} == {"pve1": 7, "pve2": 1}
     states = {gpu["name"]: gpu["used_by"] for gpu in done.result["fleet"]["gpus"]}
     assert (states["h100"], states["a100"], states["stale"], states["l40s-pve2"]) == ([5001], [], [5005], [])
+    pooled = [gpu.name for gpu in fleet.hypervisors[HypervisorName("pve1")].gpus.values() if gpu.mapping == "pool4"]
+    assert [states[name] for name in pooled] == [[5002], [], [], []]
     assert done.result["discovery"]["cluster_name"] == "lab"
     # 4 for the cluster, 4 for each server, one for each guest.
     guests = len(done.result["discovery"]["guests"])

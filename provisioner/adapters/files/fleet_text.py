@@ -176,11 +176,15 @@ def _gpu(gpu: GpuSlot) -> Iterator[str]:
     yield from _comment(f"{gpu.address} {gpu.title or 'unnamed device'} ({gpu.ids}), {group}", 6)
     notes = list(gpu.notes)
     if gpu.used_by:
-        notes.append(f"also named by VM {', '.join(map(str, gpu.used_by))}: one of them can run at a time")
+        others = ", ".join(map(str, gpu.used_by))
+        how = f"VM {others} takes a card of this pool too" if gpu.is_pooled else f"also named by VM {others}"
+        notes.append(f"{how}: one of them can run at a time")
     if gpu.vram_bytes is None:
         notes.append("vram: its ids do not tell; add it, such as vram: 12GiB")
     entry = f"{scalar(gpu.name)}: " + _entry(
-        mapping=gpu.mapping, vram=size_text(gpu.vram_bytes) if gpu.vram_bytes else None
+        mapping=gpu.mapping,
+        vram=size_text(gpu.vram_bytes) if gpu.vram_bytes else None,
+        pool=True if gpu.is_pooled else None,
     )
     if gpu.is_integrated:
         yield from _comment("part of the processor or chipset, where the server's own screen is: not offered", 6)

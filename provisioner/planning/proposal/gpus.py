@@ -1,7 +1,8 @@
 """GPUs of a discovered cluster as slots of a fleet: which mapping is each one's, who uses it, what stands in the way.
 
 Which device is a GPU at all is `planning.host.gpus`' rule, the one that doctor
-uses. A slot is one card: a mapping that gives out several is nobody's slot.
+uses. A slot is one card. A mapping whose entries are single cards is a pool that
+their slots share; one that gives out several cards together is nobody's slot.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def gpu_slots(discovery: Discovery) -> Mapping[str, tuple[GpuSlot, ...]]:
         slots = []
         for verdict in gpus_of(facts):
             slot = _slot(verdict, facts, hypervisor, discovery, names)
-            names.add(slot.mapping)
+            names.add(slot.name)
             slots.append(slot)
         found[hypervisor.name] = tuple(slots)
     return found
@@ -67,12 +68,14 @@ def _slot(
         (mapping for mapping in naming if _is_of_one_card(mapping, hypervisor.name)),
         key=lambda mapping: (bool(mapping.problems.get(hypervisor.name)), mapping.name),
     )
+    pool = next((mapping for mapping in naming if not own and _is_pool(mapping, hypervisor.name)), None)
     name = own[0].name if own else _free_name(verdict, names)
-    users = [guest for guest in discovery.guests if _uses(guest, hypervisor.name, card, naming)]
+    users = [guest for guest in discovery.guests if _uses(guest, hypervisor.name, card, naming, pool, discovery)]
     return GpuSlot(
         name=name,
-        mapping=name,
-        is_mapped=bool(own),
+        mapping=pool.name if pool else name,
+        is_mapped=bool(own) or pool is not None,
+        is_pooled=pool is not None,
         hypervisor=hypervisor.name,
         address=verdict.address,
         title=verdict.name,
@@ -85,7 +88,7 @@ def _slot(
         is_integrated=card.startswith("0000:00:") and verdict.vendor_id not in _NOT_INTEGRATED,
         used_by=tuple(guest.vmid for guest in users if not guest.is_ours),
         ours=tuple(guest.vmid for guest in users if guest.is_ours),
-        notes=(*_mapping_notes(own, naming, verdict, hypervisor), *_group_notes(verdict, facts)),
+        notes=(*_mapping_notes(own[0] if own else pool, naming, verdict, hypervisor), *_group_notes(verdict, facts)),
     )
 
 
@@ -98,6 +101,11 @@ def _is_of_one_card(mapping: MappingFound, hypervisor: str) -> bool:
     return len(paths) == 1 and len(_cards(paths[0])) == 1 and fits(CONFIG_ID, mapping.name)
 
 
+def _is_pool(mapping: MappingFound, hypervisor: str) -> bool:
+    paths = _paths(mapping, hypervisor)
+    return len(paths) > 1 and all(len(_cards(each)) == 1 for each in paths) and fits(CONFIG_ID, mapping.name)
+
+
 def _paths(mapping: MappingFound, hypervisor: str) -> list[tuple[str, ...]]:
     return [entry.paths for entry in mapping.entries if entry.hypervisor == hypervisor]
 
@@ -106,29 +114,57 @@ def _cards(paths: Iterable[str]) -> set[str]:
     return {slot_of(path) if "." in path else path for path in paths}
 
 
-def _uses(guest: GuestFound, hypervisor: str, card: str, naming: list[MappingFound]) -> bool:
+def _uses(
+    guest: GuestFound,
+    hypervisor: str,
+    card: str,
+    naming: list[MappingFound],
+    pool: MappingFound | None,
+    discovery: Discovery,
+) -> bool:
     if guest.hypervisor != hypervisor or guest.is_template:
         return False
-    mappings = {mapping.name for mapping in naming}
-    return any(device.mapping in mappings or card in _cards(device.paths) for device in guest.devices)
+    if any(card in _cards(device.paths) for device in guest.devices):
+        return True
+    mappings = {mapping.name for mapping in naming if mapping is not pool}
+    if any(device.mapping in mappings for device in guest.devices):
+        return True
+    return pool is not None and guest.vmid in _takers(pool, hypervisor, card, discovery)
+
+
+def _takers(pool: MappingFound, hypervisor: str, card: str, discovery: Discovery) -> tuple[int, ...]:
+    """Return who is counted against a card of a pool.
+
+    A VM gets whichever card is free, so the first card is charged to the first
+    VM that names the pool, and so on: as many cards stay free as nobody names.
+    """
+    cards = [each for paths in _paths(pool, hypervisor) for each in _cards(paths)]
+    takers = [
+        guest.vmid
+        for guest in discovery.guests
+        if guest.hypervisor == hypervisor and not guest.is_template
+        for device in guest.devices
+        if device.mapping == pool.name
+    ]
+    return tuple(takers[at] for at in range(cards.index(card), len(takers), len(cards)))
 
 
 def _mapping_notes(
-    own: list[MappingFound], naming: list[MappingFound], verdict: GpuVerdict, hypervisor: HypervisorFound
+    mapping: MappingFound | None, naming: list[MappingFound], verdict: GpuVerdict, hypervisor: HypervisorFound
 ) -> Iterable[str]:
-    if own:
-        mapping = own[0]
+    card = slot_of(verdict.address)
+    if mapping is not None:
         for problem in mapping.problems.get(hypervisor.name, ()):
             yield f"Proxmox finds fault with mapping {mapping.name} here: {problem}"
-        paths = _paths(mapping, hypervisor.name)[0]
+        paths = next(each for each in _paths(mapping, hypervisor.name) if card in _cards(each))
         if all("." in path for path in paths) and len(paths) < len(verdict.functions):
             yield (
                 f"mapping {mapping.name} gives out {len(paths)} of the card's {len(verdict.functions)} functions; "
-                f"give out the whole card: path {slot_of(verdict.address)}"
+                f"give out the whole card: path {card}"
             )
         return
-    for mapping in naming:
-        yield f"mapping {mapping.name} gives out other cards too; a slot is one card and has a mapping of its own"
+    for each in naming:
+        yield f"mapping {each.name} gives out several cards together; a slot is one card with a mapping of its own"
     yield "its mapping does not exist yet; the privileged step makes it (provisioner prepare)"
 
 

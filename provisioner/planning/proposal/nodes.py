@@ -63,7 +63,7 @@ class _Draft:
 
     def _of_card(self, slot: GpuSlot) -> NodeProposal:
         name = self._numbered("gpu")
-        notes = [self._sharing(vmid) for vmid in slot.used_by]
+        notes = [self._sharing(vmid, slot) for vmid in slot.used_by]
         if slot.iommu_group is None:
             notes.append("its card cannot be passed through yet, see there")
         return self._new(name, "gpu", slot.hypervisor, (slot.name,), notes)
@@ -92,10 +92,12 @@ class _Draft:
             self._named(guest), guest.vmid, guest.hypervisor, tuple(gpus), address, is_adopted=True, notes=tuple(notes)
         )
 
-    def _sharing(self, vmid: int) -> str:
+    def _sharing(self, vmid: int, slot: GpuSlot) -> str:
         guest = self._discovery.guest(vmid)
-        name = f' "{guest.name}"' if guest is not None and guest.name else ""
-        return f"VM {vmid}{name} names the same card: only one of the two can run at a time"
+        who = f'VM {vmid} "{guest.name}"' if guest is not None and guest.name else f"VM {vmid}"
+        if slot.is_pooled:
+            return f"{who} takes a card of the pool {slot.mapping} too: while it runs, one is left less"
+        return f"{who} names the same card: only one of the two can run at a time"
 
     def _named(self, guest: GuestFound) -> str:
         name = guest.name

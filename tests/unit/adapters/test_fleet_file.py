@@ -53,6 +53,13 @@ def test_an_adopted_node_needs_none_of_what_shapes_a_vm(tmp_path: Path) -> None:
     assert node.idle_after_seconds == 3600
 
 
+def test_an_adopted_vm_may_live_in_another_network_than_the_others(tmp_path: Path) -> None:
+    text = FLEET.replace("idle_after: 20m", "gateway: 10.10.0.1") + (
+        "  mine: {hypervisor: pve1, vmid: 200, address: 192.168.1.2/24, modes: [small], adopt: true}\n"
+    )
+    assert fleet_from(tmp_path, text).nodes[NodeName("mine")].adopt
+
+
 def line_of(text: str, part: str) -> int:
     return next(at for at, line in enumerate(text.splitlines(), 1) if part in line)
 

@@ -147,6 +147,7 @@ _addresses = st.builds(
     st.integers(0, 3),
 )
 _paths = _addresses.map(lambda address: address[:-2]) | _addresses | _words
+_cards = _addresses.map(lambda address: (address[:-2],))
 _servers = st.sampled_from(["pve1", "pve2", "no", "PVE-3"]) | _words
 _sizes = st.none() | st.integers(0, 2**50)
 
@@ -216,7 +217,9 @@ _discoveries = st.builds(
             MappingFound,
             name=st.sampled_from(["rtx3090", "no", "a1", "x"]) | _words,
             entries=st.lists(
-                st.builds(MappingEntry, hypervisor=_servers, paths=st.lists(_paths, max_size=2).map(tuple)), max_size=3
+                st.builds(MappingEntry, hypervisor=_servers, paths=st.lists(_paths, max_size=2).map(tuple))
+                | st.builds(MappingEntry, hypervisor=st.just("pve1"), paths=_cards),
+                max_size=4,
             ).map(tuple),
             problems=st.dictionaries(_servers, st.lists(_words, max_size=1).map(tuple), max_size=1),
             is_mediated=st.booleans(),
@@ -266,6 +269,15 @@ def test_whatever_a_cluster_shows_the_file_loads_and_every_card_has_its_slot(fou
     assert len(set(given_out)) == len(given_out)
     assert len({node.vmid for node in proposal.nodes}) == len(proposal.nodes)
     assert len({node.name for node in proposal.nodes}) == len(proposal.nodes)
+
+
+def test_a_pools_cards_share_its_mapping_in_the_file() -> None:
+    pool = mapping("pool", "0000:01:00", "0000:02:00")
+    (spec,) = loaded(text_of(cluster(server(devices=(*card(1), *card(2))), mappings=(pool,)))).hypervisors.values()
+    assert [(gpu.name, gpu.mapping, gpu.pool) for gpu in spec.gpus.values()] == [
+        ("rtx3090", "pool", True),
+        ("rtx3090-2", "pool", True),
+    ]
 
 
 def draft_names(folder: Path) -> list[str]:

@@ -143,6 +143,31 @@ def test_a_mapping_that_is_not_one_card_is_nobodys_slot(shared: MappingFound) ->
     assert [(slot.name, slot.is_mapped) for slot in found.gpus] == [("rtx3090", False), ("rtx3090-2", False)]
 
 
+def test_a_pool_is_shared_by_its_cards_slots_and_a_vm_takes_one_of_them() -> None:
+    pool = mapping("pool", "0000:01:00", "0000:02:00", "0000:03:00")
+    found = cluster(
+        server(devices=(*card(1), *card(2), *card(3))), mappings=(pool,), guests=(vm(300, "sharer", "pool"),)
+    )
+    slots = proposed(found).gpus
+    assert [(slot.name, slot.mapping, slot.is_pooled, slot.is_mapped) for slot in slots] == [
+        ("rtx3090", "pool", True, True),
+        ("rtx3090-2", "pool", True, True),
+        ("rtx3090-3", "pool", True, True),
+    ]
+    assert [slot.used_by for slot in slots] == [(300,), (), ()]
+    nodes = nodes_of(found)
+    assert nodes["llm-gpu-01"].gpus == ("rtx3090-2",)
+    assert "takes a card of the pool" in nodes["llm-gpu-03"].notes[0]
+    assert nodes["sharer"].gpus == ("rtx3090",)
+
+
+def test_a_vm_that_names_a_pools_card_by_its_address_has_that_one() -> None:
+    pool = mapping("pool", "0000:01:00", "0000:02:00")
+    guests = (vm(300, "a", "0000:02:00"), vm(301, "b", "pool"), vm(302, "c", "pool"), vm(303, "d", "pool"))
+    slots = proposed(cluster(server(devices=(*card(1), *card(2))), mappings=(pool,), guests=guests)).gpus
+    assert [slot.used_by for slot in slots] == [(301, 303), (300, 302)]
+
+
 @pytest.mark.parametrize("device", ["rtx3090", "0000:01:00", "0000:01:00.0", "0000:01:00.1"])
 def test_a_vm_that_names_the_card_makes_it_not_free_and_is_offered_for_adoption(device: str) -> None:
     windows = vm(200, "Gaming PC", device, addresses=(IPv4Interface("10.10.0.77/16"),))
