@@ -6,6 +6,7 @@ take longer to load than most commands run, and most commands need none of them.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
@@ -41,13 +42,16 @@ class _MadeOnDemand(Mapping[_Key, _Value]):
         self._keys = keys
         self._make = make
         self._made: dict[_Key, _Value] = {}
+        # Nodes are worked on side by side, and what they share must be one.
+        self._lock = threading.RLock()
 
     def __getitem__(self, key: _Key) -> _Value:
         if key not in self._keys:
             raise KeyError(key)
-        if key not in self._made:
-            self._made[key] = self._make(key)
-        return self._made[key]
+        with self._lock:
+            if key not in self._made:
+                self._made[key] = self._make(key)
+            return self._made[key]
 
     def __iter__(self) -> Iterator[_Key]:
         return iter(self._keys)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -32,6 +33,9 @@ _IGNORED = "VM quit/powerdown failed - got timeout"
 _HOLDER = re.compile(r"already in use by VMID '(\d+)'")
 # Beyond what a guest is given to shut down: the task's own start and end, and the rounds of HA's manager.
 _SHUTDOWN_SLACK_SECONDS = 120.0
+# Making a VM copies its image: more at once only make each other, and the VMs that run there, wait for the disks.
+# Proxmox's own bulk actions go by fours (max_workers); an SSD bears more.
+MOST_COPIES_AT_ONCE = 8
 
 
 class _IsoFile(io.BytesIO):
@@ -48,6 +52,7 @@ class ProxmoxHypervisors:
     def __init__(self, session: ProxmoxSession, clock: Clock) -> None:
         self._session = session
         self._clock = clock
+        self._copying: dict[HypervisorName, threading.Semaphore] = {}
 
     @property
     def calls(self) -> int:
@@ -153,12 +158,15 @@ class ProxmoxHypervisors:
             return vm is not None and vm.lock is None and self._has_notes(hypervisor, shape.vmid, notes)
 
         parameters = create_parameters(shape, notes)
-        return self._change(
+        change = self._change(
             what,
             lambda: self._session.call("POST", f"nodes/{hypervisor}/qemu", purpose=what, **parameters),
             is_so=is_ours,
             under_way=self._task_finder(hypervisor, shape.vmid, "qmcreate"),
-        ).in_full()
+        )
+        # One call, so that two threads get the same one.
+        with self._copying.setdefault(hypervisor, threading.Semaphore(MOST_COPIES_AT_ONCE)):
+            return change.in_full()
 
     def change_vm(self, hypervisor: HypervisorName, change: VmChange, *, digest: str) -> tuple[str, ...]:
         """Bring some traits of a VM to a shape, writing nothing else."""
