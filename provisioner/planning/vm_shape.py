@@ -61,7 +61,9 @@ def drifts(fleet: FleetSpec, node: NodeSpec, engine: InferenceEngine, config: Vm
     wanted = wanted_traits(vm_shape(fleet, node))
     seen[Trait.GPUS] = listed(_ours(config.devices, known_gpus(fleet, node)))
     # A person's own tags are theirs to keep.
-    wanted[Trait.TAGS] = listed(sorted(config.tags | node.options.tags | {TAG}))
+    seen[Trait.TAGS], wanted[Trait.TAGS] = (
+        listed(sorted(tags)) for tags in (config.tags, config.tags | node.options.tags | {TAG})
+    )
     # Compared by what our lines say: where they stand among a person's own is of no account.
     text = wanted_notes(node, engine, fleet.mode_of(node).model, config.notes)
     seen[Trait.NOTES], wanted[Trait.NOTES] = headline(config.notes) or NONE, headline(text) or NONE

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 
 from provisioner.domain import actions
 from provisioner.domain.fleet import FleetSpec, ImageSpec, NodeSpec
 from provisioner.domain.names import HypervisorName, StorageName, Vmid
-from provisioner.domain.notes import NodeNotes, read_notes, write_notes
+from provisioner.domain.notes import read_notes, write_notes
 from provisioner.domain.quantities import size_text
-from provisioner.domain.snapshot import Power, VmConfig
+from provisioner.domain.snapshot import Power
 from provisioner.engines.base import InferenceEngine
 from provisioner.errors import (
-    ConfigChangedError,
     EngineError,
     HypervisorError,
     NotReadyError,
@@ -22,7 +21,6 @@ from provisioner.errors import (
     RefusedError,
     VmidTakenError,
 )
-from provisioner.planning.plans import what_changed
 from provisioner.planning.vm_shape import cold_drifts, new_notes
 from provisioner.ports.clock import Clock
 from provisioner.ports.guest_shell import GuestAway
@@ -33,6 +31,7 @@ from provisioner.ports.web import Web
 from provisioner.services.guest_access import GuestAccess
 from provisioner.services.guest_disk import fill_root_disk
 from provisioner.services.proving import EngineProbe, Proof
+from provisioner.services.vm_writer import VmWriter
 from provisioner.waiting import NotYet, Pace, WaitedInVain, wait_until
 
 # A boot that has died shows in Proxmox, not in the guest; looking there costs an API call each time.
@@ -41,8 +40,6 @@ _CREATION_SECONDS = 1800.0
 _LOG_TAIL_SECONDS = 10.0
 # The guest has answered a moment before.
 _SHELL_SECONDS = 60.0
-# A person who writes notes does not write them three times in a row just before us.
-_MOST_TRIES = 3
 
 
 def _refuse_to_stop() -> None:
@@ -74,15 +71,12 @@ class Executor:
     image_lock: AbstractContextManager[object] = field(default_factory=nullcontext)
     shut_down: Callable[[], object] = _refuse_to_stop
     """Puts the node to sleep as `sleep` does; raises RefusedError while it is busy."""
-    seen: VmConfig | None = None
-    """The configuration that the plan was made for."""
-    notes_text: str = ""
     left_for_next_start: str = ""
     """Why changes wait, when they do."""
     proof: Proof | None = None
     _new_key: HostKeyPair | None = field(default=None, repr=False)
     _vmid_was_taken: bool = False
-    _digest: str = ""
+    vm: VmWriter = field(init=False)
 
     def carry_out(self, action: actions.Action, say: Callable[[str], None]) -> Outcome:
         """Do one action. Raises ProvisionerError."""
@@ -98,20 +92,17 @@ class Executor:
             case actions.CreateVm(shape):
                 model = self.fleet.mode_of(self.node).model
                 notes = new_notes(self.node, self.engine, model, self._key().public)
-                self.notes_text = write_notes(self.notes_text, self.node.name, notes)
+                self.vm.notes = write_notes(self.vm.notes, self.node.name, notes)
                 return self._create(shape)
             case actions.ChangeVm(change):
-                return self._change(change)
+                return _done(", ".join(sorted(trait.value for trait in change.traits)), self.vm.change(change))
             case actions.RestartVm(vmid):
                 return self._restart(vmid)
             case actions.RenewNotes(vmid):
-                self._write_notes(lambda notes: replace(notes, host_key=self._key().public, seed_is_sealed=False))
+                self.vm.write_notes(lambda notes: replace(notes, host_key=self._key().public, seed_is_sealed=False))
                 return Outcome(True)
             case actions.GrowDisk(vmid, size_bytes):
-                with self._told_what_changed():
-                    warnings = self.hypervisors.grow_disk(here, vmid, size_bytes, digest=self._digest)
-                self._digest = ""
-                return _done(size_text(size_bytes), warnings)
+                return _done(size_text(size_bytes), self.vm.grow_disk(vmid, size_bytes))
             case actions.StartVm(vmid):
                 start = self.hypervisors.start_vm(here, vmid)
                 start.wait()
@@ -124,6 +115,9 @@ class Executor:
                 return Outcome(grown.changed, grown.detail)
             case actions.SealSeed(storage, volume):
                 return self._seal(storage, volume)
+            case actions.RunPlaybook() if self.left_for_next_start:
+                # It may restart the engine, and would fit it to a VM that is not there yet.
+                return Outcome(False, "left until the node was restarted: it is in use")
             case actions.RunPlaybook(playbook, variables):
                 outcome = self.playbooks.run(playbook, self.node, self._host_key(), variables, say)
                 what = ", ".join(outcome.changed) if outcome.changed else "everything was in place"
@@ -141,7 +135,7 @@ class Executor:
 
     def _create(self, shape: actions.VmShape) -> Outcome:
         try:
-            warnings = self.hypervisors.create_vm(self.node.hypervisor, shape, self.notes_text)
+            warnings = self.hypervisors.create_vm(self.node.hypervisor, shape, self.vm.notes)
         except VmidTakenError:
             # Whoever took it between look and creation will be seen now; one that stays out of sight is an error.
             if self._vmid_was_taken:
@@ -151,7 +145,7 @@ class Executor:
         return _done(f"vm {shape.vmid}", warnings)
 
     def _host_key(self) -> str:
-        key = read_notes(self.notes_text).host_key
+        key = read_notes(self.vm.notes).host_key
         if key is None:
             raise HypervisorError(
                 "cannot log in to the guest: its VM's notes no longer hold its SSH host key",
@@ -165,35 +159,7 @@ class Executor:
 
     def begin(self, plan: actions.Plan) -> None:
         """Take over what a plan knows of the VM."""
-        self.seen = plan.seen
-        self.notes_text = plan.notes
-        self._digest = plan.digest
-
-    def _change(self, change: actions.VmChange) -> Outcome:
-        with self._told_what_changed():
-            warnings = self.hypervisors.change_vm(self.node.hypervisor, change, digest=self._digest)
-        # From here on the configuration is another one, by our own doing.
-        self._digest = ""
-        if change.notes is not None:
-            self.notes_text = change.notes
-        return _done(", ".join(sorted(trait.value for trait in change.traits)), warnings)
-
-    @contextmanager
-    def _told_what_changed(self) -> Iterator[None]:
-        """Say of a change that came too late what somebody else has changed."""
-        try:
-            yield
-        except ConfigChangedError as error:
-            now = self.hypervisors.config(self.node.hypervisor, self.node.vmid)
-            before = self.seen or VmConfig(notes="", disk_bytes=None)
-            raise ConfigChangedError(
-                f"cannot go on: somebody has changed the VM since the plan was made: {what_changed(before, now)} "
-                f"(digest {before.digest} then, {now.digest} now)",
-                subject=self.node.subject,
-                next_step=f"provisioner plan {self.node.name} shows what is to do now; then: "
-                f"provisioner up {self.node.name}",
-                retryable=True,
-            ) from error
+        self.vm = VmWriter(self.node, self.hypervisors, plan.seen)
 
     def _restart(self, vmid: Vmid) -> Outcome:
         """Let what has been written take effect, unless somebody uses the node."""
@@ -212,23 +178,6 @@ class Executor:
         start = self.hypervisors.start_vm(here, vmid)
         start.wait()
         return _done("shut down and started", start.warnings)
-
-    def _write_notes(self, change: Callable[[NodeNotes], NodeNotes]) -> None:
-        """Change our lines in the notes as they are now; a person may be writing theirs at this moment."""
-        here, vmid = self.node.hypervisor, self.node.vmid
-        ours = change(read_notes(self.notes_text))
-        for tries_left in reversed(range(_MOST_TRIES)):
-            config = self.hypervisors.config(here, vmid)
-            text = write_notes(config.notes, self.node.name, ours)
-            try:
-                self.hypervisors.set_notes(here, vmid, text, digest=config.digest)
-            except ConfigChangedError:
-                if not tries_left:
-                    raise
-            else:
-                break
-        self.notes_text = text
-        self._digest = ""
 
     def _key(self) -> HostKeyPair:
         """Return the key of this run's first boot; seed and notes carry the same one."""
@@ -291,7 +240,7 @@ class Executor:
     def _seal(self, storage: StorageName, volume: str) -> Outcome:
         iso = self.seeds.sealed_seed(self.fleet, self.node, self._host_key())
         self.hypervisors.upload_iso(self.node.hypervisor, storage, volume, iso)
-        self._write_notes(lambda notes: replace(notes, seed_is_sealed=True))
+        self.vm.write_notes(lambda notes: replace(notes, seed_is_sealed=True))
         return Outcome(True, "no secret is left on the ISO storage")
 
     def _prove(self, seconds: float) -> Outcome:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from provisioner.domain.fleet import NodeSpec
 from provisioner.errors import GuestError, NotReadyError
 from provisioner.planning.guest_disk import LOOK, filling
-from provisioner.ports.guest_shell import GuestAway, GuestShell
+from provisioner.ports.guest_shell import CommandResult, GuestAway, GuestShell
 
 _LOOK_SECONDS = 30.0
 # Growing ext4 online writes a group descriptor for every 128 MiB gained; terabytes take minutes on slow storage.
@@ -26,21 +26,26 @@ class Grown:
 def fill_root_disk(shell: GuestShell, node: NodeSpec) -> Grown:
     """Grow partition and filesystem where the disk has room.
 
+    A guest that lacks the tools, or keeps its root where we cannot follow, is
+    left alone and that is told: it serves as before.
+
     Raises:
         GuestError: a command failed; its words are in the summary.
         NotReadyError: the guest went away meanwhile.
     """
     try:
         look = shell.run(LOOK, seconds=_LOOK_SECONDS)
-        if look.exit_code == _NO_SUCH_COMMAND:
-            return Grown(False, "not looked at: the guest has no lsblk")
+        if _is_missing(look):
+            return Grown(False, "left alone: the guest has no lsblk")
         plan = filling(look.out)
-        done = []
+        done: list[str] = []
         for command in plan.commands:
             result = shell.run(command.words, seconds=_GROW_SECONDS, privileged=True)
             said = f"{result.out}\n{result.err}".strip()
             if command.idle_words in said:
                 continue
+            if _is_missing(result):
+                return Grown(bool(done), f"left alone: the guest has no {command.words[0]}")
             if result.exit_code != 0:
                 raise GuestError(
                     f"cannot grow the root filesystem: {' '.join(command.words)}: {said}",
@@ -58,3 +63,8 @@ def fill_root_disk(shell: GuestShell, node: NodeSpec) -> Grown:
     if plan.why_not:
         return Grown(False, f"left alone: {plan.why_not}")
     return Grown(bool(done), ", ".join(done) or "it fills its disk")
+
+
+def _is_missing(result: CommandResult) -> bool:
+    # sudo reports it in words, with an exit code of its own.
+    return result.exit_code == _NO_SUCH_COMMAND or "command not found" in result.err

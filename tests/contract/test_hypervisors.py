@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -12,12 +12,13 @@ from provisioner.adapters.proxmox.hypervisors import ProxmoxHypervisors
 from provisioner.adapters.proxmox.session import ProxmoxSession, TokenLogin
 from provisioner.adapters.secrets import SecretText
 from provisioner.adapters.system_clock import SystemClock
-from provisioner.domain.actions import VmShape
+from provisioner.domain.actions import VmChange, VmShape
 from provisioner.domain.fleet import ImageSpec
 from provisioner.domain.names import HypervisorName, ImageName, MappingId, NodeName, StorageName, Vmid
 from provisioner.domain.quantities import GIB
 from provisioner.domain.snapshot import Power
-from provisioner.errors import HypervisorError, VmidTakenError
+from provisioner.domain.vm_traits import AT_ONCE, Trait, wanted_traits
+from provisioner.errors import ConfigChangedError, HypervisorError, VmidTakenError
 from provisioner.lab.file_server import served_folder
 from provisioner.lab.harness import RunningLab
 from provisioner.lab.material import pretended_material
@@ -132,6 +133,83 @@ def test_notes_are_replaced(case: Case) -> None:
     vmid = created(case)
     case.cluster.set_notes(PVE1, vmid, "seed: sealed\nGrüße, 100 % #1\n")
     assert case.cluster.config(PVE1, vmid).notes == "seed: sealed\nGrüße, 100 % #1\n"
+
+
+def wished(case: Case, **changes: object) -> VmChange:
+    """A change of the VM that `created` makes, to everything that these wishes touch."""
+    before = shape(case, 5001)
+    after = replace(before, **changes)  # type: ignore[arg-type]
+    old, new = wanted_traits(before), wanted_traits(after)
+    traits = frozenset(trait for trait in new if old[trait] != new[trait])
+    return VmChange(after, traits, known_gpus=frozenset({MappingId("rtx3090"), MappingId("rtx3060")}))
+
+
+def test_a_created_vm_is_what_was_asked_for(case: Case) -> None:
+    config = case.cluster.config(PVE1, created(case))
+    wanted = {trait: value for trait, value in wanted_traits(shape(case, 5001)).items() if trait is not Trait.GPUS}
+    assert {trait: config.traits.get(trait) for trait in wanted} == wanted
+    assert [device.mapping for device in config.devices] == ["rtx3090"]
+    assert config.seed == (LOCAL, "seed.iso")
+    assert config.waiting == ()
+    assert config.digest
+
+
+CHANGES = [
+    {"cores": 1},
+    {"memory_bytes": 2 * GIB},
+    {"numa": True},
+    {"secure_boot": True},
+    {"protection": True},
+    {"name": NodeName("chat")},
+    {"tags": frozenset({"provisioner", "llm"})},
+    {"gpu_mappings": (MappingId("rtx3060"),)},
+    {"gpu_mappings": (MappingId("rtx3060"), MappingId("rtx3090"))},
+    {"gpu_mappings": ()},
+    {"mac": "BC:24:11:00:00:01"},
+]
+
+
+@pytest.mark.parametrize("changes", CHANGES, ids=str)
+@pytest.mark.parametrize("power", [Power.STOPPED, Power.RUNNING], ids=lambda power: power.value)
+def test_traits_change_at_once_or_wait_for_the_next_start(case: Case, power: Power, changes: dict[str, object]) -> None:
+    vmid, change = created(case), wished(case, **changes)
+    if power is Power.RUNNING:
+        case.cluster.start_vm(PVE1, vmid).wait()
+    before = case.cluster.config(PVE1, vmid)
+    case.cluster.change_vm(PVE1, change, digest=before.digest)
+    after = case.cluster.config(PVE1, vmid)
+    wanted = wanted_traits(change.shape)
+    settled = change.traits - {Trait.GPUS}
+    assert {trait: after.traits[trait] for trait in settled} == {trait: wanted[trait] for trait in settled}
+    assert tuple(device.mapping for device in after.devices) == change.shape.gpu_mappings
+    assert after.digest != before.digest
+    waits = {drift.trait for drift in after.waiting}
+    waits |= {Trait.GPUS} if after.devices != after.running_devices else set()
+    assert waits == (change.traits - AT_ONCE if power is Power.RUNNING else set())
+    untouched = before.traits.keys() - change.traits
+    assert {trait: after.traits[trait] for trait in untouched} == {trait: before.traits[trait] for trait in untouched}
+    case.cluster.stop_vm(PVE1, vmid)
+    case.cluster.start_vm(PVE1, vmid).wait()
+    restarted = case.cluster.config(PVE1, vmid)
+    assert restarted.waiting == ()
+    assert restarted.devices == restarted.running_devices
+
+
+def test_what_was_meant_for_another_state_of_the_vm_is_not_written(case: Case) -> None:
+    vmid = created(case)
+    digest = case.cluster.config(PVE1, vmid).digest
+    case.cluster.set_notes(PVE1, vmid, "seed: sealed\n", digest=digest)
+    for act in (
+        lambda: case.cluster.change_vm(PVE1, wished(case, cores=1), digest=digest),
+        lambda: case.cluster.set_notes(PVE1, vmid, "seed: open\n", digest=digest),
+        lambda: case.cluster.grow_disk(PVE1, vmid, 300 * GIB, digest=digest),
+    ):
+        with pytest.raises(ConfigChangedError):
+            act()
+    config = case.cluster.config(PVE1, vmid)
+    assert (config.notes.strip(), config.traits[Trait.CORES]) == ("seed: sealed", "2")
+    assert config.disk_bytes is not None
+    assert config.disk_bytes < 300 * GIB
 
 
 def test_power_goes_on_and_off(case: Case) -> None:

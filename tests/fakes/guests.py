@@ -28,6 +28,9 @@ class GuestDisk:
     host_key: str
     applied: list[Mapping[str, object]] = field(default_factory=list)
     files: set[str] = field(default_factory=set)
+    partition_bytes: int = 0
+    """As large as the disk was at the first boot; the filesystem in it likewise."""
+    filesystem_bytes: int = 0
 
 
 @dataclass
@@ -45,6 +48,8 @@ class FakeGuests:
     running: int = 0
     tokens: float = 0.0
     chats: int = 0
+    missing_commands: set[str] = field(default_factory=set)
+    resize_fails: bool = False
 
     def _is_up(self, vmid: Vmid, extra: float = 0.0) -> bool:
         vm = self.hypervisors.vms.get(vmid)
@@ -52,7 +57,8 @@ class FakeGuests:
             return False
         if vmid not in self.disks:
             storage, seed = vm.seed
-            self.disks[vmid] = GuestDisk(json.loads(self.hypervisors.files[storage, "iso"][seed])["public"])
+            key = json.loads(self.hypervisors.files[storage, "iso"][seed])["public"]
+            self.disks[vmid] = GuestDisk(key, partition_bytes=vm.disk_bytes, filesystem_bytes=vm.disk_bytes)
         return self.hypervisors.clock.monotonic() - vm.started_at >= BOOT_SECONDS + extra
 
     # GuestShells
@@ -131,9 +137,29 @@ class FakeShell:
         if command[0] == "touch":
             disk.files.add(command[1])
             return CommandResult(0, "", "")
+        if command[0] in self.guests.missing_commands:
+            return CommandResult(1, "", f"sudo: {command[0]}: command not found")
+        if command[0] == "lsblk":
+            return CommandResult(0, self._block_devices(disk), "")
+        if command[0] == "growpart":
+            disk.partition_bytes = self.guests.hypervisors.vms[self.node.vmid].disk_bytes
+            return CommandResult(0, "CHANGED: partition=1", "")
+        if command[0] == "resize2fs":
+            if self.guests.resize_fails:
+                return CommandResult(1, "", "resize2fs: Permission denied to resize filesystem")
+            if disk.filesystem_bytes == disk.partition_bytes:
+                return CommandResult(0, "", "The filesystem is already 1 (4k) blocks long.  Nothing to do!")
+            disk.filesystem_bytes = disk.partition_bytes
+            return CommandResult(0, "The filesystem is now 2 (4k) blocks long.", "")
         if command[0] == "journalctl":
             return CommandResult(0, "error: failed to load model", "")
         return CommandResult(127, "", f"{command[0]}: command not found")
+
+    def _block_devices(self, disk: GuestDisk) -> str:
+        whole = {"name": "sda", "pkname": None, "type": "disk", "fstype": None, "mountpoint": None}
+        part = {"name": "sda1", "pkname": "sda", "type": "part", "fstype": "ext4", "mountpoint": "/"}
+        size = self.guests.hypervisors.vms[self.node.vmid].disk_bytes
+        return json.dumps({"blockdevices": [whole | {"size": size}, part | {"size": disk.partition_bytes}]})
 
     def __enter__(self) -> FakeShell:
         return self

@@ -100,6 +100,8 @@ class FakeHypervisors:
     vms: dict[Vmid, FakeVm] = field(default_factory=dict)
     files: dict[tuple[StorageName, str], dict[str, bytes]] = field(default_factory=dict)
     mapping_errors: dict[MappingId, tuple[str, ...]] = field(default_factory=lambda: {MappingId("rtx3090"): ()})
+    entries: dict[MappingId, tuple[str, ...]] = field(default_factory=dict)
+    """What the mappings name, as Proxmox writes it."""
     may_delete_isos: bool = True
     ignores_shutdown: bool = False
     facts: HostFacts = field(default_factory=ready_host)
@@ -129,7 +131,9 @@ class FakeHypervisors:
 
     def mappings(self, hypervisor: HypervisorName) -> Mapping[MappingId, MappingSeen]:
         self._call("mappings")
-        return {name: MappingSeen(name, errors) for name, errors in self.mapping_errors.items()}
+        return {
+            name: MappingSeen(name, errors, self.entries.get(name, ())) for name, errors in self.mapping_errors.items()
+        }
 
     def version(self) -> Release | None:
         self._call("version")
