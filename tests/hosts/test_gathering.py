@@ -10,6 +10,7 @@ import pytest
 
 from provisioner.adapters.files.host_dump import facts_from_dump, render_dump
 from provisioner.adapters.files.host_dump.sections import SECTIONS
+from provisioner.adapters.ssh import hosts
 from provisioner.adapters.ssh.hosts import SshHosts
 from provisioner.domain.host import BootLoader
 from provisioner.planning.host import host_checks, host_verdict
@@ -84,17 +85,17 @@ def test_after_a_reboot_the_gathered_facts_are_the_new_ones(tmp_path: Path) -> N
         "options vfio-pci ids=10de:2204,10de:1aef\nsoftdep nouveau pre: vfio-pci\nsoftdep snd_hda_intel pre: vfio-pci\n"
     )
     with PveHost.typical(tmp_path / "pve1", kernel="old") as host:
-        hosts = SshHosts()
-        before = host_verdict(hosts.gather(host.spec()).facts)
+        way = SshHosts()
+        before = host_verdict(way.gather(host.spec()).facts)
         assert {"iommu_disabled", "host_driver_bound"} <= set(before.problems)
         host.path("/etc/modprobe.d/vfio.conf").write_text(bind)
         change = "sed -i 's/quiet/quiet intel_iommu=on/' /etc/default/grub; update-grub; update-initramfs -u -k all"
-        with hosts.open(host.spec()) as shell:
+        with way.open(host.spec()) as shell:
             assert shell.run(change, seconds=30).exit_code == 0
-        pending = hosts.gather(host.spec()).facts
+        pending = way.gather(host.spec()).facts
         assert "reboot_pending" in {check.id for check in host_checks(pending)}
         host.reboot()
-        gathered = hosts.gather(host.spec())
+        gathered = way.gather(host.spec())
         card = next(gpu for gpu in host_verdict(gathered.facts).gpus if gpu.address == GPU)
         assert (card.is_bound_to_vfio, card.iommu_group is not None) == (True, True)
         assert "iommu_disabled" not in host_verdict(gathered.facts).problems
@@ -159,7 +160,13 @@ class TestWhatCannotBeLearntIsAbsent:
             facts = SshHosts().gather(host.spec()).facts
         assert facts.functions is None, "a part of the list would hide devices"
 
-    def test_a_command_that_hangs_costs_its_own_time_and_section_only(self, tmp_path: Path) -> None:
+    def test_a_command_that_hangs_costs_its_own_time_and_section_only(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        text = hosts.GATHER_SCRIPT.read_text()
+        assert "patience=8 " in text
+        (tmp_path / "impatient.sh").write_text(text.replace("patience=8 ", "patience=1 "))
+        monkeypatch.setattr(hosts, "GATHER_SCRIPT", tmp_path / "impatient.sh")
         with PveHost.typical(tmp_path / "pve1") as host:
             host.hang("lspci")
             facts = SshHosts().gather(host.spec()).facts
@@ -205,6 +212,12 @@ class TestWhatCannotBeLearntIsAbsent:
     def test_legacy_firmware_has_no_secure_boot(self, tmp_path: Path) -> None:
         with PveHost.typical(tmp_path / "pve1", uefi=False) as host:
             assert SshHosts().gather(host.spec()).facts.is_secure_boot is False
+
+
+def test_a_loader_that_leaves_no_trace_is_unknown(tmp_path: Path) -> None:
+    with PveHost.typical(tmp_path / "pve1", uefi=False) as host:
+        host.path("/.hardware/proc/cmdline").write_text("root=/dev/sda1 quiet\n")
+        assert SshHosts().gather(host.spec()).facts.boot_loader is None
 
 
 def test_the_loader_is_read_off_the_firmware_when_the_command_line_is_silent(tmp_path: Path) -> None:

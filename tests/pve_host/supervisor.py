@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from tests.pve_host import files
 from tests.pve_host.files import ESP, HARDWARE, SYSTEMD_BOOT
 from tests.pve_host.machine import boot
+from tests.pve_host.tree import ETC_FOLDERS
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _MS_RDONLY, _MS_REMOUNT, _MS_BIND, _MS_REC = 1, 32, 4096, 16384
@@ -148,6 +149,9 @@ class Supervisor:
             mount(root / HARDWARE / "proc" / name, root / "proc" / place, flags=_MS_BIND)
         # A mount of its own, so that it can be made read-only while the rest is not.
         mount(root / "etc", root / "etc", flags=_MS_BIND)
+        for name in ETC_FOLDERS:
+            if (root / "etc" / name).is_dir():
+                bind_read_only(f"/etc/{name}", root / "etc" / name)
 
     def _start_sshd(self) -> None:
         self._sshd = os.fork()

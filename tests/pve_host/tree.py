@@ -17,11 +17,9 @@ COMMANDS = Path(__file__).parent / "commands"
 USER = "admin"
 _USER_ID = 2000
 _DEFAULT_KERNEL = "6.8.12-4-pve"
-# What programs need of a machine's own /etc to start at all; nothing in it is a secret.
-_ETC = (
-    "alternatives", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime", "login.defs", "python3", "python3.11",
-    "python3.12", "python3.13", "security", "ssl", "protocols", "services", "terminfo", "perl", "debian_version",
-)  # fmt: skip
+# What programs need of a machine's own /etc to start at all; nothing in it is a secret. Folders are shown, not copied.
+_ETC_FILES = ("ld.so.cache", "ld.so.conf", "localtime", "login.defs", "protocols", "services", "ssl/openssl.cnf")
+ETC_FOLDERS = ("alternatives", "ld.so.conf.d", "security", "terminfo", "perl", "python3.11", "python3.12", "python3.13")
 _OTHER_NAMES = {
     "reboot": "shutdown", "poweroff": "shutdown", "halt": "shutdown",
 }  # fmt: skip
@@ -43,7 +41,9 @@ def build(
     root.mkdir()
     root.chmod(0o755)
     loader = _loader(sections)
-    is_uefi = loader == SYSTEMD_BOOT if uefi is None else uefi
+    # A dump without a command line must have its loader from somewhere: the firmware, then.
+    is_told_by_firmware = loader == SYSTEMD_BOOT or ("bootloader" in sections and "cmdline" not in sections)
+    is_uefi = is_told_by_firmware if uefi is None else uefi
     cpu = AMD if "AuthenticAMD" in sections.get("cpu", "") else INTEL
     if "cpu" not in sections and re.search(
         r"Host bridge.*\[1022:|AMD-Vi: (?!AMD IOMMUv2)", "\n".join(sections.values())
@@ -97,12 +97,13 @@ def _absent(sections: Mapping[str, str]) -> set[str]:
 
 def _etc(root: Path) -> None:
     etc = root / "etc"
-    for name in _ETC:
-        source = Path("/etc") / name
-        if source.is_dir():
-            shutil.copytree(source, etc / name, symlinks=True, ignore=shutil.ignore_patterns("private"))
-        elif source.exists():
-            shutil.copy2(source, etc / name, follow_symlinks=not source.is_symlink())
+    for name in ETC_FOLDERS:
+        if (Path("/etc") / name).is_dir():
+            (etc / name).mkdir()
+    for name in _ETC_FILES:
+        if (Path("/etc") / name).exists():
+            (etc / name).parent.mkdir(exist_ok=True)
+            shutil.copy(Path("/etc") / name, etc / name)
     write(etc / "passwd", _PASSWD)
     write(
         etc / "group", "root:x:0:\ntty:x:5:\nshadow:x:42:\nsudo:x:27:\nnogroup:x:65534:\n" + f"{USER}:x:{_USER_ID}:\n"

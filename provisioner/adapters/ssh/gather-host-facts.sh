@@ -113,8 +113,8 @@ if printf '%s\n' "$ranges" | grep -qE '^ *[0-9a-f]*[1-9a-f][0-9a-f]*-'; then
 	show iomem "$ranges"
 fi
 
-# Who boots: GRUB and systemd-boot's entries by Proxmox each leave a word on the command line; then what the firmware
-# says of the entry it took; and without UEFI it can only be GRUB.
+# Who boots: GRUB and systemd-boot's entries by Proxmox each leave a word on the command line; else what the firmware
+# says of the entry it took.
 running=$(cat /proc/cmdline 2>/dev/null)
 loader=
 case $running in
@@ -131,7 +131,6 @@ if [ -z "$loader" ] && [ -d /sys/firmware/efi ]; then
 	*grub* | *shim*) loader=grub ;;
 	esac
 fi
-[ -n "$loader" ] || [ ! -d /sys/class ] || [ -d /sys/firmware/efi ] || loader=grub
 filled bootloader "$loader"
 
 # Both loaders' files where both are there: the one that nobody reads explains changes without effect.

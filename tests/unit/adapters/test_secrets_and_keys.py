@@ -7,6 +7,8 @@ import threading
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
 
 from provisioner.adapters.secrets import SecretText, read_secret
 from provisioner.adapters.ssh.login_key import LoginKey
@@ -76,4 +78,14 @@ def test_an_unusable_login_key_is_named(tmp_path: Path, content: bytes | None, w
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(InputError, match=words):
+        LoginKey(path, tmp_path).key()
+
+
+def test_a_login_key_with_a_passphrase_is_called_one(tmp_path: Path) -> None:
+    text = Ed25519PrivateKey.generate().private_bytes(
+        Encoding.PEM, PrivateFormat.OpenSSH, BestAvailableEncryption(b"open sesame")
+    )
+    path = tmp_path / "key"
+    path.write_bytes(text)
+    with pytest.raises(InputError, match="it is protected by a passphrase"):
         LoginKey(path, tmp_path).key()
