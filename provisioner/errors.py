@@ -100,7 +100,9 @@ class VmLockedError(HypervisorError):
 
 
 class GpuTakenError(HypervisorError):
-    """Another running VM holds the GPU; the summary names it."""
+    """Another running VM holds the GPU. `holder` is its VMID, where Proxmox names one."""
+
+    holder: int | None = None
 
 
 class GpuUnusableError(HypervisorError):

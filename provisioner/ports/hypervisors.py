@@ -18,6 +18,7 @@ from provisioner.domain.host import HostFacts, Release
 from provisioner.domain.names import HypervisorName, MappingId, StorageName, Vmid
 from provisioner.domain.snapshot import ClusterSnapshot, MappingSeen, VmConfig, VmSeen
 from provisioner.domain.vm_traits import VmShape
+from provisioner.errors import HypervisorError
 
 
 class Ticket(Protocol):
@@ -34,6 +35,10 @@ class Ticket(Protocol):
 
     def wait(self) -> None:
         """Return when the work is done. Raises HypervisorError when it failed."""
+        ...
+
+    def overdue(self, seconds: float) -> HypervisorError:
+        """Return the error of a caller who has waited that many seconds and gives up; it names what is under way."""
         ...
 
 
@@ -71,6 +76,10 @@ class Hypervisors(Protocol):
 
     def vm(self, hypervisor: HypervisorName, vmid: Vmid) -> VmSeen | None:
         """Return a VM as it is right now, or None when that hypervisor has no such VM."""
+        ...
+
+    def active_tasks(self, hypervisor: HypervisorName, vmid: Vmid) -> frozenset[str]:
+        """Return the kinds of tasks, in Proxmox's words, that work on a VM right now and are in our sight."""
         ...
 
     def config(self, hypervisor: HypervisorName, vmid: Vmid) -> VmConfig:

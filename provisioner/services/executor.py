@@ -28,6 +28,7 @@ from provisioner.ports.hypervisors import Hypervisors
 from provisioner.ports.playbooks import Playbooks
 from provisioner.ports.seeds import HostKeyPair, Seeds
 from provisioner.ports.web import Web
+from provisioner.services.gpu_holder import naming_gpu_holder
 from provisioner.services.guest_access import GuestAccess
 from provisioner.services.guest_disk import fill_root_disk
 from provisioner.services.proving import EngineProbe, Proof
@@ -38,6 +39,7 @@ from provisioner.waiting import NotYet, Pace, WaitedInVain, wait_until
 _POWER_LOOK_SECONDS = 10.0
 _CREATION_SECONDS = 1800.0
 _LOG_TAIL_SECONDS = 10.0
+_CREATES = frozenset({"qmcreate", "qmrestore"})
 # The guest has answered a moment before.
 _SHELL_SECONDS = 60.0
 
@@ -104,8 +106,9 @@ class Executor:
             case actions.GrowDisk(vmid, size_bytes):
                 return _done(size_text(size_bytes), self.vm.grow_disk(vmid, size_bytes))
             case actions.StartVm(vmid):
-                start = self.hypervisors.start_vm(here, vmid)
-                start.wait()
+                with naming_gpu_holder(self.fleet, self.node, self.hypervisors):
+                    start = self.hypervisors.start_vm(here, vmid)
+                    start.wait()
                 return _done("running", start.warnings)
             case actions.AwaitGuest(seconds):
                 return self._await_guest(seconds, say)
@@ -190,19 +193,32 @@ class Executor:
             vm = self.hypervisors.vm(hypervisor, vmid)
             if vm is None:
                 return Outcome(False, "it failed and left nothing behind", replan=True)
-            return NotYet("locked (create)") if vm.lock == "create" else Outcome(True, "it is done", replan=True)
+            if vm.lock != "create":
+                return Outcome(True, "it is done", replan=True)
+            if _CREATES & self.hypervisors.active_tasks(hypervisor, vmid):
+                looks_without_task[0] = 0
+                return NotYet("locked (create)")
+            # One that ends takes its lock off as its last act, so a second look tells the end from a death.
+            looks_without_task[0] += 1
+            if looks_without_task[0] > 1:
+                raise self._creation_died(vmid, "its creation died on the way")
+            return NotYet("locked (create), and no task in sight")
 
+        looks_without_task = [0]
         try:
             return wait_until(look, clock=self.clock, seconds=_CREATION_SECONDS, pace=Pace(longest=5.0))
         except WaitedInVain as waited:
-            raise HypervisorError(
-                f"cannot go on: the VM has been in creation for more than {waited.seconds:g} s",
-                subject=self.node.subject,
-                next_step=(
-                    f"if no task is running for it (Proxmox > Tasks), the server lost it: qm unlock {vmid}, "
-                    f"qm destroy {vmid}, then: provisioner up {self.node.name}"
-                ),
-            ) from waited
+            raise self._creation_died(vmid, f"it has been in creation for more than {waited.seconds:g} s") from waited
+
+    def _creation_died(self, vmid: Vmid, why: str) -> HypervisorError:
+        return HypervisorError(
+            f"cannot go on: VM {vmid} is locked (create), and {why}",
+            subject=self.node.subject,
+            next_step=(
+                f"see that no task creates it (Proxmox > Tasks), then on the server: qm unlock {vmid} && "
+                f"qm destroy {vmid}; then: provisioner up {self.node.name}"
+            ),
+        )
 
     def _await_guest(self, seconds: float, say: Callable[[str], None]) -> Outcome:
         deadline = self.clock.monotonic() + seconds

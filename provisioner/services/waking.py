@@ -6,13 +6,15 @@ from dataclasses import dataclass
 
 from provisioner.domain.fleet import FleetSpec, NodeSpec
 from provisioner.domain.snapshot import Power
-from provisioner.errors import NotReadyError
+from provisioner.errors import EngineError, NotReadyError, ProvisionerError
 from provisioner.planning.wake import WakeNeed, wake_decision
 from provisioner.ports.clock import Clock
 from provisioner.ports.hypervisors import Hypervisors, Ticket
 from provisioner.services.events import OnEvent, running_step
+from provisioner.services.gpu_holder import naming_gpu_holder
 from provisioner.services.looking import find_vm
 from provisioner.services.proving import Endpoint, EngineProbe
+from provisioner.services.settling import settled
 from provisioner.services.world import World
 
 # Seconds from one look at Proxmox to the next while the engine is being probed: a start that fails fails
@@ -64,7 +66,8 @@ class Waking:
         clock = self._world.clock
         api = self._world.clusters[self._fleet.cluster_of(node).name]
         calls, begun = api.calls, clock.monotonic()
-        decision = wake_decision(node, find_vm(api, node))
+        vm = settled(lambda: find_vm(api, node), clock=clock, seconds=self._fleet.cluster_of(node).retry_seconds)
+        decision = wake_decision(node, vm)
         start = _Start(api, node, clock)
         if decision.need is WakeNeed.START:
             with running_step(on_event, node, "start", clock) as step:
@@ -73,9 +76,14 @@ class Waking:
         engine = self._world.engines[self._fleet.mode_of(node).engine]
         probe = EngineProbe(self._fleet, node, engine, self._world.web, clock)
         patience = node.patience.boot_seconds + node.patience.engine_seconds
-        with running_step(on_event, node, "answer", clock) as step:
-            proof = probe.prove(seconds=patience, still_worth_it=start.look)
+        with running_step(on_event, node, "answer", clock) as step, naming_gpu_holder(self._fleet, node, api):
+            try:
+                proof = probe.prove(seconds=patience, still_worth_it=start.look)
+            except EngineError as error:
+                # An engine cannot answer while Proxmox has not even started its VM.
+                raise (start.overdue(patience) or error) from error
             step.detail, step.changed = proof.endpoint.url, False
+            step.detail += "".join(f"; Proxmox warns: {warning}" for warning in start.warnings)
         if start.was_needed:
             self._world.activity.forget(node.name)
         ended = clock.monotonic()
@@ -104,6 +112,15 @@ class _Start:
     def was_needed(self) -> bool:
         """We have started the VM."""
         return self._ticket is not None
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What Proxmox warned of when it started the VM."""
+        return self._ticket.warnings if self._ticket is not None else ()
+
+    def overdue(self, seconds: float) -> ProvisionerError | None:
+        """Return what to say of a start that is still under way after so long, or None when none is."""
+        return self._ticket.overdue(seconds) if self._ticket is not None and self._pending else None
 
     def begin(self) -> None:
         """Power on; Proxmox has accepted it when this returns."""

@@ -90,6 +90,9 @@ class FakeTicket:
     def wait(self) -> None:
         self.is_done()
 
+    def overdue(self, seconds: float) -> HypervisorError:
+        return refusal(f"cannot start: the task still runs after {seconds:g} s")
+
 
 @dataclass
 class FakeHypervisors:
@@ -158,6 +161,11 @@ class FakeHypervisors:
             return None
         running = vm.seen.power is Power.RUNNING
         return replace(vm.seen, uptime_seconds=self.clock.monotonic() - vm.started_at if running else 0.0)
+
+    def active_tasks(self, hypervisor: HypervisorName, vmid: Vmid) -> frozenset[str]:
+        self._call("active_tasks")
+        vm = self.vms.get(vmid)
+        return frozenset({"qmcreate"}) if vm is not None and vm.seen.lock == "create" else frozenset()
 
     def config(self, hypervisor: HypervisorName, vmid: Vmid) -> VmConfig:
         self._call("config")

@@ -40,6 +40,8 @@ def cluster_spec(lab: RunningLab) -> ClusterSpec:
 
 
 NODE = "llm-gpu-01"
+BLOCK = f"{11 + os.getpid() % 200}.{1 + os.getpid() // 200 % 250}"
+"""The middle of this process's addresses; 127.10.x.y belongs to demonstrations and real guests."""
 
 
 @dataclass(frozen=True)
@@ -79,11 +81,12 @@ def site_for(lab: RunningLab, folder: Path, images: str, *, nodes: int = 1) -> S
     lines = fleet_file.read_text().splitlines(keepends=True)
     dropped = ("  llm-gpu-01:", "  llm-gpu-02:", "  llm-cpu-01:")[nodes:]
     only = [line for line in lines if not line.startswith(dropped)]
-    # Beside the addresses that real guests get: a demonstration may run on this machine at the same time.
+    # Beside the addresses that real guests get, and each process of tests for itself: another one, or a
+    # demonstration, may run on this machine at the same time, and its engine would answer in our node's stead.
     aside = re.sub(
         r"connect: \{address: 127\.10\.90\.(\d+)",
-        r"address: 10.10.91.\1/16, connect: {address: 127.10.91.\1",
-        "".join(only),
+        rf"address: 10.{BLOCK}.\1/16, connect: {{address: 127.{BLOCK}.\1",
+        "".join(only).replace("gateway: 10.10.0.1", f"gateway: 10.{BLOCK.partition('.')[0]}.0.1"),
     )
     fleet_file.write_text(aside)
     return Site(lab, folder, fleet_file, material)

@@ -23,7 +23,7 @@ from provisioner.errors import (
 )
 from provisioner.lab.file_server import served_folder
 from provisioner.lab.harness import RunningLab
-from tests.lab.support import NODE, Site, site_for
+from tests.lab.support import BLOCK, NODE, Site, site_for
 
 Change = Callable[[str], str]
 
@@ -342,7 +342,7 @@ class TestCommandLine:
         facts = json.loads(provisioner(site, "ssh", NODE, "--json").stdout)["result"]
         assert facts["command"][0] == "ssh"
         assert "StrictHostKeyChecking=yes" in facts["command"]
-        assert Path(facts["known_hosts"]).read_text().startswith("[127.10.91.1]:2222 ssh-ed25519 ")
+        assert Path(facts["known_hosts"]).read_text().startswith(f"[127.{BLOCK}.1]:2222 ssh-ed25519 ")
 
     def test_destroy_asks_and_removes(self, site: Site) -> None:
         provisioner(site, "up")

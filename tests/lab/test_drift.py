@@ -13,7 +13,7 @@ from provisioner.errors import ConfigChangedError, RefusedError
 from provisioner.lab.file_server import served_folder
 from provisioner.lab.harness import RunningLab
 from provisioner.lab.initial import PROVISIONER, PROVISIONER_TOKEN
-from tests.lab.support import NODE, Site, site_for
+from tests.lab.support import BLOCK, NODE, Site, site_for
 
 CONFIG = "/nodes/pve1/qemu/5001/config"
 FLAVOURS = ["8.4", "9.1"]
@@ -245,9 +245,8 @@ def test_a_renamed_node_keeps_its_vm_and_its_seed(site: Site) -> None:
 
 def test_another_nodes_vm_is_not_taken_for_a_renamed_one(site: Site) -> None:
     site.fleet().up(NODE)
-    fleet = site.fleet(
-        lambda text: text.replace(f"  {NODE}: {{", "  chat: {vmid: 5001, ").replace("10.10.91.1/16", "10.10.91.9/16")
-    )
+    renamed, moved = f"10.{BLOCK}.1/16", f"10.{BLOCK}.9/16"
+    fleet = site.fleet(lambda text: text.replace(f"  {NODE}: {{", "  chat: {vmid: 5001, ").replace(renamed, moved))
     with pytest.raises(RefusedError, match="made for another node"):
         fleet.up("chat")
     assert config(site)["name"] == NODE

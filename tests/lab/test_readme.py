@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.support import Site
+from tests.lab.support import BLOCK, Site
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 
@@ -25,7 +25,7 @@ def test_the_library_example_runs(
     printed = capsys.readouterr().out
     assert "[ok] mapping_rtx3090" in printed
     assert "create: there is no VM 5001 yet" in printed
-    assert "http://127.10.91.1:8080/v1" in printed
+    assert f"http://127.{BLOCK}.1:8080/v1" in printed
     assert "llm-gpu-01: stay" in printed
 
 

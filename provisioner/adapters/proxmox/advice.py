@@ -28,7 +28,15 @@ class Verdict:
     next_step: str
     passes_soon: bool = False
 
+    def error(self, summary: str, subject: str) -> HypervisorError:
+        """Return the error to raise."""
+        made = self.kind(summary, subject=subject, next_step=self.next_step, retryable=self.passes_soon)
+        if isinstance(made, GpuTakenError) and (holder := _HOLDER.search(summary)):
+            made.holder = int(holder[1])
+        return made
 
+
+_HOLDER = re.compile(r"(?:already in use|reserved for use) by VMID '(\d+)'")
 _FREE_IT = "free space on that storage, or name another one in the fleet file; then run the same command again"
 _FETCH_IT = "the server must be able to fetch the image's URL: check it from there, and its proxy settings"
 _SEE_HOST = "see what is wrong with the server: provisioner doctor"

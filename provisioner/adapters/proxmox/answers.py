@@ -107,13 +107,7 @@ def refusal(error: ResourceException, words: Words) -> ProvisionerError:
             subject=words.subject,
             next_step="give the node another vmid in the fleet file",
         )
-    verdict = verdict_on(text)
-    return verdict.kind(
-        f"cannot {words.what}: {text or error.status_code}",
-        subject=words.subject,
-        next_step=verdict.next_step,
-        retryable=verdict.passes_soon,
-    )
+    return verdict_on(text).error(f"cannot {words.what}: {text or error.status_code}", words.subject)
 
 
 def not_ours(words: Words) -> UnreachableError:

@@ -46,6 +46,8 @@ class Change:
         has_task: whether Proxmox answers with a task; else the answer itself is the end.
         under_way: finds the UPID of a task that does this very thing right now.
         passes: says of a failure that it will pass, beyond those that Proxmox's texts tell.
+        fact_outranks: a failure counts for nothing when the fact is there: a start may run out of time though
+            the VM runs. The failure becomes a warning.
         within: seconds after which `wait` gives up.
     """
 
@@ -57,6 +59,7 @@ class Change:
     has_task: bool = True
     under_way: Callable[[], str | None] = _nothing_under_way
     passes: Callable[[HypervisorError], bool] = _never
+    fact_outranks: bool = False
     within: float = 4 * 3600.0
     warnings: tuple[str, ...] = ()
     _task: Task | None = None
@@ -92,7 +95,7 @@ class Change:
         try:
             wait_until(lambda: self.is_done() or NotYet("under way"), clock=self.clock, seconds=self.within, pace=_PACE)
         except WaitedInVain as waited:
-            raise self._too_long(waited.seconds) from waited
+            raise self.overdue(waited.seconds) from waited
 
     def in_full(self) -> tuple[str, ...]:
         """Send it and wait for its end; return Proxmox's warnings. Raises HypervisorError."""
@@ -162,9 +165,13 @@ class Change:
         """Let it be tried again after a pause, if that is of any use."""
         # A VM that is missing does not come back by itself.
         is_passing = (error.retryable and not isinstance(error, VmMissing)) or self.passes(error)
-        if not is_passing or self._is_time_up():
+        if is_passing and not self._is_time_up():
+            self._put_off()
+        elif self.fact_outranks and not isinstance(error, VmMissing) and self.is_so():
+            self._is_done = True
+            self.warnings += (error.summary.partition("\n")[0],)
+        else:
             raise error
-        self._put_off()
 
     def _is_time_up(self) -> bool:
         return self._until is not None and self.clock.monotonic() >= self._until
@@ -184,7 +191,8 @@ class Change:
             retryable=True,
         )
 
-    def _too_long(self, seconds: float) -> HypervisorError:
+    def overdue(self, seconds: float) -> HypervisorError:
+        """Return the error of a caller who has waited that long and gives up."""
         span = f"{seconds / 3600:g} h" if seconds >= 3600 else f"{seconds:g} s"
         if self._is_queued:
             return HypervisorError(

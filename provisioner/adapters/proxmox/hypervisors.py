@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -30,7 +29,6 @@ from provisioner.errors import GpuTakenError, HypervisorError, RefusedError, Shu
 from provisioner.ports.clock import Clock
 
 _IGNORED = "VM quit/powerdown failed - got timeout"
-_HOLDER = re.compile(r"already in use by VMID '(\d+)'")
 # Beyond what a guest is given to shut down: the task's own start and end, and the rounds of HA's manager.
 _SHUTDOWN_SLACK_SECONDS = 120.0
 # Making a VM copies its image: more at once only make each other, and the VMs that run there, wait for the disks.
@@ -211,8 +209,8 @@ class ProxmoxHypervisors:
 
         def is_passing(error: HypervisorError) -> bool:
             # A VM that has just gone off may hold its card for a moment longer.
-            holder = _HOLDER.search(error.summary) if isinstance(error, GpuTakenError) else None
-            return holder is not None and self._is_off(hypervisor, Vmid(int(holder[1])))
+            holder = error.holder if isinstance(error, GpuTakenError) else None
+            return holder is not None and self._is_off(hypervisor, Vmid(holder))
 
         return self._power(
             hypervisor,
@@ -294,6 +292,7 @@ class ProxmoxHypervisors:
             is_so=is_so,
             under_way=self._task_finder(hypervisor, vmid, f"qm{act}"),
             passes=passes,
+            fact_outranks=True,
             within=within,
         )
 
@@ -308,6 +307,11 @@ class ProxmoxHypervisors:
     ) -> Change:
         bound = min(within, self._session.cluster.task_seconds)
         return Change(self._session, self._clock, what, send, is_so, within=bound, **more)
+
+    def active_tasks(self, hypervisor: HypervisorName, vmid: Vmid) -> frozenset[str]:
+        """Return the kinds of tasks that work on a VM right now."""
+        tasks = self._session.call("GET", f"nodes/{hypervisor}/tasks", source="active", vmid=vmid)
+        return frozenset(str(task["type"]) for task in tasks)
 
     def _task_finder(self, hypervisor: HypervisorName, vmid: Vmid, kind: str) -> Callable[[], str | None]:
         """Return a look for a task of one kind that works on a VM right now."""

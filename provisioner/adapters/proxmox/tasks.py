@@ -93,12 +93,7 @@ class Task:
         # The last line of a failed task repeats the exit status.
         log = "".join(f"\n  {line}" for line in tail if exit_status not in line)
         verdict = verdict_on(exit_status, "\n".join(tail))
-        return verdict.kind(
-            f"cannot {self._what}: {exit_status}{log}",
-            subject=self._session.subject,
-            next_step=verdict.next_step,
-            retryable=verdict.passes_soon,
-        )
+        return verdict.error(f"cannot {self._what}: {exit_status}{log}", self._session.subject)
 
     def _unknown(self, why: str) -> TaskEndUnknown:
         return TaskEndUnknown(
