@@ -29,6 +29,8 @@ from provisioner.settings import Settings
 
 if TYPE_CHECKING:
     from provisioner.adapters.proxmox.session import PasswordLogin, TokenLogin
+    from provisioner.ports.access import AccessDoor
+    from provisioner.ports.hosts import HostShell
     from provisioner.services.discovering import Discovering
 
 _Key = TypeVar("_Key")
@@ -142,6 +144,16 @@ class RealWorld:
     @staticmethod
     def _is_simulated(cluster: ClusterSpec) -> bool:
         return cluster.guests is GuestKind.SIMULATED
+
+
+def access_door(cluster: ClusterSpec, way: PasswordLogin | TokenLogin | HostShell) -> AccessDoor:
+    """Return the way to a cluster's users and rights: somebody's login, or a root shell on one of its servers."""
+    from provisioner.adapters.proxmox.access import entered_through, entered_with
+    from provisioner.adapters.proxmox.session import PasswordLogin, TokenLogin
+
+    if isinstance(way, PasswordLogin | TokenLogin):
+        return entered_with(cluster.address, way, SystemClock())
+    return entered_through(cluster.address, way, SystemClock())
 
 
 def discovering(login: Callable[[], TokenLogin | PasswordLogin]) -> Discovering:

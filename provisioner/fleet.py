@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from provisioner.adapters.files.fleet_file import load_fleet
 from provisioner.adapters.ssh.command_line import SshCommand, ssh_command
-from provisioner.bootstrap import RealWorld
+from provisioner.bootstrap import RealWorld, access_door
 from provisioner.domain.actions import Plan
-from provisioner.domain.fleet import FleetSpec, NodeSpec
-from provisioner.domain.names import HypervisorName
+from provisioner.domain.fleet import ClusterSpec, FleetSpec, NodeSpec
+from provisioner.domain.names import GpuName, HypervisorName
 from provisioner.domain.notes import read_notes
 from provisioner.engines.registry import ENGINES
 from provisioner.errors import HypervisorError, InputError, ProvisionerError, RefusedError
@@ -27,14 +29,22 @@ from provisioner.services.sleeping import Sleeping, SleepReport
 from provisioner.services.waking import WakeReport, Waking
 from provisioner.settings import Settings, read_settings
 
+if TYPE_CHECKING:
+    from provisioner.adapters.proxmox.session import PasswordLogin, TokenLogin
+    from provisioner.domain.access_plan import AccessPlan
+    from provisioner.ports.access import AccessDoor
+    from provisioner.ports.hosts import HostShell
+    from provisioner.services.granting import GrantReport, OnGrantEvent
+
 _MOST_NODES_AT_ONCE = 4
 
 
 class Hypervisor:
     """One server running Proxmox VE, as the fleet file names it."""
 
-    def __init__(self, name: str, readiness: Readiness) -> None:
+    def __init__(self, name: str, spec: FleetSpec, readiness: Readiness) -> None:
         self.name = name
+        self._spec = spec
         self._readiness = readiness
 
     def doctor(self) -> tuple[Check, ...]:
@@ -51,6 +61,53 @@ class Hypervisor:
             HypervisorError: the API is the only source and could not be asked.
         """
         return self._readiness.report(self.name)
+
+    def enter(self, way: PasswordLogin | TokenLogin | HostShell) -> AccessDoor:
+        """Return a way to the users and rights of its cluster: an administrator's login, or a root shell on a server.
+
+        Nothing is asked of anybody yet. A second factor is good for one login, so keep what this returns.
+        """
+        return access_door(self._cluster, way)
+
+    def access_plan(
+        self,
+        door: AccessDoor,
+        *,
+        undo: bool = False,
+        secret_file: Path | None = None,
+        may_delete_seeds: bool = False,
+        gpu_slots: Mapping[tuple[HypervisorName, GpuName], tuple[str, ...]] = MappingProxyType({}),
+    ) -> AccessPlan:
+        """Return the steps that give the fleet's token its rights in this server's cluster; nothing is changed.
+
+        Args:
+            door: from `enter`.
+            undo: plan the way back instead.
+            secret_file: where a new token's secret goes, when the fleet file takes it from the environment.
+            may_delete_seeds: grant the broad privilege to delete ISOs too.
+            gpu_slots: which device is which GPU, where that cannot be told (see `AccessWanted`).
+
+        Raises:
+            PermissionMissingError: whoever entered may not see all that the plan rests on.
+            HypervisorError: Proxmox could not be asked.
+            InputError: the place for the secret is contradictory.
+        """
+        from provisioner.domain.access import AccessWanted
+        from provisioner.services.granting import Granting
+
+        wanted = AccessWanted(self._spec, self._cluster, secret_file, may_delete_seeds, gpu_slots)
+        granting = Granting(door)
+        return granting.preview_undo(wanted) if undo else granting.preview(wanted)
+
+    def grant(self, plan: AccessPlan, door: AccessDoor, on_event: OnGrantEvent | None = None) -> GrantReport:
+        """Carry out an access plan that somebody has agreed to; raises as `Granting.apply`."""
+        from provisioner.services.granting import Granting, watch_nothing
+
+        return Granting(door).apply(plan, on_event or watch_nothing)
+
+    @property
+    def _cluster(self) -> ClusterSpec:
+        return self._spec.clusters[self._spec.hypervisor(self.name).cluster]
 
 
 class Fleet:
@@ -85,7 +142,7 @@ class Fleet:
 
     def hypervisor(self, name: str) -> Hypervisor:
         """Return a hypervisor of the fleet. Raises InputError that lists the known ones."""
-        return Hypervisor(self.spec.hypervisor(name).name, self._readiness)
+        return Hypervisor(self.spec.hypervisor(name).name, self.spec, self._readiness)
 
     def doctor(
         self, hypervisors: Iterable[str] = (), *, save: Path | None = None

@@ -11,6 +11,8 @@ import pytest
 
 from provisioner.adapters import secret_files
 from provisioner.adapters.proxmox.access import ProxmoxAccess
+from provisioner.adapters.proxmox.session import PasswordLogin
+from provisioner.adapters.secrets import SecretText
 from provisioner.domain.access import MARK
 from provisioner.errors import (
     HypervisorError,
@@ -404,3 +406,12 @@ def test_no_answer_leaves_a_cluster_as_it_is(site: Site) -> None:
     site.lab.close()
     with pytest.raises(HypervisorError, match="cannot reach Proxmox"):
         Granting(door).preview(wish(fleet))
+
+
+def test_the_library_does_it_in_four_lines(site: Site) -> None:
+    server = bare_fleet(site).hypervisor("pve1")
+    door = server.enter(PasswordLogin("root@pam", SecretText(site.lab.credentials["root@pam"])))
+    plan = server.access_plan(door)
+    assert server.grant(plan, door).missing == ()
+    assert server.access_plan(door).is_empty
+    assert not server.access_plan(door, undo=True).is_empty
