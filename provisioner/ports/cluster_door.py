@@ -7,13 +7,14 @@ from typing import Protocol
 
 from provisioner.domain.discovery import CertificateSeen, Discovery
 from provisioner.domain.fleet import ClusterAddress
+from provisioner.ports.access import AccessDoor
 
 
 class ClusterDoor(Protocol):
     """Looks at a server from outside, then inside.
 
     `certificate` and `knock` come before any secret is read or sent; `discover`
-    logs in and changes nothing.
+    logs in and changes nothing; `access` goes on with that login.
     """
 
     def certificate(self, api_url: str, ca_file: Path | None = None) -> CertificateSeen:
@@ -41,4 +42,8 @@ class ClusterDoor(Protocol):
         Raises:
             HypervisorError: the login is refused, or the server went away.
         """
+        ...
+
+    def access(self, address: ClusterAddress) -> AccessDoor:
+        """Return the way to the cluster's users and rights for who logged in. Asks nothing yet."""
         ...

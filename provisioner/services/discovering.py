@@ -7,15 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from provisioner.domain.access import AccessWanted
+from provisioner.domain.access_plan import AccessPlan
 from provisioner.domain.discovery import CertificateSeen, Discovery
 from provisioner.domain.fleet import ClusterAddress, FleetSpec, TlsTrust
-from provisioner.domain.names import ClusterName
+from provisioner.domain.host import slot_of
+from provisioner.domain.names import ClusterName, GpuName, HypervisorName
 from provisioner.domain.proposal import FleetProposal, TokenChoice
 from provisioner.errors import RefusedError
 from provisioner.planning.proposal import propose_fleet
 from provisioner.planning.trust import nobody_to_ask, trust_in
 from provisioner.ports.cluster_door import ClusterDoor
 from provisioner.ports.fleet_files import FleetFiles
+from provisioner.services.granting import Granting
 
 Confirm = Callable[[CertificateSeen], bool]
 """Shows a certificate to a person and returns whether they accept it."""
@@ -76,6 +80,23 @@ class Discovering:
         proposal = propose_fleet(discovery, token, tls)
         text = self._files.text(proposal)
         return Proposed(proposal, text, self._files.check(text, path))
+
+    def privileged_step(self, address: ClusterAddress, fleet: FleetSpec, proposal: FleetProposal) -> AccessPlan:
+        """Return the steps that give the fleet's token its rights and its GPUs their mappings. Changes nothing.
+
+        Raises:
+            PermissionMissingError: this login may not see all that the plan rests on.
+            HypervisorError: Proxmox could not be asked.
+            InputError: the place for the secret is contradictory.
+        """
+        (cluster,) = fleet.clusters.values()
+        unmapped = {
+            # We know which card is meant: two of one model are not told apart by their names.
+            (HypervisorName(gpu.hypervisor), GpuName(gpu.name)): (slot_of(gpu.address),)
+            for gpu in proposal.gpus
+            if not gpu.is_mapped and not gpu.is_integrated
+        }
+        return Granting(self._door.access(address)).preview(AccessWanted(fleet, cluster, gpu_slots=unmapped))
 
     def require_absent(self, path: Path) -> None:
         """Make sure, before anything is asked, that the file could be written. Raises InputError."""

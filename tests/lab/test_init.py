@@ -92,6 +92,60 @@ def test_a_persons_login_leaves_the_tokens_place_in_the_file_and_nothing_secret(
         assert password not in text
 
 
+def test_a_persons_login_shows_the_privileged_step_and_does_nothing_of_it(tmp_path: Path) -> None:
+    with RunningLab(tmp_path / "lab") as lab:
+        lab.call("DELETE", "/cluster/mapping/pci/rtx3060")
+        arguments = ("--token-id", "new@pve!fleet", "--token-secret", f"file:{tmp_path / 'new.token'}")
+        lab.forget_requests()
+        done = run_init(*as_root(lab, tmp_path), *arguments, "--output", tmp_path / "fleet.yml")
+        methods = [(request["method"], request["path"]) for request in lab.requests()]
+        again = run_init(*as_root(lab, tmp_path), *arguments, "--output", tmp_path / "2.yml", "--json").result
+    assert done.error is None
+    # A second factor is good for one login, so there is one.
+    assert methods.count(("POST", "/access/ticket")) == 1
+    assert {method for method, path in methods if path != "/access/ticket"} == {"GET"}
+    assert not (tmp_path / "new.token").exists()
+    for words in (
+        "$ pvesh create /access/users --userid new@pve",
+        "$ pvesh create /access/users/new@pve/token/fleet --privsep 1",
+        "--path /mapping/pci/rtx3060 ",
+        "$ pvesh create /cluster/mapping/pci --id rtx3060 --map node=pve1,path=0000:02:00,",
+        "prepare pve1 --only access --login root@pam --gpu rtx3060=0000:02:00",
+    ):
+        assert words in done.stdout, words
+    assert any(step["name"] == "create token new@pve!fleet" for step in again["privileged_step"]["steps"])
+
+
+def test_the_steps_done_by_hand_leave_nothing_to_do(tmp_path: Path) -> None:
+    token = tmp_path / "new.token"
+    arguments = ("--token-id", "new@pve!fleet", "--token-secret", f"file:{token}", "--json")
+    with RunningLab(tmp_path / "lab") as lab:
+        lab.call("DELETE", "/cluster/mapping/pci/rtx3060")
+        first = run_init(*as_root(lab, tmp_path), *arguments, "--output", tmp_path / "1.yml").result
+        for step in first["privileged_step"]["steps"]:
+            request = step["request"]
+            answer = lab.call(request["method"], request["path"], **request["parameters"])
+            if step["file"]:
+                secret_file(tmp_path, answer["value"], token.name)
+        second = run_init(*as_root(lab, tmp_path), *arguments, "--output", tmp_path / "2.yml").result
+        assert second["privileged_step"]["steps"] == []
+        assert second["privileged_step"]["obstacles"] == []
+        assert second["next_step"] == f"provisioner --fleet {tmp_path / '2.yml'} doctor"
+        checks = Fleet.load(tmp_path / "2.yml").hypervisor("pve1").doctor()
+    assert [check for check in checks if check.status.value == "fail"] == []
+
+
+def test_a_person_with_few_rights_still_gets_the_file(tmp_path: Path) -> None:
+    with RunningLab(tmp_path / "lab") as lab:
+        lab.call("POST", "/access/users", userid="plain@pve", password="long-enough")
+        password = secret_file(tmp_path, "long-enough", "password")
+        login = [lab.url, "--user", "plain@pve", "--password", password, "--fingerprint", lab.fingerprint]
+        done = run_init(*login, "--output", tmp_path / "fleet.yml")
+    assert done.error is None
+    assert "the privileged step is not planned: cannot see what is there: 403" in done.stdout
+    assert list(read_back(tmp_path / "fleet.yml").hypervisors) == ["pve1"]
+
+
 def test_a_person_may_say_which_token_the_fleet_will_use(tmp_path: Path) -> None:
     output = tmp_path / "fleet.yml"
     with RunningLab(tmp_path / "lab") as lab:

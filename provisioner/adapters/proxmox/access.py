@@ -180,7 +180,12 @@ class ProxmoxAccess:
 
 def entered_with(cluster: ClusterAddress, login: PasswordLogin | TokenLogin, clock: Clock) -> ProxmoxAccess:
     """Return the door to a cluster for somebody's login."""
-    return ProxmoxAccess(ProxmoxSession(cluster, login, clock=clock), login.words, _accepts(clock), clock)
+    return entered_as(ProxmoxSession(cluster, login, clock=clock), login.words, clock)
+
+
+def entered_as(session: ProxmoxSession, who: str, clock: Clock) -> ProxmoxAccess:
+    """Return the door for somebody who is logged in already: a second factor is good for one login."""
+    return ProxmoxAccess(session, who, _accepts(clock), clock)
 
 
 def entered_through(cluster: ClusterAddress, shell: HostShell, clock: Clock) -> ProxmoxAccess:

@@ -14,6 +14,7 @@ from provisioner.cli.hypervisor.login import expanded, is_terminal, password_log
 
 if TYPE_CHECKING:
     from provisioner.adapters.proxmox.session import PasswordLogin, TokenLogin
+    from provisioner.domain.access_plan import AccessPlan
     from provisioner.domain.discovery import CertificateSeen
     from provisioner.domain.fleet import TlsTrust
     from provisioner.domain.proposal import TokenChoice
@@ -73,7 +74,8 @@ def init(
     A certificate that nobody vouches for is shown and has to be accepted before any secret is sent.
     """
     from provisioner.bootstrap import discovering
-    from provisioner.cli.hypervisor.init_report import print_init_report
+    from provisioner.cli.hypervisor.init_report import InitReport, print_init_report
+    from provisioner.errors import ProvisionerError
     from provisioner.planning.proposal import cluster_name
 
     if (api_url is None) == (api_option is None):
@@ -93,7 +95,14 @@ def init(
     proposed = service.propose(discovery, chosen, address.tls, path)
     if not dry_run:
         service.write(proposed, path)
-    print_init_report(proposed, None if dry_run else path, as_json=session.json)
+    plan: AccessPlan | ProvisionerError | None = None
+    if user is not None:
+        try:
+            plan = service.privileged_step(address, proposed.fleet, proposed.proposal)
+        except ProvisionerError as error:
+            # The file is written; who may do the rest is for the person to find out.
+            plan = error
+    print_init_report(InitReport(proposed, None if dry_run else path, plan, user), as_json=session.json)
 
 
 def normal_url(text: str) -> str:

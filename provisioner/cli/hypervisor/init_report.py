@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
 from pathlib import Path
 
@@ -12,51 +12,107 @@ import click
 
 from provisioner.adapters.files.fleet_text import one_line
 from provisioner.cli.output import print_json, print_table
+from provisioner.domain.access_plan import AccessPlan
 from provisioner.domain.discovery import HypervisorFound, by_next_step
+from provisioner.domain.host import slot_of
 from provisioner.domain.proposal import FleetProposal, GpuSlot
 from provisioner.domain.quantities import GIB, size_text
+from provisioner.errors import ProvisionerError
 from provisioner.services.discovering import Proposed
 
 _USUAL_FILE = Path("inventory/fleet.yml")
 
 
-def print_init_report(proposed: Proposed, path: Path | None, *, as_json: bool) -> None:
-    """Print the report; without a path the file itself goes to stdout, and what was not seen to stderr."""
-    proposal = proposed.proposal
+@dataclass(frozen=True, slots=True)
+class InitReport:
+    """What was proposed, where it was written (None: nowhere), and what it takes an administrator for."""
+
+    proposed: Proposed
+    path: Path | None
+    privileged: AccessPlan | ProvisionerError | None = None
+    """The plan, or why there is none; None when nobody who could carry it out has logged in."""
+    person: str | None = None
+    """Who has logged in, if it was a person."""
+
+    def as_dict(self) -> dict[str, object]:
+        """Return plain values for ``--json``."""
+        proposal = self.proposed.proposal
+        discovery = _fields(proposal.discovery)
+        return {
+            "path": None if self.path is None else str(self.path),
+            "text": self.proposed.text if self.path is None else None,
+            "discovery": {key: value for key, value in discovery.items() if key not in ("permissions", "unseen")},
+            "fleet": {
+                "cluster": proposal.cluster,
+                "storage": plain({"disks": proposal.disks, "images": proposal.images, "iso": proposal.iso}),
+                "bridge": plain(proposal.bridge),
+                "gpus": plain(proposal.gpus),
+                "nodes": plain(proposal.nodes),
+            },
+            "notes": list(proposal.notes),
+            "unseen": plain(proposal.unseen),
+            "privileged_step": self.privileged.as_dict() if self.privileged is not None else None,
+            "next_step": _next_step(self),
+        }
+
+
+def print_init_report(report: InitReport, *, as_json: bool) -> None:
+    """Print the report; where nothing was written the file itself goes to stdout, and the rest to stderr."""
     if as_json:
-        print_json({"result": report(proposed, path)})
-    elif path is None:
-        click.echo(proposed.text, nl=False)
-        for line in _warnings(proposal):
-            click.echo(line, err=True)
+        print_json({"result": report.as_dict()})
+        return
+    proposal = report.proposed.proposal
+    if report.path is None:
+        click.echo(report.proposed.text, nl=False)
+        _say([*_warnings(proposal), *_privileged(report)], err=True)
+        return
+    _print_tables(proposal)
+    _say(_warnings(proposal))
+    click.echo(f"wrote {report.path}; its comments say what to fill in")
+    _say(_privileged(report))
+    click.echo(f"next: {_next_step(report)}")
+
+
+def _privileged(report: InitReport) -> list[str]:
+    plan = report.privileged
+    if plan is None:
+        return []
+    if isinstance(plan, ProvisionerError):
+        return [f"the privileged step is not planned: {plan.summary}", f"  next: {plan.next_step}"]
+    if plan.is_empty and not plan.obstacles:
+        return ["the token has its rights and the GPUs their mappings already: no privileged step is left"]
+    return ["", "The privileged step, for review; nothing of it is done yet:", *str(plan).splitlines(), ""]
+
+
+def _say(lines: Iterable[str], *, err: bool = False) -> None:
+    for line in lines:
+        click.echo(one_line(line), err=err)
+
+
+def _next_step(report: InitReport) -> str | None:
+    """Return the command to type next."""
+    if report.path is None:
+        return None
+    # A file at the usual place needs no naming.
+    words = ["provisioner"] if report.path == _USUAL_FILE else ["provisioner", "--fleet", str(report.path)]
+    if isinstance(report.privileged, AccessPlan) and not report.privileged.is_empty:
+        server = _prepared_first(report.proposed.proposal)
+        words += ["prepare", server, "--only", "access", "--login", report.person or "root@pam"]
+        for gpu in report.proposed.proposal.gpus:
+            if gpu.hypervisor == server and not gpu.is_mapped and not gpu.is_integrated:
+                words += ["--gpu", f"{gpu.name}={slot_of(gpu.address)}"]
     else:
-        _print(proposal, path)
+        words.append("doctor")
+    return shlex.join(words)
 
 
-def report(proposed: Proposed, path: Path | None) -> dict[str, object]:
-    """Return the report as plain values."""
-    proposal = proposed.proposal
-    discovery = proposal.discovery
-    return {
-        "path": None if path is None else str(path),
-        "text": proposed.text if path is None else None,
-        "discovery": {key: value for key, value in _fields(discovery).items() if key not in ("permissions", "unseen")},
-        "fleet": {
-            "cluster": proposal.cluster,
-            "storage": plain({"disks": proposal.disks, "images": proposal.images, "iso": proposal.iso}),
-            "bridge": plain(proposal.bridge),
-            "gpus": plain(proposal.gpus),
-            "nodes": plain(proposal.nodes),
-        },
-        "notes": list(proposal.notes),
-        "unseen": plain(proposal.unseen),
-        "next_step": None if path is None else next_step(path),
-    }
-
-
-def next_step(path: Path) -> str:
-    """Return the command to type next; a file at the usual place needs no naming."""
-    return "provisioner doctor" if path == _USUAL_FILE else f"provisioner --fleet {shlex.quote(str(path))} doctor"
+def _prepared_first(proposal: FleetProposal) -> str:
+    """Return the server to begin with: one that answers, best one with a card that has no mapping yet."""
+    online = {found.name for found in proposal.discovery.hypervisors if found.is_online}
+    return min(
+        proposal.hypervisors,
+        key=lambda each: (each.name not in online, all(gpu.is_mapped or gpu.is_integrated for gpu in each.gpus)),
+    ).name
 
 
 def plain(value: object) -> object:
@@ -78,10 +134,10 @@ def _fields(value: object) -> dict[str, object]:
     return {each.name: plain(getattr(value, each.name)) for each in fields(value)}  # type: ignore[arg-type]
 
 
-def _print(proposal: FleetProposal, path: Path) -> None:
+def _print_tables(proposal: FleetProposal) -> None:
     discovery = proposal.discovery
     name = f", cluster {discovery.cluster_name}" if discovery.cluster_name else ""
-    click.echo(f"{discovery.api_url}: Proxmox VE {discovery.version}{name} ({discovery.calls} API calls)")
+    _say([f"{discovery.api_url}: Proxmox VE {discovery.version}{name} ({discovery.calls} API calls)"])
     print_table(
         ("server", "state", "threads", "memory", "bridges"),
         [[_cell(cell) for cell in _server_row(each)] for each in discovery.hypervisors],
@@ -99,10 +155,6 @@ def _print(proposal: FleetProposal, path: Path) -> None:
             for role, choice in roles
         ],
     )
-    for line in _warnings(proposal):
-        click.echo(line)
-    click.echo(f"wrote {path}; its comments say what to fill in")
-    click.echo(f"next: {next_step(path)}")
 
 
 def _cell(text: str) -> str:
@@ -118,7 +170,7 @@ def _warnings(proposal: FleetProposal) -> list[str]:
         for step, unseen in by_next_step(proposal.unseen).items():
             lines += [f"  {each.what}: {each.why}" for each in unseen]
             lines.append(f"    next: {step}")
-    return [one_line(line) for line in lines]
+    return lines
 
 
 def _server_row(found: HypervisorFound) -> tuple[str, ...]:
