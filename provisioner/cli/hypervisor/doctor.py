@@ -81,8 +81,10 @@ def _examine(session: Session, hypervisor: str | None, save: Path | None) -> Non
             has_failed = has_failed or not is_saved
             click.echo(f"saved: {save}" if is_saved else f"error: no dump was saved: {name} did not answer", err=True)
     if not session.json:
+        from provisioner.cli.hypervisor.doctor_view import say
+
         mend = "mend the above from top to bottom, then run provisioner doctor again"
-        click.echo(f"next: {mend if is_troubled or has_failed else 'provisioner plan'}")
+        say(f"next: {mend if is_troubled or has_failed else 'provisioner plan'}")
     if has_failed:
         sys.exit(1)
     if is_troubled:
@@ -107,10 +109,10 @@ def _judge_dump(dump: Path, *, as_json: bool) -> None:
     if as_json:
         print_json({**verdict.as_dict(), "checks": [check.as_dict() for check in checks]})
     else:
-        from provisioner.cli.hypervisor.doctor_view import show_host
+        from provisioner.cli.hypervisor.doctor_view import say, show_host
 
         show_host(str(dump), facts, verdict, checks)
-        again = f"mend the above from top to bottom, dump again, then provisioner doctor --from-file {dump}"
-        click.echo(f"next: {again if is_troubled else 'provisioner plan'}")
+        again = f"mend the above from top to bottom, dump again, then `provisioner doctor --from-file {dump}`"
+        say(f"next: {again if is_troubled else 'provisioner plan'}")
     if is_troubled:
         sys.exit(THERE_IS_SOMETHING_TO_DO)

@@ -37,7 +37,7 @@ def show_report(report: DoctorReport) -> None:
     alone = "" if Source.SSH in report.sources else " alone, which shows no drivers and no boot files"
     show_host(report.hypervisor, report.host, report.verdict, report.checks, uses=report.uses)
     passed = sum(check.status is CheckStatus.OK for check in report.checks)
-    _say(f"{passed} of {len(report.checks)} checks are fine (--json shows them all); asked: {sources}{alone}")
+    say(f"{passed} of {len(report.checks)} checks are fine (--json shows them all); asked: {sources}{alone}")
 
 
 def show_host(
@@ -53,7 +53,7 @@ def show_host(
     system = f"Proxmox VE {facts.pve.text}, " if facts.pve else ""
     kernel = f"kernel {facts.kernel.text}" if facts.kernel else "kernel unknown"
     cpu = facts.cpu_model or verdict.cpu_vendor or "unknown"
-    _say(f"{name}: {system}{kernel}, CPU {cpu}, IOMMU {iommu}", stressed=name)
+    say(f"{name}: {system}{kernel}, CPU {cpu}, IOMMU {iommu}", stressed=name)
     _show_gpus(verdict.gpus, uses or {})
     for status in (CheckStatus.FAIL, CheckStatus.WARN):
         for check in checks:
@@ -62,8 +62,8 @@ def show_host(
     unknown = [check for check in checks if check.status is CheckStatus.UNKNOWN]
     _show_unknown(unknown)
     if facts.sources == (Source.DUMP,) and len(unknown) > 1:
-        click.echo(f"{_INDENT}all sections at once: provisioner doctor HYPERVISOR --save DUMP")
-    _say(f"problems: {', '.join(verdict.problems) or 'none'}")
+        say(f"{_INDENT}all sections at once: `provisioner doctor HYPERVISOR --save DUMP`", indent=4)
+    say(f"problems: {', '.join(verdict.problems) or 'none'}")
 
 
 def _show_gpus(gpus: Sequence[GpuVerdict], uses: Mapping[PciAddress, str]) -> None:
@@ -80,9 +80,9 @@ def _show_gpus(gpus: Sequence[GpuVerdict], uses: Mapping[PciAddress, str]) -> No
     for gpu in gpus:
         group, mates, driver, state = _state(gpu)
         use = f", used as {uses[gpu.address]}" if gpu.address in uses else ""
-        _say(f"{_INDENT}{gpu.address} {short_name(gpu.name)} ({gpu.ids}){use}", indent=4)
+        say(f"{_INDENT}{gpu.address} {short_name(gpu.name)} ({gpu.ids}){use}", indent=4)
         shared = f", shared with {mates}" if gpu.iommu_group is not None else ""
-        _say(f"{_INDENT * 2}{state}: group {group}{shared}; driver {driver}", indent=6, stressed=state)
+        say(f"{_INDENT * 2}{state}: group {group}{shared}; driver {driver}", indent=6, stressed=state)
     click.echo()
 
 
@@ -120,9 +120,9 @@ def _state(gpu: GpuVerdict) -> tuple[str, str, str, str]:
 
 def _show_finding(check: Check) -> None:
     label = f"[{check.status.value}]"
-    _say(f"{label} {check.id}: {check.found}", indent=4, stressed=label, colour=_COLOURS[check.status])
-    _say(f"{_INDENT}why: {check.why}", indent=7)
-    _say(f"{_INDENT}next: {check.next_step}", indent=8)
+    say(f"{label} {check.id}: {check.found}", indent=4, stressed=label, colour=_COLOURS[check.status])
+    say(f"{_INDENT}why: {check.why}", indent=7)
+    say(f"{_INDENT}next: {check.next_step}", indent=8)
 
 
 def _show_unknown(checks: Sequence[Check]) -> None:
@@ -133,7 +133,7 @@ def _show_unknown(checks: Sequence[Check]) -> None:
     for check in checks:
         by_step.setdefault(check.next_step, []).append(check.id)
     for step, ids in by_step.items():
-        _say(f"{_INDENT}{', '.join(ids)}: {step}", indent=4)
+        say(f"{_INDENT}{', '.join(ids)}: {step}", indent=4)
 
 
 def _width() -> int:
@@ -144,7 +144,7 @@ def _width() -> int:
     return Console().width
 
 
-def _say(text: str, *, indent: int = 2, stressed: str = "", colour: str | None = None) -> None:
+def say(text: str, *, indent: int = 2, stressed: str = "", colour: str | None = None) -> None:
     """Print a paragraph: wrapped on a terminal, in one line elsewhere.
 
     Args:

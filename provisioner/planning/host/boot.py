@@ -21,6 +21,8 @@ from provisioner.planning.host.verdict import framebuffer_evidence
 from provisioner.planning.readiness import Check, CheckStatus
 
 _GRUB_LINE = re.compile(r"^(?:export\s+)?GRUB_CMDLINE_LINUX\w*\+?=(.*)$")
+_GRUB_SETTING = re.compile(r"^(?:export\s+)?GRUB_\w+=")
+_SHOW_FILES = f"grep ^GRUB_CMDLINE {GRUB_FILE}; cat {SYSTEMD_BOOT_FILE}"
 # Words whose absence from /proc/cmdline says nothing: installers and loaders rewrite them.
 _SHIFTING = ("root=", "BOOT_IMAGE=", "initrd=", "boot=", "$")
 # amd_iommu=on is no switch that the kernel knows: AMD's IOMMU is on unless it is turned off.
@@ -31,7 +33,7 @@ def command_line_is_in_force(facts: HostFacts) -> list[Check]:
     """What a file says counts only once the kernel was started with it."""
     id_, why = "command_line", "a change in a file that the boot loader does not read is ignored without a word"
     if facts.boot_file is None:
-        return [missing(facts, id_, "kernel_cmdline_file", why, f"cat {GRUB_FILE} or {SYSTEMD_BOOT_FILE}")]
+        return [missing(facts, id_, "kernel_cmdline_file", why, _SHOW_FILES)]
     if facts.command_line is None:
         return [missing(facts, id_, "cmdline", why, "cat /proc/cmdline")]
     grub, plain = _words(facts)
@@ -67,7 +69,7 @@ def _words(facts: HostFacts) -> tuple[list[str], list[str]]:
     for line in facts.boot_file or ():
         match = _GRUB_LINE.match(line)
         if match is None:
-            plain += line.split()
+            plain += [] if _GRUB_SETTING.match(line) else line.split()
             continue
         value = match[1].strip()
         quote = value[:1] if value[:1] in ("'", '"') else ""

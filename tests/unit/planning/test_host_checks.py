@@ -143,6 +143,9 @@ ROWS = [
     Row("command_line", UNKNOWN, "the boot loader is unknown", {"cmdline": "ro", "kernel_cmdline_file": GRUB_LINE}),
     Row("command_line", UNKNOWN, "cat /proc/cmdline", {"kernel_cmdline_file": GRUB_LINE}),
     Row("command_line", OK, "everything", {
+        "cmdline": BY_GRUB + " intel_iommu=on iommu=pt",
+        "kernel_cmdline_file": f"GRUB_DEFAULT=0\nGRUB_TIMEOUT=5\n{GRUB_LINE}\nGRUB_CMDLINE_LINUX="}),
+    Row("command_line", OK, "everything", {
         "cmdline": BY_GRUB + " intel_iommu=on",
         # Cut by a terminal: nobody knows what iomm was to become.
         "kernel_cmdline_file": 'GRUB_CMDLINE_LINUX_DEFAULT="quiet intel_iommu=on iomm'}),
