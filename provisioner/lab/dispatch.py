@@ -38,16 +38,16 @@ class Dispatcher:
         missing = sorted(set(lab.endpoints) ^ set(HANDLERS))
         if missing:
             raise RuntimeError(f"declared and served endpoints differ: {missing}")
-        self._patterns = [
-            (method, _pattern(path), endpoint) for (method, path), endpoint in sorted(lab.endpoints.items())
-        ]
+        self._patterns: dict[tuple[str, str], list[tuple[re.Pattern[str], Endpoint]]] = {}
+        for (method, path), endpoint in sorted(lab.endpoints.items()):
+            self._patterns.setdefault((method, _first_segment(path)), []).append((_pattern(path), endpoint))
 
     def match(self, method: str, path: str) -> Match:
         """Return the endpoint for a path. Raises Refusal 501 when there is none."""
         found = [
             Match(endpoint, match.groupdict())
-            for known, pattern, endpoint in self._patterns
-            if known == method and (match := pattern.fullmatch(path))
+            for pattern, endpoint in self._patterns.get((method, _first_segment(path)), ())
+            if (match := pattern.fullmatch(path))
         ]
         if not found:
             raise not_implemented(method, path)
@@ -74,6 +74,10 @@ class Dispatcher:
             return await handler(self._lab, Call(who or "", accepted, upload))
         except GuestFailure as failure:
             raise failed(str(failure)) from failure
+
+
+def _first_segment(path: str) -> str:
+    return path.strip("/").partition("/")[0]
 
 
 def _pattern(path: str) -> re.Pattern[str]:

@@ -39,6 +39,8 @@ class Schema:
 
     def __init__(self, major: int) -> None:
         self.major = major
+        # By identity, with the parameter kept alive: hashing one means hashing all of its sub-keys.
+        self._parts: dict[int, tuple[Param, tuple[Param, ...]]] = {}
 
     def verify(self, params: Mapping[str, object], table: ParamTable) -> dict[str, Value]:
         """Return the parameters as Python values. Raises Refusal with every problem found."""
@@ -69,10 +71,11 @@ class Schema:
 
     def parts_of(self, param: Param) -> tuple[Param, ...]:
         """Return the sub-keys of a property string, empty for plain values."""
-        if param.parts:
-            return _versioned(param.parts, self.major)
-        named = NAMED.get(param.format or "", ())
-        return _versioned(named, self.major) if named else ()
+        known = self._parts.get(id(param))
+        if known is None:
+            parts = param.parts or NAMED.get(param.format or "", ())
+            known = self._parts[id(param)] = param, for_major(parts, self.major) if parts else ()
+        return known[1]
 
     def split(self, parts: tuple[Param, ...], value: str, path: str) -> Parts:
         """Split and check a property string. Raises FormatProblem."""
@@ -142,11 +145,6 @@ class Schema:
         if check is not None and "cputype" in found:
             check(found["cputype"])
         cpu_models.check_flags(found.get("flags", ""), self.major)
-
-
-@lru_cache(maxsize=256)
-def _versioned(parts: tuple[Param, ...], major: int) -> tuple[Param, ...]:
-    return for_major(parts, major)
 
 
 _checker = lru_cache(maxsize=256)(checker_for)
