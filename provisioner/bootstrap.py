@@ -19,6 +19,7 @@ from provisioner.engines.base import InferenceEngine
 from provisioner.engines.registry import ENGINES
 from provisioner.ports.activity_log import ActivityLog
 from provisioner.ports.guest_shell import GuestShells
+from provisioner.ports.host_preparation import HostPreparation
 from provisioner.ports.hosts import Hosts
 from provisioner.ports.hypervisors import Hypervisors
 from provisioner.ports.node_locks import NodeLocks
@@ -103,6 +104,13 @@ class RealWorld:
         from provisioner.adapters.ssh.hosts import SshHosts
 
         return SshHosts()
+
+    @cached_property
+    def host_preparation(self) -> HostPreparation:
+        """Changes to hypervisors' boot configuration."""
+        from provisioner.adapters.ansible.host_preparation import AnsibleHostPreparation
+
+        return AnsibleHostPreparation()
 
     @cached_property
     def web(self) -> Web:

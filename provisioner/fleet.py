@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -32,9 +33,13 @@ from provisioner.settings import Settings, read_settings
 if TYPE_CHECKING:
     from provisioner.adapters.proxmox.session import PasswordLogin, TokenLogin
     from provisioner.domain.access_plan import AccessPlan
+    from provisioner.domain.fleet import GpuSpec
+    from provisioner.domain.host_files import RunningGuest
     from provisioner.ports.access import AccessDoor
+    from provisioner.ports.host_preparation import OnTask
     from provisioner.ports.hosts import HostShell
     from provisioner.services.granting import GrantReport, OnGrantEvent
+    from provisioner.services.preparing import Arrival, PrepareChoices, PreparePreview, PrepareReport, Preparing
 
 _MOST_NODES_AT_ONCE = 4
 
@@ -42,10 +47,21 @@ _MOST_NODES_AT_ONCE = 4
 class Hypervisor:
     """One server running Proxmox VE, as the fleet file names it."""
 
-    def __init__(self, name: str, spec: FleetSpec, readiness: Readiness) -> None:
+    def __init__(self, name: str, spec: FleetSpec, readiness: Readiness, world: RealWorld) -> None:
         self.name = name
         self._spec = spec
         self._readiness = readiness
+        self._world = world
+
+    @property
+    def gpus(self) -> Mapping[GpuName, GpuSpec]:
+        """Its GPUs, as the fleet file names them."""
+        return self._spec.hypervisor(self.name).gpus
+
+    @property
+    def api_url(self) -> str:
+        """Where its cluster's API answers."""
+        return self._cluster.api_url
 
     def doctor(self) -> tuple[Check, ...]:
         """Return findings about its fitness for the fleet's nodes; printing one says what to do. Raises as `report`."""
@@ -61,6 +77,59 @@ class Hypervisor:
             HypervisorError: the API is the only source and could not be asked.
         """
         return self._readiness.report(self.name)
+
+    def preparation(self, choices: PrepareChoices | None = None, *, undo: bool = False) -> PreparePreview:
+        """Return what `prepare`, or with `undo` the way back, would change on the server itself; nothing is changed.
+
+        Raises:
+            InputError: the fleet file says no ``ssh`` for it.
+            HypervisorError: it cannot be logged in to.
+        """
+        from provisioner.services.preparing import PrepareChoices
+
+        hypervisor = self._spec.hypervisor(self.name)
+        if undo:
+            return self._preparing.preview_undo(hypervisor)
+        return self._preparing.preview(hypervisor, choices or PrepareChoices())
+
+    def prepare(self, preview: PreparePreview | None = None, on_task: OnTask | None = None) -> PrepareReport:
+        """Make the changes that a preview shows (one that is made now, if none is given); never reboots.
+
+        Raises:
+            RefusedError: the preview refuses; its words say what to do.
+            HypervisorError: the server changed since the preview, or a step failed; the next run continues.
+        """
+        return self._preparing.apply(preview or self.preparation(), on_task)
+
+    def undo(self, on_task: OnTask | None = None) -> PrepareReport:
+        """Take back what `prepare` changed, but for files that somebody edited since; raises as `prepare`."""
+        return self._preparing.apply(self.preparation(undo=True), on_task)
+
+    def running_guests(self) -> tuple[RunningGuest, ...] | None:
+        """Return the VMs and containers that a reboot would shut down; None where Proxmox does not say."""
+        return self._preparing.running_guests(self._spec.hypervisor(self.name))
+
+    def reboot(self, preview: PreparePreview, *, seconds: float = 600, on_task: OnTask | None = None) -> Arrival:
+        """Reboot the server, wait `seconds` at most, and verify that it brought what the preview was for.
+
+        Raises:
+            NotReadyError: it did not come back in time.
+            RefusedError: what boots is not yet made from the changed files.
+        """
+        return self._preparing.reboot(preview, seconds=seconds, on_task=on_task)
+
+    def save_variables(self, path: Path, preview: PreparePreview) -> None:
+        """Write what `prepare` would hand to its playbook into a new file. Raises InputError."""
+        self._preparing.save_variables(path, preview)
+
+    def shell(self) -> HostShell:
+        """Log in to the server itself.
+
+        Raises:
+            InputError: the fleet file says no ``ssh`` for it.
+            UntrustedError, HypervisorError: it cannot be logged in to.
+        """
+        return self._world.hosts.open(self._spec.hypervisor(self.name))
 
     def enter(self, way: PasswordLogin | TokenLogin | HostShell) -> AccessDoor:
         """Return a way to the users and rights of its cluster: an administrator's login, or a root shell on a server.
@@ -105,6 +174,12 @@ class Hypervisor:
 
         return Granting(door).apply(plan, on_event or watch_nothing)
 
+    @cached_property
+    def _preparing(self) -> Preparing:
+        from provisioner.services.preparing import Preparing
+
+        return Preparing(self._world.hosts, self._world.host_preparation, self._world.locks)
+
     @property
     def _cluster(self) -> ClusterSpec:
         return self._spec.clusters[self._spec.hypervisor(self.name).cluster]
@@ -142,7 +217,7 @@ class Fleet:
 
     def hypervisor(self, name: str) -> Hypervisor:
         """Return a hypervisor of the fleet. Raises InputError that lists the known ones."""
-        return Hypervisor(self.spec.hypervisor(name).name, self.spec, self._readiness)
+        return Hypervisor(self.spec.hypervisor(name).name, self.spec, self._readiness, self._world)
 
     def doctor(
         self, hypervisors: Iterable[str] = (), *, save: Path | None = None

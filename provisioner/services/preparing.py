@@ -18,7 +18,7 @@ from pathlib import Path
 
 from provisioner.domain.fleet import HypervisorSpec
 from provisioner.domain.host import HostFacts, Source
-from provisioner.domain.host_files import HostState
+from provisioner.domain.host_files import HostState, RunningGuest
 from provisioner.domain.host_preparation import Preparation
 from provisioner.domain.names import GpuName, NodeName
 from provisioner.errors import RefusedError
@@ -67,6 +67,16 @@ class PreparePreview:
         """The hypervisor, in the words of messages."""
         return f"hypervisor {self.hypervisor.name}"
 
+    def require_no_refusals(self) -> None:
+        """Raise RefusedError when something keeps us from changing anything."""
+        refusals = self.preparation.refusals
+        if refusals:
+            raise RefusedError(
+                f"cannot prepare the hypervisor: {'; '.join(each.problem for each in refusals)}",
+                subject=self.subject,
+                next_step="; ".join(dict.fromkeys(each.next_step for each in refusals)),
+            )
+
     def as_dict(self) -> dict[str, object]:
         """Return plain values for ``--json``."""
         guests = self.state.guests
@@ -88,12 +98,17 @@ class PrepareReport:
     reboot_for: tuple[str, ...]
     left: tuple[str, ...] = ()
 
+    @property
+    def failed(self) -> tuple[Check, ...]:
+        """What should be there now and is not."""
+        return failures(self.checks)
+
     def as_dict(self) -> dict[str, object]:
         """Return plain values for ``--json``."""
         return {
             "hypervisor": self.hypervisor,
             "changed": list(self.changed),
-            "checks": [_plain(check) for check in self.checks],
+            "checks": [check.as_dict() for check in self.checks],
             "reboot_for": list(self.reboot_for),
             "left": list(self.left),
         }
@@ -113,20 +128,10 @@ class Arrival:
 
     def as_dict(self) -> dict[str, object]:
         """Return plain values for ``--json``."""
-        return {"hypervisor": self.hypervisor, "checks": [_plain(check) for check in self.checks]}
+        return {"hypervisor": self.hypervisor, "checks": [check.as_dict() for check in self.checks]}
 
 
-def _plain(check: Check) -> dict[str, str]:
-    return {
-        "id": check.id,
-        "status": check.status.value,
-        "found": check.found,
-        "why": check.why,
-        "next_step": check.next_step,
-    }
-
-
-def ignore_tasks(task: str) -> None:
+def _ignore(task: str) -> None:
     """Watch nothing."""
 
 
@@ -156,7 +161,7 @@ class Preparing:
         facts, state = self._look(hypervisor)
         return PreparePreview(hypervisor, facts, state, undoing(state), is_undo=True)
 
-    def apply(self, preview: PreparePreview, on_task: OnTask = ignore_tasks) -> PrepareReport:
+    def apply(self, preview: PreparePreview, on_task: OnTask | None = None) -> PrepareReport:
         """Do what a preview says, and verify what can be verified before a reboot.
 
         Raises:
@@ -164,18 +169,13 @@ class Preparing:
             HypervisorError: the host is no longer what the preview was made for (nothing was changed), or a step
                 failed; the summary says how things stand.
         """
+        preview.require_no_refusals()
         plan, hypervisor = preview.preparation, preview.hypervisor
-        if plan.refusals:
-            raise RefusedError(
-                f"cannot prepare the hypervisor: {'; '.join(each.problem for each in plan.refusals)}",
-                subject=preview.subject,
-                next_step="; ".join(dict.fromkeys(each.next_step for each in plan.refusals)),
-            )
         with self._locks.held(NodeName(f"hypervisor-{hypervisor.name}")):
             if preview.is_undo:
-                outcome = self._changes.undo(hypervisor, on_task)
+                outcome = self._changes.undo(hypervisor, on_task or _ignore)
             else:
-                outcome = self._changes.prepare(hypervisor, plan, preview.state, on_task)
+                outcome = self._changes.prepare(hypervisor, plan, preview.state, on_task or _ignore)
             state = self._changes.state(hypervisor)
         return PrepareReport(
             hypervisor=hypervisor.name,
@@ -185,7 +185,7 @@ class Preparing:
             left=undoing(state).notes if preview.is_undo else (),
         )
 
-    def reboot(self, preview: PreparePreview, *, seconds: float, on_task: OnTask = ignore_tasks) -> Arrival:
+    def reboot(self, preview: PreparePreview, *, seconds: float, on_task: OnTask | None = None) -> Arrival:
         """Reboot, wait, and verify that it brought what it was for.
 
         Args:
@@ -207,7 +207,7 @@ class Preparing:
                     subject=preview.subject,
                     next_step=f"provisioner prepare {hypervisor.name} does it first",
                 )
-            self._changes.reboot(hypervisor, seconds, on_task)
+            self._changes.reboot(hypervisor, seconds, on_task or _ignore)
             facts, state = self._look(hypervisor)
             wanted = None if preview.is_undo else preview.preparation
             running = (facts.command_line or "").split()
@@ -216,6 +216,10 @@ class Preparing:
         return Arrival(
             hypervisor.name, checks_after_reboot(facts, state, wanted, boot_id=before.boot_id, booted_from=source)
         )
+
+    def running_guests(self, hypervisor: HypervisorSpec) -> tuple[RunningGuest, ...] | None:
+        """Return what a reboot would shut down; None where Proxmox did not say."""
+        return self._changes.state(hypervisor).guests
 
     def save_variables(self, path: Path, preview: PreparePreview) -> None:
         """Write what the playbook would be given, for somebody who runs it by hand. Raises InputError."""

@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from provisioner.cli.hypervisor.doctor import doctor
 from provisioner.cli.hypervisor.init import init
+from provisioner.cli.hypervisor.prepare import prepare
 
-__all__ = ["doctor", "init"]
+__all__ = ["doctor", "init", "prepare"]
