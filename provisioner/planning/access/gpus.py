@@ -45,7 +45,8 @@ def mapping_steps(seen: AccessSeen, wanted: AccessWanted) -> tuple[tuple[AccessS
         obstacles += in_the_way
         for gpu, choice in chosen.items():
             mapping = server.gpus[gpu].mapping
-            entries.setdefault(mapping, {})[server.name] = choice.cards
+            by_server = entries.setdefault(mapping, {})
+            by_server[server.name] = (*by_server.get(server.name, ()), *choice.cards)
             reasons.setdefault(mapping, []).append(f"{_cards_text(choice.cards)} of {server.name}, {choice.reason}")
     steps = (
         _step(name, seen.mappings.get(name), by_server, "; ".join(reasons[name])) for name, by_server in entries.items()
@@ -85,13 +86,16 @@ def _choices(
 ) -> tuple[dict[GpuName, _Choice], list[Obstacle]]:
     obstacles: list[Obstacle] = []
     gpus: list[GpuSpec] = []
+    sharing: dict[MappingId, list[GpuSpec]] = {}
     for gpu in server.gpus.values():
-        asked = wanted.gpu_slots.get((server.name, gpu.name))
-        standing = _standing(seen.mappings.get(gpu.mapping), server.name, gpu, asked)
+        sharing.setdefault(gpu.mapping, []).append(gpu)
+    for name, group in sharing.items():
+        asked = [slot for gpu in group for slot in wanted.gpu_slots.get((server.name, gpu.name), ())]
+        standing = _standing(name, seen.mappings.get(name), server.name, asked, len(group))
         if isinstance(standing, Obstacle):
             obstacles.append(standing)
         elif not standing:
-            gpus.append(gpu)
+            gpus += group
     if not gpus:
         return {}, obstacles
     devices = seen.devices.get(server.name)
@@ -107,18 +111,21 @@ def _choices(
             found = f"GPU {gpu_name}: {server.name} shows no IOMMU group for {_cards_text(choice.cards)}"
             step = "turn the IOMMU on (firmware setup, kernel command line), reboot, then run the same command again"
             obstacles.append(Obstacle(found, step))
-    return chosen, obstacles
+    # A pool is written whole or not at all: half of one would be written again by every next run.
+    whole = {name for name, group in sharing.items() if all(gpu.name in chosen for gpu in group)}
+    return {gpu: choice for gpu, choice in chosen.items() if server.gpus[gpu].mapping in whole}, obstacles
 
 
 def _standing(
-    mapping: PciMapping | None, server: HypervisorName, gpu: GpuSpec, asked: tuple[str, ...] | None
+    name: MappingId, mapping: PciMapping | None, server: HypervisorName, asked: Sequence[str], gpus: int
 ) -> bool | Obstacle:
-    """Say whether a mapping stands as it is, or why it is left as it is though it does not."""
+    """Say whether a mapping for so many GPUs stands as it is, or why it is left as it is though it does not."""
     entries = [entry for entry in mapping.entries if entry.node == server] if mapping is not None else []
     problems = mapping.problems.get(server, ()) if mapping is not None else ()
     slots = {slot for entry in entries for slot in entry.slots}
-    is_as_asked = asked is None or slots == {full_slot(slot) for slot in asked}
-    if entries and not problems and is_as_asked:
+    said = {full_slot(slot) for slot in asked}
+    is_as_asked = said <= slots and (gpus > 1 or not said or said == slots)
+    if entries and not problems and is_as_asked and len(entries) >= gpus:
         return True
     if mapping is None or mapping.is_ours:
         return False
@@ -127,10 +134,10 @@ def _standing(
     elif problems:
         what = f"does not fit {server}: {'; '.join(problems)}"
     else:
-        what = f"holds {', '.join(sorted(slots))} of {server}"
+        what = f"holds {', '.join(sorted(slots))} of {server}" + (f", for {gpus} GPU slots" if gpus > 1 else "")
     return Obstacle(
-        f"PCI mapping {gpu.mapping} is not of our making and {what}",
-        f"mend it (Datacenter > Resource Mappings > {gpu.mapping}), or delete it and run the same command again",
+        f"PCI mapping {name} is not of our making and {what}",
+        f"mend it (Datacenter > Resource Mappings > {name}), or delete it and run the same command again",
     )
 
 
@@ -176,6 +183,8 @@ def _told(
         # A card that changed its group, say, is still the card at that address.
         before = [entry for entry in _entries(seen, gpu.mapping) if entry.node == server]
         cards = [card for entry in before for card in free if _is_same_card(entry, card)]
+        if gpu.pool:
+            cards, before = cards[:1], before[:1]
         if before and len(cards) == len(before):
             settle(gpu, cards, "where it was")
     for pattern in dict.fromkeys(name_pattern(gpu.name) for gpu in left):

@@ -47,6 +47,8 @@ class Cards:
     mappings: dict[str, PciMapping] = field(default_factory=dict)
     slots: dict[str, tuple[str, ...]] = field(default_factory=dict)
     obstacle: str = ""
+    pool: str = ""
+    """The mapping that all of the GPUs share."""
 
 
 def card(slot: str, device: str = "2204", name: str = "GA102 [GeForce RTX 3090]", group: int = 15) -> MappableDevice:
@@ -147,6 +149,54 @@ ROWS = (
         slots={"gpu0": (TWO,)},
     ),
     Cards(
+        "a pool of as many cards as share it",
+        "h100-1 h100-2",
+        (card(ONE, *H100), card(TWO, *H100)),
+        {"h100": f"{ONE} {TWO}"},
+        pool="h100",
+    ),
+    Cards(
+        "a pool that cannot be told whole",
+        "h100-1 h100-2",
+        (card(ONE, *H100), card(TWO, *H100), card(THREE, *H100)),
+        {},
+        pool="h100",
+        obstacle="which card of pve1 it is cannot be told",
+    ),
+    Cards(
+        "a pool made by hand",
+        "aa bb",
+        (card(ONE), card(TWO)),
+        {},
+        mappings={"cards": mapping(ENTRY, ENTRY.replace("0000:01", "0000:02"), ours=False)},
+        pool="cards",
+    ),
+    Cards(
+        "a pool made by hand that is too small",
+        "aa bb",
+        (card(ONE), card(TWO)),
+        {},
+        mappings={"cards": mapping(ENTRY, ours=False)},
+        pool="cards",
+        obstacle=f"holds {ONE} of pve1, for 2 GPU slots",
+    ),
+    Cards(
+        "a pool of ours that grows",
+        "aa bb",
+        (card(ONE), card(TWO)),
+        {"cards": f"{ONE} {TWO}"},
+        mappings={"cards": mapping(ENTRY)},
+        pool="cards",
+    ),
+    Cards(
+        "a pool of ours whose groups have moved",
+        "aa bb",
+        (card(ONE, group=98), card(TWO, group=99), card(THREE)),
+        {"cards": f"{ONE} {TWO}"},
+        mappings={"cards": mapping(ENTRY, ENTRY.replace("0000:01", "0000:02"), problems=("moved",))},
+        pool="cards",
+    ),
+    Cards(
         "ours, for another server too",
         "rtx3090",
         (RTX3090,),
@@ -158,7 +208,8 @@ ROWS = (
 
 @pytest.mark.parametrize("row", ROWS, ids=[row.name for row in ROWS])
 def test_which_card_is_which_gpu(tmp_path: Path, row: Cards) -> None:
-    gpus = ", ".join(f"{name}: {{mapping: {name}}}" for name in row.gpus.split())
+    each = f"{{mapping: {row.pool}, pool: true}}" if row.pool else ""
+    gpus = ", ".join(f"{name}: {each or f'{{mapping: {name}}}'}" for name in row.gpus.split())
     text = FLEET.replace("      rtx3090: {mapping: rtx3090, vram: 24GiB}", f"      {{{gpus}}}").replace(
         "gpus: [rtx3090], ", ""
     )
