@@ -226,7 +226,7 @@ def _puzzle(gpu: GpuSpec, cards: Sequence[MappableDevice], server: HypervisorNam
         )
     return Obstacle(
         f"GPU {gpu.name}: which card of {server} it is cannot be told: {_cards_text(cards)}",
-        f"say which: --gpu {server}/{gpu.name}={cards[0].slot}",
+        f"say which: provisioner prepare {server} --gpu {gpu.name}={cards[0].slot}",
     )
 
 
