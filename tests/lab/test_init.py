@@ -323,6 +323,19 @@ def test_an_authority_is_an_alternative_to_a_fingerprint(tmp_path: Path) -> None
         assert spec.tls.ca_file == lab.certificate_file
 
 
+def test_a_certificate_that_the_trust_store_accepts_is_neither_asked_about_nor_pinned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "fleet.yml"
+    with RunningLab(tmp_path / "lab") as lab:
+        # The trust store of this moment; the check beforehand and the session must go by the same one.
+        for module in ("provisioner.adapters.proxmox.certificate", "requests.adapters"):
+            monkeypatch.setattr(f"{module}.DEFAULT_CA_BUNDLE_PATH", str(lab.certificate_file))
+        assert run_init(*as_root(lab, tmp_path)[:-2], "--output", output).error is None
+        (spec,) = read_back(output).clusters.values()
+    assert (spec.tls.fingerprint, spec.tls.ca_file) == (None, None)
+
+
 @pytest.mark.parametrize("login", ["token", "password"])
 def test_a_wrong_secret_is_refused_in_words_for_who_has_no_fleet_file(login: str, tmp_path: Path) -> None:
     wrong = secret_file(tmp_path, "no-such-secret", "wrong")

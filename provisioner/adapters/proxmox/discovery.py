@@ -44,7 +44,15 @@ Row = Mapping[str, Any]
 
 def discover(session: ProxmoxSession, api_url: str) -> Discovery:
     """Look at everything. See `ClusterDoor.discover`."""
-    return _Look(session, api_url).all()
+    try:
+        return _Look(session, api_url).all()
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        # Shapes that no Proxmox VE we know of answers with.
+        raise HypervisorError(
+            f"cannot understand what Proxmox answered ({type(error).__name__}: {error})",
+            subject=api_url,
+            next_step="check that this is Proxmox VE 8 or 9; --debug shows where it happened",
+        ) from error
 
 
 class _Look:
