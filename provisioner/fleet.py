@@ -1,4 +1,8 @@
-"""The library's front door: one object for a fleet file, one method for each thing one does with a fleet."""
+"""The library's front door: one object for a fleet file, one method for each thing one does with a fleet.
+
+What a method needs is imported when it is first called: most commands need little of it, and importing all of it takes
+longer than most of them run.
+"""
 
 from __future__ import annotations
 
@@ -10,38 +14,39 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from provisioner.adapters.files.fleet_file import load_fleet
-from provisioner.adapters.ssh.command_line import SshCommand, ssh_command
 from provisioner.bootstrap import RealWorld, access_door
-from provisioner.domain.actions import Plan
 from provisioner.domain.fleet import ClusterSpec, FleetSpec, NodeSpec
 from provisioner.domain.names import GpuName, HypervisorName
-from provisioner.domain.notes import read_notes
 from provisioner.engines.registry import ENGINES
 from provisioner.errors import HypervisorError, InputError, ProvisionerError, RefusedError
-from provisioner.planning.doctor import DoctorReport
-from provisioner.planning.idle import IdleDecision
-from provisioner.planning.readiness import Check
 from provisioner.services.events import OnEvent, ignore
-from provisioner.services.fleet_view import FleetView, NodeState, NodeStatus
-from provisioner.services.proving import Endpoint
-from provisioner.services.provisioning import Provisioning, UpReport
-from provisioner.services.readiness import OnDump, Readiness
-from provisioner.services.sleeping import Sleeping, SleepReport
-from provisioner.services.waking import WakeReport, Waking
 from provisioner.settings import Settings, read_settings
 
 if TYPE_CHECKING:
     from provisioner.adapters.proxmox.session import PasswordLogin, TokenLogin
+    from provisioner.adapters.ssh.command_line import SshCommand
     from provisioner.domain.access_plan import AccessPlan
+    from provisioner.domain.actions import Plan
     from provisioner.domain.fleet import GpuSpec
     from provisioner.domain.host_files import RunningGuest
+    from provisioner.planning.doctor import DoctorReport
+    from provisioner.planning.idle import IdleDecision
+    from provisioner.planning.readiness import Check
     from provisioner.ports.access import AccessDoor
     from provisioner.ports.host_preparation import OnTask
     from provisioner.ports.hosts import HostShell
+    from provisioner.services.fleet_view import NodeStatus
     from provisioner.services.granting import GrantReport, OnGrantEvent
     from provisioner.services.preparing import Arrival, PrepareChoices, PreparePreview, PrepareReport, Preparing
+    from provisioner.services.proving import Endpoint
+    from provisioner.services.provisioning import Provisioning, UpReport
+    from provisioner.services.readiness import OnDump, Readiness
+    from provisioner.services.sleeping import Sleeping, SleepReport
+    from provisioner.services.waking import WakeReport, Waking
 
-_MOST_NODES_AT_ONCE = 4
+# Most of the time a node's thread waits: for Proxmox, for a boot, for a playbook. What must not happen too often at
+# once is bounded where it happens.
+_MOST_NODES_AT_ONCE = 64
 
 
 class Hypervisor:
@@ -196,10 +201,6 @@ class Fleet:
         self.spec = spec
         self._settings = settings
         self._world = RealWorld(spec, settings)
-        self._provisioning = Provisioning(spec, self._world)
-        self._readiness = Readiness(spec, self._world)
-        self._waking = Waking(spec, self._world)
-        self._sleeping = Sleeping(spec, self._world)
 
     @classmethod
     def load(cls, path: str | Path | None = None, *, settings: Settings | None = None) -> Fleet:
@@ -304,6 +305,8 @@ class Fleet:
     def status(self, nodes: Iterable[str] = ()) -> tuple[NodeStatus, ...]:
         """Return what is seen of the nodes (all of them when none is named)."""
         chosen: Sequence[NodeSpec] = [self.spec.node(name) for name in nodes] or list(self.spec.nodes.values())
+        from provisioner.services.fleet_view import FleetView
+
         return FleetView(self.spec, self._world).status(chosen)
 
     def destroy(self, node: str, on_event: OnEvent = ignore) -> tuple[str, ...]:
@@ -312,6 +315,9 @@ class Fleet:
 
     def ssh(self, node: str) -> SshCommand:
         """Return how to log in to a node's guest with the OpenSSH client, host key included."""
+        from provisioner.adapters.ssh.command_line import ssh_command
+        from provisioner.domain.notes import read_notes
+
         spec = self.spec.node(node)
         if spec.adopt:
             raise RefusedError(
@@ -330,6 +336,30 @@ class Fleet:
         folder = self._settings.state_folder / "known_hosts"
         return ssh_command(spec, self.spec.ssh, host_key, self._world.login_key.path, folder)
 
+    @cached_property
+    def _provisioning(self) -> Provisioning:
+        from provisioner.services.provisioning import Provisioning
+
+        return Provisioning(self.spec, self._world)
+
+    @cached_property
+    def _readiness(self) -> Readiness:
+        from provisioner.services.readiness import Readiness
+
+        return Readiness(self.spec, self._world)
+
+    @cached_property
+    def _waking(self) -> Waking:
+        from provisioner.services.waking import Waking
+
+        return Waking(self.spec, self._world)
+
+    @cached_property
+    def _sleeping(self) -> Sleeping:
+        from provisioner.services.sleeping import Sleeping
+
+        return Sleeping(self.spec, self._world)
+
     @staticmethod
     def _saver(path: Path) -> OnDump:
         from provisioner.adapters.files.host_dump import require_new, write_host_dump
@@ -347,6 +377,8 @@ class Fleet:
             return self.spec.node(node)
         serving = self.spec.nodes_serving(model or "")
         if len(serving) > 1:
+            from provisioner.services.fleet_view import NodeState
+
             best = (NodeState.SERVING, NodeState.STARTING, NodeState.ASLEEP)
             seen = {status.node.name: status.state for status in self.status(each.name for each in serving)}
             return min(serving, key=lambda each: best.index(seen[each.name]) if seen[each.name] in best else len(best))
