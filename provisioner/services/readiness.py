@@ -18,7 +18,7 @@ from provisioner.domain.snapshot import ClusterSnapshot
 from provisioner.errors import InputError, ProvisionerError
 from provisioner.planning.access import Permissions, is_held
 from provisioner.planning.doctor import ApiSeen, DoctorFacts, DoctorReport, Trouble, doctor_report
-from provisioner.planning.host.merge import merged, with_extras
+from provisioner.planning.host.merge import are_one_machine, merged, with_extras
 from provisioner.ports.hosts import HostDump
 from provisioner.services.world import World
 
@@ -110,7 +110,10 @@ class Readiness:
                 if on_dump is not None:
                     on_dump(dump)
                 told = with_extras(replace(dump.facts, sources=(Source.SSH,)), dump.extras)
-                host = merged(told, host)
+                if are_one_machine(told, host):
+                    host = merged(told, host)
+                else:
+                    troubles.append(Trouble(Source.SSH, _another_machine(spec)))
         elif look.seen is None and look.error is not None:
             return look.error
         return doctor_report(DoctorFacts(self._fleet, spec, host, look.seen, tuple(troubles)), look.calls)
@@ -152,6 +155,15 @@ def require_ssh(spec: HypervisorSpec, fleet: FleetSpec) -> None:
             next_step=f"add `ssh: {{address: ADDRESS, user: root}}` below hypervisors.{spec.name}, for instance:\n"
             f"  {spec.name}:\n    cluster: {spec.cluster}\n    ssh: {{address: {_guess(spec, fleet)}, user: root}}",
         )
+
+
+def _another_machine(spec: HypervisorSpec) -> InputError:
+    address = spec.ssh.address if spec.ssh is not None else ""
+    return InputError(
+        f"cannot use what {address} says: its PCI devices are not those that the API shows of {spec.name}",
+        subject=f'hypervisor "{spec.name}"',
+        next_step=f"mend hypervisors.{spec.name}.ssh.address: it leads to another machine",
+    )
 
 
 def _guess(spec: HypervisorSpec, fleet: FleetSpec) -> str:

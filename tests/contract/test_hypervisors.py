@@ -14,6 +14,7 @@ from provisioner.adapters.secrets import SecretText
 from provisioner.adapters.system_clock import SystemClock
 from provisioner.domain.actions import VmChange, VmShape
 from provisioner.domain.fleet import ImageSpec
+from provisioner.domain.host import Source
 from provisioner.domain.names import HypervisorName, ImageName, MappingId, NodeName, StorageName, Vmid
 from provisioner.domain.quantities import GIB
 from provisioner.domain.snapshot import Power
@@ -22,8 +23,10 @@ from provisioner.errors import ConfigChangedError, HypervisorError, VmidTakenErr
 from provisioner.lab.file_server import served_folder
 from provisioner.lab.harness import RunningLab
 from provisioner.lab.material import pretended_material
+from provisioner.planning.access import is_held
 from provisioner.ports.hypervisors import Hypervisors
 from tests.fakes.clock import FakeClock
+from tests.fakes.host_facts import GPU
 from tests.fakes.hypervisors import FakeHypervisors
 from tests.lab.support import cluster_spec
 
@@ -87,6 +90,47 @@ def test_an_empty_cluster_shows_hypervisor_storages_and_mappings(case: Case) -> 
     assert "import" in snapshot.storages[PVE1, LOCAL].content
     assert "images" in snapshot.storages[PVE1, StorageName("local-lvm")].content
     assert case.cluster.mappings(PVE1)[MappingId("rtx3090")].errors == ()
+
+
+def test_the_hardware_is_shown_without_drivers(case: Case) -> None:
+    facts = case.cluster.host_facts(PVE1)
+    assert facts.sources == (Source.API,)
+    assert facts.functions is not None
+    card = facts.functions[GPU]
+    assert (card.ids, card.subsystem_id, card.is_display, card.is_driver_known) == (
+        "10de:2204",
+        "10de:3095",
+        True,
+        False,
+    )
+    assert facts.groups is not None
+    assert facts.groups[GPU] == 15
+    assert facts.memory is not None
+    assert facts.memory.obtainable is not None
+    assert facts.cpu_flags is not None
+    assert "svm" in facts.cpu_flags
+    assert (facts.threads, facts.is_secure_boot) == (32, False)
+    assert facts.log is None
+    assert facts.pve == case.cluster.version()
+
+
+def test_rights_are_shown_by_path(case: Case) -> None:
+    permissions = case.cluster.permissions()
+    assert is_held(permissions, "/vms/5001", "VM.PowerMgmt")
+    assert is_held(permissions, "/mapping/pci/rtx3090", "Mapping.Use")
+    assert not is_held(permissions, "/access", "Permissions.Modify")
+
+
+def test_a_mappings_entries_are_shown(case: Case) -> None:
+    (entry,) = case.cluster.mappings(PVE1)[MappingId("rtx3090")].entries
+    parts = dict(part.split("=") for part in entry.split(","))
+    assert parts == {
+        "node": "pve1",
+        "path": "0000:01:00",
+        "id": "10de:2204",
+        "iommugroup": "15",
+        "subsystem-id": "10de:3095",
+    }
 
 
 def test_an_image_is_fetched_and_listed(case: Case) -> None:

@@ -21,7 +21,7 @@ from provisioner.errors import (
     VmidTakenError,
 )
 from tests.fakes.clock import FakeClock
-from tests.fakes.host_facts import EVERY_RIGHT, ready_host
+from tests.fakes.host_facts import ENTRY, EVERY_RIGHT, ready_host
 
 PVE1 = HypervisorName("pve1")
 IMAGE_BYTES = 3 * GIB
@@ -103,7 +103,7 @@ class FakeHypervisors:
     vms: dict[Vmid, FakeVm] = field(default_factory=dict)
     files: dict[tuple[StorageName, str], dict[str, bytes]] = field(default_factory=dict)
     mapping_errors: dict[MappingId, tuple[str, ...]] = field(default_factory=lambda: {MappingId("rtx3090"): ()})
-    entries: dict[MappingId, tuple[str, ...]] = field(default_factory=dict)
+    entries: dict[MappingId, tuple[str, ...]] = field(default_factory=lambda: {MappingId("rtx3090"): (ENTRY,)})
     """What the mappings name, as Proxmox writes it."""
     may_delete_isos: bool = True
     ignores_shutdown: bool = False

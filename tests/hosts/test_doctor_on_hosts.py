@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from provisioner.adapters.ssh.host_trust import fingerprint_of
+from provisioner.adapters.ssh.hosts import SshHosts
 from provisioner.lab.file_server import served_folder
 from provisioner.lab.harness import RunningLab
 from tests.lab.support import Site, site_for
@@ -54,7 +55,31 @@ def place(tmp_path: Path) -> Iterator[Place]:
         RunningLab(tmp_path / "lab") as lab,
         PveHost.typical(tmp_path / "pve1", cpu="amd") as host,
     ):
-        yield Place(site_for(lab, tmp_path, images), host)
+        site = site_for(lab, tmp_path, images)
+        lab.lab.cluster.nodes["pve1"].devices = as_the_api_shows(host)
+        yield Place(site, host)
+
+
+def as_the_api_shows(host: PveHost) -> list[dict[str, object]]:
+    """The host's devices, in the lab's words: one machine behind both ways in."""
+    facts = SshHosts().gather(host.spec()).facts
+    assert facts.functions is not None
+    found = []
+    for function in facts.functions.values():
+        maker, _, card = (function.subsystem_id or "").partition(":")
+        subsystem = {"subsystem_vendor": f"0x{maker}", "subsystem_device": f"0x{card}"} if card else {}
+        found.append(
+            {
+                "address": str(function.address),
+                "class": f"0x{function.class_code}00",
+                "vendor": f"0x{function.vendor_id}",
+                "device": f"0x{function.device_id}",
+                "iommugroup": (facts.groups or {}).get(function.address, -1),
+                "vendor_name": function.name,
+                **subsystem,
+            }
+        )
+    return found
 
 
 def test_both_sources_a_saved_dump_and_the_same_verdict_from_it(place: Place) -> None:
@@ -94,6 +119,18 @@ def test_a_wrong_host_key_is_a_finding_with_both_fingerprints(place: Place) -> N
     shown = place.doctor("pve1")
     assert wrong in shown.stdout
     assert "NVIDIA GeForce RTX 3090" in shown.stdout
+
+
+def test_the_address_of_another_machine_is_a_finding(place: Place) -> None:
+    place.fleet_says(place.host.host_key)
+    devices = place.site.lab.lab.cluster.nodes["pve1"].devices
+    for device in devices:
+        device["device"] = "0x1234"
+    printed = json.loads(place.doctor("pve1", "--json").stdout)
+    assert printed["sources"] == ["api"]
+    (ssh,) = (check for check in printed["checks"] if check["id"] == "ssh")
+    assert ssh["status"] == "fail"
+    assert "ssh.address" in ssh["next_step"]
 
 
 def test_a_dump_that_could_not_be_had_is_no_success(place: Place) -> None:

@@ -51,7 +51,6 @@ def doctor(session: Session, hypervisor: str | None, dump: Path | None, save: Pa
 
 
 def _examine(session: Session, hypervisor: str | None, save: Path | None) -> None:
-    from provisioner.domain.host import Source
     from provisioner.errors import ProvisionerError
 
     fleet = session.fleet()
@@ -77,7 +76,7 @@ def _examine(session: Session, hypervisor: str | None, save: Path | None) -> Non
                 click.echo()
             show_report(report)
         if save is not None:
-            is_saved = Source.SSH in report.sources
+            is_saved = save.exists()  # there was no such file before, or this would have been refused
             has_failed = has_failed or not is_saved
             click.echo(f"saved: {save}" if is_saved else f"error: no dump was saved: {name} did not answer", err=True)
     if not session.json:

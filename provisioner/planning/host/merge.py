@@ -36,6 +36,18 @@ def merged(first: HostFacts, second: HostFacts) -> HostFacts:
     )
 
 
+def are_one_machine(first: HostFacts, second: HostFacts) -> bool:
+    """Say whether two gatherings can be of the same machine: most of its devices are at the same places.
+
+    A few may differ, for a card can drop off its bus and virtual functions come
+    and go. Where one gathering shows no devices, nothing speaks against it.
+    """
+    ours, theirs = ({(one.address, one.ids) for one in (facts.functions or {}).values()} for facts in (first, second))
+    if not ours or not theirs:
+        return True
+    return len(ours & theirs) * 2 >= len(ours | theirs)
+
+
 def with_extras(facts: HostFacts, extras: HostExtras) -> HostFacts:
     """Return facts together with what a live hypervisor told beside them."""
     total, available = extras.mem_total_kib, extras.mem_available_kib

@@ -15,12 +15,13 @@ from provisioner.planning.doctor import DoctorReport
 from provisioner.planning.readiness import CheckStatus
 from provisioner.ports.hosts import HostDump
 from provisioner.services.readiness import Readiness
-from tests.fakes.host_facts import GPU
+from tests.fakes.host_facts import GPU, PORT
 from tests.fakes.hypervisors import refusal
 from tests.fakes.world import FakeWorld
 
 PVE1 = HypervisorName("pve1")
 LSPCI = (
+    f"{PORT} PCI bridge [0604]: Advanced Micro Devices, Inc. [AMD] GPP Bridge [1022:1483]\n"
     f"{GPU} VGA compatible controller [0300]: NVIDIA Corporation GA102 [GeForce RTX 3090] [10de:2204]\n"
     "\tSubsystem: NVIDIA Corporation GA102 [GeForce RTX 3090] [10de:3095]\n\tKernel driver in use: vfio-pci\n"
 )
@@ -70,6 +71,17 @@ def test_a_way_in_that_fails_is_a_finding(with_ssh: FleetSpec, world: FakeWorld)
     assert "SHA256:known" in checks["ssh"].found
     assert report.sources == (Source.API,)
     assert report.verdict.gpus
+
+
+def test_a_way_in_that_leads_to_another_machine_is_a_finding(with_ssh: FleetSpec, world: FakeWorld) -> None:
+    world.hosts.sections["pve1"]["lspci"] = LSPCI.replace("01:00.0", "0a:00.0")
+    report = Readiness(with_ssh, world).report("pve1")
+    checks = {check.id: check for check in report.checks}
+    assert checks["ssh"].status is CheckStatus.FAIL
+    assert "are not those that the API shows of pve1" in checks["ssh"].found
+    assert checks["ssh"].next_step.startswith("mend hypervisors.pve1.ssh.address")
+    assert report.sources == (Source.API,)
+    assert [gpu.address for gpu in report.verdict.gpus] == [GPU]
 
 
 def test_an_api_that_fails_is_a_finding_where_there_is_another_source(with_ssh: FleetSpec, world: FakeWorld) -> None:
