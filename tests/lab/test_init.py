@@ -197,6 +197,8 @@ def test_several_servers_with_awkward_names_are_told_apart(several: RunningLab, 
     (spec,) = fleet.clusters.values()
     assert (spec.storage.disks, spec.storage.images, spec.storage.iso) == ("thin.pool-1", "local", "local")
     text = " ".join(output.read_text().replace("\n    #", " ").split())
+    # The server to begin with is one whose card can be mapped now.
+    assert "prepare no --only access --login root@pam --gpu rx7900xt=0000:02:00" in done.stdout
     for words in (
         "pvesh set /storage/local --content backup,import,iso,vztmpl",
         "was offline",
@@ -216,7 +218,7 @@ def test_its_offers_avoid_what_is_taken(several: RunningLab, tmp_path: Path) -> 
     first = fleet.nodes[NodeName("llm-gpu-01")]
     # VM 5001 and the addresses .201 (a VM's) and .202 (a container's) are somebody's.
     assert (first.hypervisor, first.gpus, first.vmid) == ("no", (GpuName("rx7900xt"),), 5200)
-    assert str(first.address) == "192.168.7.254/24"
+    assert str(first.address) == "192.168.7.203/24"
     assert first.gateway == IPv4Address("192.168.7.1")
     assert (first.cores, first.memory_bytes) == (8, 32 * GIB)
     windows = fleet.nodes[NodeName("windows-gaming")]

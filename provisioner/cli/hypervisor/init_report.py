@@ -99,7 +99,7 @@ def _next_step(report: InitReport) -> str | None:
         server = _prepared_first(report.proposed.proposal)
         words += ["prepare", server, "--only", "access", "--login", report.person or "root@pam"]
         for gpu in report.proposed.proposal.gpus:
-            if gpu.hypervisor == server and not gpu.is_mapped and not gpu.is_integrated:
+            if gpu.hypervisor == server and _can_be_mapped(gpu):
                 words += ["--gpu", f"{gpu.name}={slot_of(gpu.address)}"]
     else:
         words.append("doctor")
@@ -107,12 +107,15 @@ def _next_step(report: InitReport) -> str | None:
 
 
 def _prepared_first(proposal: FleetProposal) -> str:
-    """Return the server to begin with: one that answers, best one with a card that has no mapping yet."""
+    """Return the server to begin with: one that answers, best one with a card that can get its mapping now."""
     online = {found.name for found in proposal.discovery.hypervisors if found.is_online}
     return min(
-        proposal.hypervisors,
-        key=lambda each: (each.name not in online, all(gpu.is_mapped or gpu.is_integrated for gpu in each.gpus)),
+        proposal.hypervisors, key=lambda each: (each.name not in online, not any(map(_can_be_mapped, each.gpus)))
     ).name
+
+
+def _can_be_mapped(gpu: GpuSlot) -> bool:
+    return not gpu.is_mapped and not gpu.is_integrated and gpu.iommu_group is not None
 
 
 def plain(value: object) -> object:

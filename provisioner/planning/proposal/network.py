@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from itertools import chain
 
 from provisioner.domain.conventions import conventional_address
 from provisioner.domain.discovery import Discovery, HypervisorFound, Interface
@@ -99,18 +100,14 @@ def free_address(kind: str, number: int, network: Network, given: frozenset[IPv4
     if usual is not None:
         if usual.ip in wanted:
             candidates.append(usual.ip)
-        low_part = int(usual.ip) & 0xFFFF
-        candidates.append(_at(wanted, low_part))
-    candidates.append(_at(wanted, _FIRST_LOW_PART[kind] + number))
-    for candidate in candidates:
+        candidates.append(_at(wanted, int(usual.ip) & 0xFFFF))
+    low_part = _FIRST_LOW_PART[kind] + number
+    # Then upwards, then downwards. Every address passed over is somebody's, so both ways are short.
+    upwards = (_at(wanted, offset) for offset in range(low_part, wanted.num_addresses - 1))
+    downwards = (_at(wanted, offset) for offset in range(min(low_part, wanted.num_addresses - 1) - 1, 0, -1))
+    for candidate in chain(candidates, upwards, downwards):
         if candidate is not None and candidate not in taken:
             return IPv4Interface(f"{candidate}/{wanted.prefixlen}")
-    # From the top down; a network has more addresses than a cluster has guests, so this ends soon.
-    at = int(wanted.broadcast_address) - 1
-    while at > int(wanted.network_address):
-        if IPv4Address(at) not in taken:
-            return IPv4Interface(f"{IPv4Address(at)}/{wanted.prefixlen}")
-        at -= 1
     return None
 
 

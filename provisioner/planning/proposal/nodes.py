@@ -69,7 +69,8 @@ class _Draft:
         return self._new(name, "gpu", slot.hypervisor, (slot.name,), notes)
 
     def _fallback(self) -> NodeProposal:
-        server = self._hypervisors[0].name
+        online = {each.name for each in self._discovery.hypervisors if each.is_online}
+        server = next((each.name for each in self._hypervisors if each.name in online), self._hypervisors[0].name)
         return self._new(self._numbered("cpu"), "cpu", server, (), ["without a GPU: answers while the GPUs are away"])
 
     def _new(self, name: str, kind: str, server: str, gpus: tuple[str, ...], notes: Iterable[str]) -> NodeProposal:

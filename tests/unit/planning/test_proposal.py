@@ -215,7 +215,7 @@ def test_a_taken_vmid_is_passed_by_without_taking_one_that_a_name_implies() -> N
         ("10.0.0.2/8", None, "10.10.90.1/8", "10.10.90.101/8"),
         ("172.20.0.2/16", None, "172.20.90.1/16", "172.20.90.101/16"),
         ("192.168.1.2/24", None, "192.168.1.201/24", "192.168.1.221/24"),
-        ("192.168.1.2/24", "192.168.1.201/24", "192.168.1.254/24", "192.168.1.221/24"),
+        ("192.168.1.2/24", "192.168.1.201/24", "192.168.1.202/24", "192.168.1.221/24"),
         ("192.168.1.18/28", None, "192.168.1.30/28", "192.168.1.29/28"),
     ],
 )
@@ -328,6 +328,11 @@ def test_sizes_are_the_usual_or_half_of_what_is_there(
     disks = replace(storages()[1], free_bytes=free)
     found = proposed(cluster(home, storages=(disks,))).sizes
     assert (found.cores, found.memory_bytes // GIB, found.disk_bytes // GIB) == sizes
+
+
+def test_the_node_without_a_gpu_goes_to_a_server_that_answers() -> None:
+    nodes = nodes_of(cluster(server("pve0", is_online=False), server("pve1")))
+    assert nodes["llm-cpu-01"].hypervisor == "pve1"
 
 
 def test_an_offline_server_stays_in_the_fleet_and_says_that_its_gpus_are_missing() -> None:
