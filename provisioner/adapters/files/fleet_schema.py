@@ -59,13 +59,6 @@ def _ip(value: object) -> IPv4Address:
     return IPv4Address(value)
 
 
-def _fingerprint(value: str) -> str:
-    digits = value.replace(":", "").upper()
-    if len(digits) != 64 or any(digit not in "0123456789ABCDEF" for digit in digits):
-        raise ValueError("a SHA-256 fingerprint: 32 bytes in hexadecimal, such as AB:CD:... (64 digits)")
-    return ":".join(digits[at : at + 2] for at in range(0, 64, 2))
-
-
 def _sha256(value: str) -> str:
     digits = value.removeprefix("sha256:").lower()
     if len(digits) != 64 or any(digit not in "0123456789abcdef" for digit in digits):
@@ -82,7 +75,7 @@ Duration = Annotated[float, BeforeValidator(_duration), _text_schema(r"^\d+(\.\d
 Secret = Annotated[str, BeforeValidator(_secret), _text_schema(r"^(env|file):.+$", "env:PROXMOX_TOKEN_SECRET")]
 Address = Annotated[IPv4Interface, BeforeValidator(_address), _text_schema(r"^[0-9.]+/\d+$", "10.10.90.1/16")]
 Ip = Annotated[IPv4Address, BeforeValidator(_ip), _text_schema(r"^[0-9.]+$", "10.10.0.1")]
-Fingerprint = Annotated[str, AfterValidator(_fingerprint)]
+Fingerprint = Annotated[str, AfterValidator(name_rules.normal_fingerprint)]
 Sha256 = Annotated[str, AfterValidator(_sha256)]
 Label = Annotated[str, StringConstraints(pattern=name_rules.LABEL)]
 Word = Annotated[str, StringConstraints(pattern=name_rules.WORD)]
