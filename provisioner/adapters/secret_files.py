@@ -25,15 +25,16 @@ def reserve(path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, _MODE)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        _sync_folder(path.parent)
     except FileExistsError:
         # Made by a run that was killed before it had a secret.
         os.close(_opened_empty(path))
-        return
     except OSError as error:
         raise _cannot_make(path, error) from error
-    os.fsync(descriptor)
-    os.close(descriptor)
-    _sync_folder(path.parent)
 
 
 def keep(path: Path, secret: SecretText) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from provisioner.adapters import secret_files
 from provisioner.adapters.proxmox.access import ProxmoxAccess
 from provisioner.adapters.proxmox.session import PasswordLogin
 from provisioner.adapters.secrets import SecretText
@@ -369,22 +368,6 @@ def test_the_secret_is_in_no_plan_event_report_or_log(site: Site, caplog: pytest
     for text in (repr(plan), str(plan), repr(events), repr(report), repr(report.as_dict()), caplog.text):
         assert secret not in text
         assert password not in text
-
-
-@pytest.mark.parametrize(
-    ("prepare", "problem"),
-    [
-        (lambda path: path.symlink_to("/dev/null"), "Too many levels of symbolic links"),
-        (lambda path: path.mkdir(), "Is a directory"),
-        (lambda path: (path.touch(), path.chmod(0o644)), "others may use it"),
-        (lambda path: path.write_text("x"), "holds something already"),
-    ],
-)
-def test_a_place_that_is_not_fit_for_a_secret(tmp_path: Path, prepare: Any, problem: str) -> None:
-    path = tmp_path / "secret"
-    prepare(path)
-    with pytest.raises(InputError, match=problem):
-        secret_files.reserve(path)
 
 
 def test_a_server_that_is_off_leaves_its_cards_for_later(site: Site) -> None:

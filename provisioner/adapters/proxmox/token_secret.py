@@ -50,15 +50,18 @@ def look_at_secret(
 
 
 def _of_file(reference: SecretReference, file: Path, accepts: Callable[[SecretText], bool] | None) -> SecretSeen:
-    if not file.exists():
-        return SecretSeen(SecretState.ABSENT, str(reference), file)
+    place = str(reference)
     try:
+        if not file.exists():
+            return SecretSeen(SecretState.ABSENT, place, file)
         if file.is_file() and file.stat().st_size == 0:
-            return SecretSeen(SecretState.EMPTY, str(reference), file)
-        secret = read_secret(reference, subject=str(reference))
+            return SecretSeen(SecretState.EMPTY, place, file)
+        secret = read_secret(reference, subject=place)
+    except OSError as error:
+        return SecretSeen(SecretState.UNUSABLE, place, file, error.strerror or type(error).__name__)
     except InputError as error:
-        return SecretSeen(SecretState.UNUSABLE, str(reference), file, f"{error.summary}; {error.next_step}")
-    return SecretSeen(_state(secret, accepts), str(reference), file)
+        return SecretSeen(SecretState.UNUSABLE, place, file, f"{error.summary}; {error.next_step}")
+    return SecretSeen(_state(secret, accepts), place, file)
 
 
 def _state(secret: SecretText, accepts: Callable[[SecretText], bool] | None) -> SecretState:
