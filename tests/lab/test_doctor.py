@@ -102,7 +102,9 @@ def test_a_person_sees_cards_findings_and_the_next_command(site: Site) -> None:
     assert done.returncode == 3
     worst = [line for line in done.stdout.splitlines() if line.startswith("[")]
     assert worst[0].startswith("[fail] mapping_rtx3090")
-    assert done.stdout.splitlines()[-1].startswith("next: mend the above")
+    last = done.stdout.splitlines()[-1]
+    assert last.startswith("next: mend the above")
+    assert "`provisioner prepare pve1`" in last
 
 
 def test_a_mapping_that_the_hardware_moved_away_from_is_mended_by_the_command_given(either: Site) -> None:

@@ -59,6 +59,7 @@ def _examine(session: Session, hypervisor: str | None, save: Path | None) -> Non
         raise click.UsageError(f"--save makes one dump; name one of {', '.join(names)}")
     found = fleet.doctor(names, save=save)
     is_troubled = has_failed = False
+    prepare: str | None = None
     for at, (name, report) in enumerate(found.items()):
         if isinstance(report, ProvisionerError):
             if len(found) == 1:
@@ -67,6 +68,7 @@ def _examine(session: Session, hypervisor: str | None, save: Path | None) -> Non
             has_failed = True
             continue
         is_troubled = is_troubled or report.must_be_mended
+        prepare = prepare or (name if report.can_be_prepared else None)
         if session.json:
             print_json(report.as_dict())
         else:
@@ -82,7 +84,9 @@ def _examine(session: Session, hypervisor: str | None, save: Path | None) -> Non
     if not session.json:
         from provisioner.cli.hypervisor.doctor_view import say
 
-        mend = "mend the above from top to bottom, then run provisioner doctor again"
+        mend = "mend the above from top to bottom, then run `provisioner doctor` again"
+        if prepare is not None:
+            mend += f"; `provisioner prepare {prepare}` shows what it would mend of it, and asks first"
         say(f"next: {mend if is_troubled or has_failed else 'provisioner plan'}")
     if has_failed:
         sys.exit(1)

@@ -29,6 +29,10 @@ CHECKS: tuple[Callable[[DoctorFacts], list[Check]], ...] = (
 )
 
 
+# Beginnings of the ids of findings that `prepare` deals with: boot files and drivers, rights and mappings.
+_PREPARED = ("iommu", "command_line", "driver_", "ids_binding", "vfio_modules", "rights", "mapping_")
+
+
 @dataclass(frozen=True, slots=True)
 class DoctorReport:
     """One hypervisor's examination.
@@ -54,6 +58,11 @@ class DoctorReport:
     def must_be_mended(self) -> bool:
         """Something stands in the way of a node."""
         return any(check.status is CheckStatus.FAIL for check in self.checks)
+
+    @property
+    def can_be_prepared(self) -> bool:
+        """What stands in the way is what `provisioner prepare` mends, or some of it."""
+        return any(check.status is CheckStatus.FAIL and check.id.startswith(_PREPARED) for check in self.checks)
 
     def as_dict(self) -> dict[str, object]:
         """Return plain values for ``--json``: the verdict's fields, and how it was reached."""

@@ -26,7 +26,8 @@ def token_may_do_its_work(facts: DoctorFacts) -> list[Check]:
     if required:
         found = f"token {who} lacks {_text(required)}"
         verbs = ", ".join(dict.fromkeys(verb.value for right in required for verb in right.verbs))
-        step = f"give these to the token and to its user {who.partition('!')[0]} (Datacenter > Permissions > Add)"
+        step = f"`provisioner prepare {facts.hypervisor.name} --only access` shows the steps and asks first; by hand: "
+        step += f"give these to the token and to its user {who.partition('!')[0]} (Datacenter > Permissions > Add)"
         return [Check(id_, CheckStatus.FAIL, found, f"{why}; needed by: {verbs}", step)]
     left_out = f"; it can do without {_text(lacking)}" if lacking else ""
     return [ok(id_, f"token {who} may do all that nodes here need{left_out}", why)]
