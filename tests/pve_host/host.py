@@ -271,6 +271,16 @@ class PveHost:
         """/etc is read-only from now on."""
         self._command("lock-etc", answer="lock-etc")
 
+    def fill(self, folder: str) -> None:
+        """A folder of the host gets a file system of its own, in which nothing more has room."""
+        assert self._process is not None
+        first = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()[0]
+        place = self.path(folder)
+        place.mkdir(parents=True, exist_ok=True)
+        page = os.sysconf("SC_PAGE_SIZE")
+        mount = f"mount -t tmpfs -o size={page} none {place} && head -c {page} /dev/zero >{place}/full"
+        subprocess.run(["nsenter", "-t", first, "-m", "sh", "-c", mount], check=True, timeout=30)
+
     def cut_sessions(self) -> None:
         """Every open connection breaks."""
         self._command("cut", answer="cut")

@@ -21,6 +21,7 @@ from provisioner.ports.playbooks import PlaybookOutcome
 # Two questions to pvesh, each cut off after 30 s, and files of a few KiB.
 _LOOK_SECONDS = 90.0
 _PREPARE, _UNDO, _REBOOT = "prepare-hypervisor", "undo-hypervisor-preparation", "reboot-hypervisor"
+_REFRESH = "Refresh what the next boot reads, and say how things stand"
 # How ansible.builtin.reboot begins when its time is over.
 _WAITED_IN_VAIN = "Timed out waiting for"
 _NO_SPACE = ("No space left on device", "Errno 28", "Disk quota exceeded")
@@ -121,8 +122,10 @@ def _failed(hypervisor: HypervisorSpec, failure: PlayFailed, what: str, then: st
         first = "its file system is read-only: look at dmesg for disk errors, then mount -o remount,rw /"
     else:
         first = "mend what it names"
+    # The playbook itself says which step, and how things stand then.
+    where = "" if failure.task == _REFRESH else f'"{failure.task}" failed: '
     return HypervisorError(
-        f'cannot {what}: "{failure.task}" failed: {failure.reason}',
+        f"cannot {what}: {where}{failure.reason}",
         subject=subject_of(hypervisor),
         next_step=f"{first}, then {again} {then}",
     )
