@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from provisioner.domain.fleet import NodeSpec
 from provisioner.domain.quantities import GIB, KIB
 from provisioner.planning.doctor.facts import DoctorFacts
+from provisioner.planning.doctor.mappings import mapped_addresses
 from provisioner.planning.doctor.words import about
+from provisioner.planning.graphics_memory import graphics_memory_bytes
 from provisioner.planning.host.steps import missing, ok
 from provisioner.planning.readiness import Check, CheckStatus
 
@@ -34,21 +36,35 @@ def memory_is_enough(facts: DoctorFacts) -> list[Check]:
 
 
 def usable_bytes(facts: DoctorFacts) -> int:
-    """Return the memory that guests may have: huge pages that were set aside are not for ours."""
-    pages = facts.host.huge_pages
-    aside = pages.total * (pages.page_kib or _DEFAULT_PAGE_KIB) * KIB if pages is not None else 0
+    """Return the memory that guests may have; what was set aside as huge pages is for those that ask for it."""
     total = facts.host.memory.total if facts.host.memory is not None else 0
-    return max(0, total - HOST_RESERVE_BYTES - aside)
+    return max(0, total - HOST_RESERVE_BYTES - _aside(facts))
+
+
+def _aside(facts: DoctorFacts) -> int:
+    pages = facts.host.huge_pages
+    return pages.total * (pages.page_kib or _DEFAULT_PAGE_KIB) * KIB if pages is not None else 0
 
 
 def _node(facts: DoctorFacts, node: NodeSpec, total: int, usable: int) -> Check:
     id_, wants = f"memory_{node.name}", about(node.memory_bytes)
     why = _PINNED if node.gpus else _SHARED
+    aside = _aside(facts) if node.options.hugepages is not None else 0
+    if aside >= node.memory_bytes:
+        return ok(id_, f"{node.name} wants {wants} of the {about(aside)} set aside as huge pages", why)
+    # Proxmox makes the huge pages that are missing when the VM starts, out of ordinary memory.
+    usable += aside
     if node.memory_bytes > usable:
         found = f"{node.name} wants {wants}; the server has {about(total)}, of which guests may have {about(usable)}"
         return Check(id_, CheckStatus.FAIL, found, why, f"lower memory of {node.name} to {_largest(usable)} or less")
     if facts.is_running(node):
         return ok(id_, f"{node.name} runs with its {wants}", why)
+    if node.options.hugepages is not None and facts.host.huge_pages is not None:
+        found = f"{node.name} wants {wants} in huge pages; {about(aside)} are set aside"
+        why = "Proxmox makes missing huge pages at a VM's start, which fails once memory is in pieces"
+        step = f"set {wants} aside at boot: hugepagesz=1G hugepages={-(-node.memory_bytes // GIB)} for pages of 1 GiB, "
+        step += "on the kernel command line"
+        return Check(id_, CheckStatus.WARN, found, why, step)
     obtainable = facts.host.memory.obtainable if facts.host.memory is not None else None
     if obtainable is None:
         return ok(id_, f"{node.name} wants {wants} of {about(total)}", why)
@@ -66,7 +82,9 @@ def _node(facts: DoctorFacts, node: NodeSpec, total: int, usable: int) -> Check:
 
 
 def _together(facts: DoctorFacts, usable: int) -> list[Check]:
-    nodes = heaviest_together(facts.nodes)
+    has_pages = facts.host.huge_pages is not None
+    # Those in huge pages have memory of their own, and a finding of their own where it is not enough.
+    nodes = heaviest_together([node for node in facts.nodes if not (has_pages and node.options.hugepages)])
     if len(nodes) < 2:
         return []
     total = sum(node.memory_bytes for node in nodes)
@@ -125,9 +143,9 @@ def _passage(facts: DoctorFacts, node: NodeSpec) -> list[Check]:
     )
     silent = [gpu.name for gpu in facts.gpus_of(node) if gpu.vram_bytes is None]
     if silent:
-        place = f"hypervisors.{facts.hypervisor.name}.gpus"
         found = f"the fleet file does not say how much memory {', '.join(silent)} has"
-        step = f"write vram: SIZE for {', '.join(silent)} under {place}"
+        sizes = ", ".join(f"vram: {_known_size(facts, name)} for {name}" for name in silent)
+        step = f"write {sizes} under hypervisors.{facts.hypervisor.name}.gpus"
         return [Check(id_, CheckStatus.UNKNOWN, found, why, step)]
     vram = sum(gpu.vram_bytes or 0 for gpu in facts.gpus_of(node))
     found = f"{node.name} has {about(node.memory_bytes)} memory for {about(vram)} on its GPUs"
@@ -138,6 +156,14 @@ def _passage(facts: DoctorFacts, node: NodeSpec) -> list[Check]:
     if vram > usable:
         step = f"the server can give {_largest(usable)} at most: keep models on {node.name} smaller than its memory"
     return [Check(id_, CheckStatus.WARN, found, why, step)]
+
+
+def _known_size(facts: DoctorFacts, gpu: str) -> str:
+    """Return what such cards have, as far as their ids settle it."""
+    address = next((address for address, name in mapped_addresses(facts).items() if name == gpu), None)
+    card = (facts.host.functions or {}).get(address) if address is not None else None
+    size = graphics_memory_bytes(card.vendor_id, card.device_id, card.name) if card is not None else None
+    return "SIZE" if size is None else about(size)
 
 
 def cores_are_enough(facts: DoctorFacts) -> list[Check]:

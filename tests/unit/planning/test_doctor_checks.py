@@ -8,7 +8,7 @@ from itertools import combinations
 
 import pytest
 
-from provisioner.domain.fleet import FleetSpec, HypervisorSsh, NodeSpec
+from provisioner.domain.fleet import FleetSpec, HypervisorSsh, NodeSpec, VmOptions
 from provisioner.domain.host import HostFacts, HostMemory, HugePages, Release, Source
 from provisioner.domain.names import GpuName, NodeName
 from provisioner.domain.quantities import GIB, MIB
@@ -86,6 +86,25 @@ def test_huge_pages_that_were_set_aside_are_not_for_our_guests(fleet: FleetSpec)
     assert check.next_step == "lower memory of llm-gpu-01 to 30GiB or less"
 
 
+@pytest.mark.parametrize(
+    ("pages", "status", "words"),
+    [
+        (HugePages(48, 48, 1024 * 1024), OK, "of the 48GiB set aside as huge pages"),
+        (HugePages(32, 32, 1024 * 1024), WARN, "48GiB in huge pages; 32GiB are set aside"),
+        (HugePages(0, 0, 2048), WARN, "0 are set aside"),
+        (None, OK, "48GiB; 60GiB can be had now"),
+    ],
+)
+def test_a_node_in_huge_pages_takes_what_was_set_aside(
+    fleet: FleetSpec, pages: HugePages | None, status: CheckStatus, words: str
+) -> None:
+    huge = with_nodes(fleet, llm_gpu_01={"options": VmOptions(numa=True, hugepages="1GiB")})
+    host = replace(host_with(64, 40, 60), huge_pages=pages)
+    check = findings(well(huge, host=host))["memory_llm-gpu-01"]
+    assert check.status is status
+    assert words in check.found
+
+
 def test_nodes_that_share_a_gpu_never_run_together(fleet: FleetSpec) -> None:
     assert "memory_together" not in findings(well(fleet, host=host_with(60, 50, 50)))
     apart = with_nodes(fleet, llm_gpu_02={"gpus": ()})
@@ -113,7 +132,7 @@ def test_memory_nobody_told_is_unknown_and_says_which_right_tells_it(fleet: Flee
         (24, 24, 128, OK, "24GiB memory for 24GiB"),
         (16, 24, 128, WARN, "raise memory of llm-gpu-01 to 24GiB"),
         (16, 24, 20, WARN, "the server can give 18GiB at most"),
-        (48, None, 128, UNKNOWN, "write vram: SIZE for rtx3090 under hypervisors.pve1.gpus"),
+        (48, None, 128, UNKNOWN, "write vram: 24GiB for rtx3090 under hypervisors.pve1.gpus"),
     ],
 )
 def test_a_model_passes_through_the_guests_memory(
