@@ -9,6 +9,7 @@ is waited for.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -20,7 +21,11 @@ from provisioner.waiting import NotYet, Pace, WaitedInVain, wait_until
 
 # Looks come as far apart as an eighth of what has passed: what is lost at the end of a task stays a small share of it,
 # and two seconds of work still cost only fourteen looks.
-_PACE = Pace(first=0.05, growth=1.15, longest=2.0)
+_FIRST_SECONDS = 0.05
+_GROWTH = 1.15
+_LONGEST_SECONDS = 2.0
+# Where many wait, each looks less often: together no more than a hundred times a second.
+_SECONDS_PER_WAITING = 0.01
 # These tasks end when the request is queued (PVE/API2/Qemu.pm); the cluster's manager acts on it later.
 _QUEUED = frozenset({"hastart", "hastop"})
 
@@ -31,6 +36,23 @@ def _nothing_under_way() -> str | None:
 
 def _never(error: HypervisorError) -> bool:
     return False
+
+
+class Crowd:
+    """Counts those that wait at the same time; entering it returns how many they are now."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._count = 0
+
+    def __enter__(self) -> int:
+        with self._lock:
+            self._count += 1
+            return self._count
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._count -= 1
 
 
 @dataclass(slots=True)
@@ -49,6 +71,7 @@ class Change:
         fact_outranks: a failure counts for nothing when the fact is there: a start may run out of time though
             the VM runs. The failure becomes a warning.
         within: seconds after which `wait` gives up.
+        crowd: those that wait for changes of the same cluster; many of them look less often.
     """
 
     session: ProxmoxSession
@@ -61,6 +84,7 @@ class Change:
     passes: Callable[[HypervisorError], bool] = _never
     fact_outranks: bool = False
     within: float = 4 * 3600.0
+    crowd: Crowd = field(default_factory=lambda: Crowd())
     warnings: tuple[str, ...] = ()
     _task: Task | None = None
     _is_done: bool = False
@@ -92,10 +116,18 @@ class Change:
 
     def wait(self) -> None:
         """Return when it is done. Raises HypervisorError, also when that takes too long."""
-        try:
-            wait_until(lambda: self.is_done() or NotYet("under way"), clock=self.clock, seconds=self.within, pace=_PACE)
-        except WaitedInVain as waited:
-            raise self.overdue(waited.seconds) from waited
+        if self._is_done:
+            return
+        with self.crowd as waiting:
+            pace = Pace(max(_FIRST_SECONDS, waiting * _SECONDS_PER_WAITING), _GROWTH, _LONGEST_SECONDS)
+            # Nothing that takes a task is over when Proxmox has just answered.
+            self.clock.sleep(min(pace.first, self.within))
+            try:
+                wait_until(
+                    lambda: self.is_done() or NotYet("under way"), clock=self.clock, seconds=self.within, pace=pace
+                )
+            except WaitedInVain as waited:
+                raise self.overdue(waited.seconds) from waited
 
     def in_full(self) -> tuple[str, ...]:
         """Send it and wait for its end; return Proxmox's warnings. Raises HypervisorError."""

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from provisioner.adapters.proxmox.changes import Change
+from provisioner.adapters.proxmox.changes import Change, Crowd
 from provisioner.adapters.proxmox.host_facts import read_host_facts, release_of
 from provisioner.adapters.proxmox.session import ProxmoxSession, VmMissing
 from provisioner.adapters.proxmox.vm_config import both_configs, create_parameters, disk_size, read_config
@@ -51,6 +51,7 @@ class ProxmoxHypervisors:
         self._session = session
         self._clock = clock
         self._copying: dict[HypervisorName, threading.Semaphore] = {}
+        self._crowd = Crowd()
 
     @property
     def calls(self) -> int:
@@ -161,6 +162,8 @@ class ProxmoxHypervisors:
             lambda: self._session.call("POST", f"nodes/{hypervisor}/qemu", purpose=what, **parameters),
             is_so=is_ours,
             under_way=self._task_finder(hypervisor, shape.vmid, "qmcreate"),
+            # Others wait for its turn to end: few can be at it, and they look as if they were alone.
+            crowd=Crowd(),
         )
         # One call, so that two threads get the same one.
         with self._copying.setdefault(hypervisor, threading.Semaphore(MOST_COPIES_AT_ONCE)):
@@ -305,8 +308,8 @@ class ProxmoxHypervisors:
         within: float = float("inf"),
         **more: Any,
     ) -> Change:
-        bound = min(within, self._session.cluster.task_seconds)
-        return Change(self._session, self._clock, what, send, is_so, within=bound, **more)
+        shared: dict[str, Any] = {"within": min(within, self._session.cluster.task_seconds), "crowd": self._crowd}
+        return Change(self._session, self._clock, what, send, is_so, **shared | more)
 
     def active_tasks(self, hypervisor: HypervisorName, vmid: Vmid) -> frozenset[str]:
         """Return the kinds of tasks that work on a VM right now."""
