@@ -18,6 +18,8 @@ from provisioner.planning.access.roles import role_and_rule_steps
 _FILE_STORAGES = frozenset({"dir", "nfs", "cifs", "cephfs", "btrfs"})
 """Types that can hold image files and ISOs (pve-storage, plugindata of each plugin)."""
 
+_PURPOSES = {"import": "the images that disks are made from", "iso": "the seeds of new guests"}
+
 
 def access_plan(seen: AccessSeen, wanted: AccessWanted) -> AccessPlan:
     """Return the steps, and what they leave alone; no steps means that everything is there."""
@@ -72,8 +74,8 @@ def _storages(seen: AccessSeen, wanted: AccessWanted) -> Iterator[AccessStep | O
             content = ",".join((*storage.content, *lacking))
             yield AccessStep(
                 name=f"let storage {name} hold {' and '.join(lacking)}",
-                sentence=f"let the storage {name} hold {' and '.join(lacking)} too: "
-                "disk images that VMs are made from, and seeds",
+                sentence=f"let the storage {name} hold {' and '.join(lacking)} too, "
+                f"for {' and '.join(_PURPOSES[content] for content in lacking)}",
                 method="PUT",
                 path=f"/storage/{name}",
                 parameters={"content": content},
