@@ -97,7 +97,7 @@ def _end(run: subprocess.Popen[str], lab: RunningLab) -> Played:
         requests,
         lab.call("GET", "/cluster/resources", type="vm"),
         lab.call("GET", "/nodes/pve1/storage/local-lvm/content"),
-        Counter(task["type"] for task in lab.call("GET", "/nodes/pve1/tasks", limit="0")),
+        Counter(task["type"] for task in lab.call("GET", "/nodes/pve1/tasks", limit="100")),
     )
 
 

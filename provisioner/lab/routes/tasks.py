@@ -28,7 +28,8 @@ async def list_tasks(lab: Lab, call: Call) -> object:
     ]
     records.sort(key=lambda record: (record.starttime, record.pid), reverse=True)
     start, limit = call.number("start"), call.number("limit", 50)
-    return [views.task_line(record) for record in records[start : start + limit if limit else None]]
+    # A limit of nothing is nothing here, and everything for a log.
+    return [views.task_line(record) for record in records[start : start + limit]]
 
 
 @serves("GET", _TASK)
@@ -55,7 +56,7 @@ async def task_log(lab: Lab, call: Call) -> object:
     record = _visible(lab, call)
     start, limit = call.number("start"), call.number("limit", 50)
     lines = list(enumerate(record.log, 1))[start : start + limit if limit else None]
-    return [{"n": number, "t": line} for number, line in lines] or [{"n": 1, "t": "no content"}]
+    return [{"n": number, "t": line} for number, line in lines] if record.log else [{"n": 1, "t": "no content"}]
 
 
 @serves("DELETE", _TASK)

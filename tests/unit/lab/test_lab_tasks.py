@@ -41,6 +41,7 @@ def test_the_log_is_numbered_and_cut(lab: RunningLab, done: Done, gpu_vm: int) -
     lines = lab.call("GET", f"/nodes/pve1/tasks/{upid}/log", limit="2")
     assert [line["n"] for line in lines] == [1, 2]
     assert lab.call("GET", f"/nodes/pve1/tasks/{upid}/log", limit="0")[-1]["t"] == "TASK OK"
+    assert lab.call("GET", f"/nodes/pve1/tasks/{upid}/log", start="1000") == []
 
 
 @pytest.mark.parametrize(("upid", "text"), [("nonsense", "unable to parse worker upid"), (None, "no such task")])
@@ -106,7 +107,8 @@ def test_lists_are_filtered(lab: RunningLab, done: Done, gpu_vm: int) -> None:
     assert types(typefilter="qmcreate") == ["qmcreate"]
     assert types(errors="1") == ["qmstart"]
     assert types(source="active") == []
-    assert types(limit="1", start="1") != []
+    assert types(limit="1", start="1") == ["qmstart"]
+    assert types(limit="0") == []
 
 
 async def _a_moment() -> None:
