@@ -245,6 +245,15 @@ class Fleet:
         """Return what `up` would do for a node: a value; making and printing it moves nothing."""
         return self._provisioning.plan(self.spec.node(node))
 
+    def plans(self, nodes: Iterable[str] = ()) -> dict[str, Plan | ProvisionerError]:
+        """Return the plans of several nodes (all of them when none is named), asking once for what they share.
+
+        A node whose plan cannot be made has the reason instead. Power is what the cluster last reported, some
+        seconds old; `plan` and `apply` look closely.
+        """
+        chosen = [self.spec.node(name) for name in nodes] or list(self.spec.nodes.values())
+        return {str(name): plan for name, plan in self._provisioning.plans(chosen).items()}
+
     def apply(self, plan: Plan, on_event: OnEvent = ignore) -> UpReport:
         """Carry out a plan; a run that was killed is continued by the next one.
 

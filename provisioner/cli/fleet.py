@@ -14,32 +14,31 @@ THERE_IS_SOMETHING_TO_DO = 3
 
 
 @click.command(epilog="Example: provisioner plan llm-gpu-01")
-@click.argument("node", required=False)
+@click.argument("nodes", nargs=-1, metavar="[NODE]...")
 @json_option
 @pass_session
-def plan(session: Session, node: str | None) -> None:
+def plan(session: Session, nodes: tuple[str, ...]) -> None:
     """Show what `up` would do, moving nothing. Exit code 3: there is something to do."""
+    from provisioner.cli.plan_view import plan_lines
+    from provisioner.errors import ProvisionerError
+
     fleet = session.fleet()
-    plans = [fleet.plan(name) for name in ([node] if node else fleet.spec.nodes)]
-    for each in plans:
+    # One node is looked at closely; many share what they have in common.
+    plans = {nodes[0]: fleet.plan(nodes[0])} if len(nodes) == 1 else fleet.plans(nodes)
+    stuck = changes = False
+    for each in plans.values():
+        if isinstance(each, ProvisionerError):
+            stuck = True
+            print_error(each, as_json=session.json)
+            continue
+        stuck, changes = stuck or each.refusal is not None, changes or each.has_changes
         if session.json:
-            print_json(
-                {
-                    "node": each.node.name,
-                    "vmid": each.node.vmid,
-                    "refused": each.refusal.reason if each.refusal else None,
-                    "next_step": each.refusal.next_step if each.refusal else None,
-                    "remark": each.remark,
-                    "steps": [
-                        {"name": step.name, "kind": step.kind.value, "reason": step.reason} for step in each.steps
-                    ],
-                }
-            )
+            print_json(each.as_dict())
         else:
-            click.echo(str(each))
-    if any(each.refusal for each in plans):
+            click.echo("\n".join(plan_lines(each)))
+    if stuck:
         sys.exit(1)
-    if any(each.has_changes for each in plans):
+    if changes:
         sys.exit(THERE_IS_SOMETHING_TO_DO)
 
 
@@ -61,6 +60,8 @@ def up(session: Session, nodes: tuple[str, ...]) -> None:
             print_error(outcome, as_json=session.json)
             continue
         remark = f"; {outcome.remark}" if outcome.remark else ""
+        if outcome.left_for_next_start:
+            remark += f"; changes wait for its next start: {outcome.left_for_next_start}"
         did = f"changed: {', '.join(outcome.changed)}" if outcome.changed else "nothing had to change"
         print_result(
             outcome.as_dict(),

@@ -8,12 +8,15 @@ the next.
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from provisioner.domain.actions import Plan
 from provisioner.domain.fleet import ClusterSpec, FleetSpec, NodeSpec
+from provisioner.domain.names import NodeName
 from provisioner.engines.base import InferenceEngine
-from provisioner.errors import HypervisorError, RefusedError
+from provisioner.errors import HypervisorError, ProvisionerError, RefusedError
 from provisioner.planning.plans import what_outdates
 from provisioner.planning.provision import plan_node
 from provisioner.ports.hypervisors import Hypervisors
@@ -21,13 +24,15 @@ from provisioner.services.destroying import Destroying
 from provisioner.services.events import OnEvent, ignore, running_step
 from provisioner.services.executor import Executor
 from provisioner.services.guest_access import GuestAccess
-from provisioner.services.looking import look
+from provisioner.services.looking import Looker, look
 from provisioner.services.proving import Endpoint
 from provisioner.services.sleeping import Sleeping
 from provisioner.services.world import World
 
 # A plan is made anew when the world moved under it; more than this many times is a loop.
 _MOST_ROUNDS = 4
+# Each has a connection of its own. More make nothing quicker: one Python computes at a time.
+_MOST_LOOKS_AT_ONCE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +76,25 @@ class Provisioning:
         """Look, and return what `up` would do."""
         self._world.seeds.verify(node)
         return plan_node(self._fleet, node, look(self._fleet, self._api(node), node), self._engine(node))
+
+    def plans(self, nodes: Sequence[NodeSpec]) -> dict[NodeName, Plan | ProvisionerError]:
+        """Look at several nodes and return what `up` would do, or why that cannot be told; in the order given.
+
+        What nodes share is asked for once, and their power is what the cluster last reported, some seconds old.
+        """
+        looker = Looker(self._fleet)
+
+        def one(node: NodeSpec) -> Plan | ProvisionerError:
+            try:
+                self._world.seeds.verify(node)
+                return plan_node(self._fleet, node, looker.look(self._api(node), node), self._engine(node))
+            except ProvisionerError as error:
+                return error
+
+        if not nodes:
+            return {}
+        with ThreadPoolExecutor(min(len(nodes), _MOST_LOOKS_AT_ONCE), thread_name_prefix="plan") as pool:
+            return dict(zip((node.name for node in nodes), pool.map(one, nodes), strict=True))
 
     def apply(self, plan: Plan, on_event: OnEvent) -> UpReport:
         """Carry out what a plan has shown, or what is left of it; nothing else.

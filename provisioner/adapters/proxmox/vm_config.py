@@ -83,7 +83,9 @@ def both_configs(rows: Iterable[Mapping[str, object]]) -> tuple[dict[str, object
 def read_config(rows: Iterable[Mapping[str, object]]) -> VmConfig:
     """Read back the fields that we use, from the answer of ``GET .../pending``."""
     now, settled = both_configs(rows)
-    before, traits = traits_of(now), traits_of(settled)
+    traits = traits_of(settled)
+    # Mostly nothing waits.
+    before = traits if now == settled else traits_of(now)
     size = _SIZE.fullmatch(parts_of(settled.get(BOOT_DISK), "file").get("size", ""))
     return VmConfig(
         notes=str(settled.get("description", "")),
@@ -92,8 +94,8 @@ def read_config(rows: Iterable[Mapping[str, object]]) -> VmConfig:
         traits=traits,
         waiting=tuple(Drift(trait, before[trait], traits[trait]) for trait in traits if before[trait] != traits[trait]),
         tags=tags_of(settled.get("tags")),
-        devices=passed_devices(settled),
-        running_devices=passed_devices(now),
+        devices=(devices := passed_devices(settled)),
+        running_devices=devices if now == settled else passed_devices(now),
         seed=_seed(settled),
     )
 
