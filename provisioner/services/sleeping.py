@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from provisioner.domain.activity import EngineActivity
 from provisioner.domain.fleet import FleetSpec, NodeSpec
-from provisioner.domain.snapshot import Power
+from provisioner.domain.names import ClusterName, NodeName
+from provisioner.domain.snapshot import ClusterSnapshot, Power
 from provisioner.engines.base import AnswerUnreadable
 from provisioner.errors import ProvisionerError, RefusedError, ShutdownIgnoredError
 from provisioner.planning.idle import IdleDecision, IdleVerdict, NodeUse, idle_decision
-from provisioner.planning.ownership import Act, require
+from provisioner.planning.ownership import Act, objection, require
 from provisioner.ports.hypervisors import Hypervisors
 from provisioner.ports.web import NoAnswer
 from provisioner.services.events import OnEvent, running_step
 from provisioner.services.looking import find_vm
 from provisioner.services.proving import EngineProbe
 from provisioner.services.world import World
+
+_MOST_PROBES_AT_ONCE = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,15 +93,26 @@ class Sleeping:
     def idle(self, nodes: Sequence[NodeSpec], on_event: OnEvent, *, dry_run: bool = False) -> tuple[IdleDecision, ...]:
         """Make one idle pass; return the decision on every node with its reason.
 
+        One call per cluster tells who is off; only who is put to sleep is looked at more closely.
+
         Args:
             nodes: whom to judge.
             on_event: told about the steps.
             dry_run: judge and remember, but stop nothing.
         """
+        clusters = {name: self._snapshot(name) for name in {self._fleet.cluster_of(node).name for node in nodes}}
+        seen = {node.name: clusters[self._fleet.cluster_of(node).name] for node in nodes}
+        running = [node for node in nodes if _runs(seen[node.name], node)]
+        activities = self._activities(running)
         decisions = []
         for node in nodes:
+            cluster, (activity, why) = seen[node.name], activities.get(node.name, (None, ""))
             try:
-                decisions.append(self._judge(node, on_event, dry_run=dry_run))
+                if isinstance(cluster, ProvisionerError):
+                    raise cluster
+                last = self._world.activity.last(node.name) if activity is not None else None
+                use = NodeUse(node, cluster.vms.get(node.vmid), activity, why, last)
+                decisions.append(self._judge(use, on_event, dry_run=dry_run))
             except RefusedError as refusal:
                 # A request came in between look and act, or another process works on the node.
                 decisions.append(IdleDecision(node, IdleVerdict.STAY, refusal.summary))
@@ -107,20 +122,25 @@ class Sleeping:
                 decisions.append(IdleDecision(node, IdleVerdict.FAILED, reason))
         return tuple(decisions)
 
-    def _judge(self, node: NodeSpec, on_event: OnEvent, *, dry_run: bool) -> IdleDecision:
-        decision = idle_decision(self._use(node), self._world.clock.now())
+    def _judge(self, use: NodeUse, on_event: OnEvent, *, dry_run: bool) -> IdleDecision:
+        decision = idle_decision(use, self._world.clock.now())
         if decision.record is not None:
-            self._world.activity.record(node.name, decision.record)
+            self._world.activity.record(use.node.name, decision.record)
         if decision.verdict is IdleVerdict.SLEEP and not dry_run:
-            self.sleep(node, on_event)
+            self.sleep(use.node, on_event)
         return decision
 
-    def _use(self, node: NodeSpec) -> NodeUse:
-        vm = self._api(node).vm(node.hypervisor, node.vmid)
-        activity, why = (None, "")
-        if vm is not None and vm.power is Power.RUNNING:
-            activity, why = self._activity(node)
-        return NodeUse(node, vm, activity, why, self._world.activity.last(node.name))
+    def _snapshot(self, name: ClusterName) -> ClusterSnapshot | ProvisionerError:
+        try:
+            return self._world.clusters[name].snapshot()
+        except ProvisionerError as error:
+            return error
+
+    def _activities(self, nodes: Sequence[NodeSpec]) -> dict[NodeName, tuple[EngineActivity | None, str]]:
+        if not nodes:
+            return {}
+        with ThreadPoolExecutor(min(len(nodes), _MOST_PROBES_AT_ONCE)) as pool:
+            return dict(zip((node.name for node in nodes), pool.map(self._activity, nodes), strict=True))
 
     def _activity(self, node: NodeSpec) -> tuple[EngineActivity | None, str]:
         engine = self._world.engines[self._fleet.mode_of(node).engine]
@@ -149,3 +169,9 @@ class Sleeping:
 
     def _api(self, node: NodeSpec) -> Hypervisors:
         return self._world.clusters[self._fleet.cluster_of(node).name]
+
+
+def _runs(cluster: ClusterSnapshot | ProvisionerError, node: NodeSpec) -> bool:
+    vm = None if isinstance(cluster, ProvisionerError) else cluster.vms.get(node.vmid)
+    # Nobody else's guest is asked anything.
+    return vm is not None and vm.power is Power.RUNNING and objection(node, vm, Act.SLEEP) is None

@@ -50,6 +50,8 @@ class FakeGuests:
     chats: int = 0
     missing_commands: set[str] = field(default_factory=set)
     resize_fails: bool = False
+    asked: list[str] = field(default_factory=list)
+    """URLs that were fetched."""
 
     def _is_up(self, vmid: Vmid, extra: float = 0.0) -> bool:
         vm = self.hypervisors.vms.get(vmid)
@@ -96,6 +98,7 @@ class FakeGuests:
     # Web
 
     def get(self, url: str, *, seconds: float) -> Answer:
+        self.asked.append(url)
         vmid = self._vmid(url)
         if self.engine_dead or not self._is_up(vmid) or not self.disks[vmid].applied:
             raise NoAnswer("connection refused")

@@ -125,7 +125,7 @@ class FakeHypervisors:
         content = {"local": frozenset({"iso", "import"}), "local-lvm": frozenset({"images"})}
         return ClusterSnapshot(
             hypervisors={PVE1: True},
-            vms={vmid: vm.seen for vmid, vm in self.vms.items()},
+            vms={vmid: self._seen(vm) for vmid, vm in self.vms.items()},
             storages={
                 (PVE1, StorageName(name)): StorageSeen(StorageName(name), PVE1, kinds, True, 500 * GIB)
                 for name, kinds in content.items()
@@ -159,6 +159,9 @@ class FakeHypervisors:
         vm = self.vms.get(vmid)
         if vm is None or vm.seen.hypervisor != hypervisor:
             return None
+        return self._seen(vm)
+
+    def _seen(self, vm: FakeVm) -> VmSeen:
         running = vm.seen.power is Power.RUNNING
         return replace(vm.seen, uptime_seconds=self.clock.monotonic() - vm.started_at if running else 0.0)
 
