@@ -25,7 +25,8 @@ def wake(session: Session, node: str | None, model: str | None) -> None:
         report = fleet.wake_report(node, model=model, on_event=progress)
     endpoint = report.endpoint
     how = f"awake after {duration_text(report.seconds)}" if report.started else "was awake"
-    print_result(report.as_dict(), f"{endpoint.node} {how}: {endpoint.model} at {endpoint.url}", as_json=session.json)
+    sentence = f"{endpoint.node} {how} ({report.reason}): {endpoint.model} at {endpoint.url}"
+    print_result(report.as_dict(), sentence, as_json=session.json)
 
 
 @click.command(epilog="Example: provisioner sleep llm-gpu-01")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from provisioner.domain.fleet import FleetSpec, NodeSpec
 from provisioner.domain.snapshot import Power
 from provisioner.errors import EngineError, NotReadyError, ProvisionerError
+from provisioner.planning.start_times import start_seconds
 from provisioner.planning.wake import WakeNeed, wake_decision
 from provisioner.ports.clock import Clock
 from provisioner.ports.hypervisors import Hypervisors, Ticket
@@ -36,6 +37,8 @@ class WakeReport:
     seconds: float
     added_seconds: float
     calls: int
+    reason: str
+    """Why it did what it did."""
 
     def as_dict(self) -> dict[str, object]:
         """Return plain values for ``--json``."""
@@ -45,6 +48,7 @@ class WakeReport:
             "seconds": round(self.seconds, 3),
             "added_seconds": round(self.added_seconds, 3),
             "api_calls": self.calls,
+            "reason": self.reason,
         }
 
 
@@ -72,17 +76,21 @@ class Waking:
         if decision.need is WakeNeed.START:
             with running_step(on_event, node, "start", clock) as step:
                 start.begin()
-                step.detail = "accepted"
+                step.detail = f"{decision.reason}; Proxmox has accepted the start"
         engine = self._world.engines[self._fleet.mode_of(node).engine]
         probe = EngineProbe(self._fleet, node, engine, self._world.web, clock)
         patience = node.patience.boot_seconds + node.patience.engine_seconds
+        if decision.need is WakeNeed.START:
+            # A guest boots once its VM has started, and pinning much memory for a GPU takes minutes.
+            patience += start_seconds(node)
         with running_step(on_event, node, "answer", clock) as step, naming_gpu_holder(self._fleet, node, api):
             try:
                 proof = probe.prove(seconds=patience, still_worth_it=start.look)
             except EngineError as error:
                 # An engine cannot answer while Proxmox has not even started its VM.
                 raise (start.overdue(patience) or error) from error
-            step.detail, step.changed = proof.endpoint.url, False
+            found = f"{decision.reason}; " if decision.need is WakeNeed.PROOF else ""
+            step.detail, step.changed = f"{found}{proof.endpoint.url}", False
             step.detail += "".join(f"; Proxmox warns: {warning}" for warning in start.warnings)
         if start.was_needed:
             self._world.activity.forget(node.name)
@@ -93,6 +101,7 @@ class Waking:
             seconds=ended - begun,
             added_seconds=ended - proof.healthy_at,
             calls=api.calls - calls,
+            reason=decision.reason,
         )
 
 

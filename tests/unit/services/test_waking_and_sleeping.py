@@ -8,6 +8,7 @@ import pytest
 
 from provisioner.domain.fleet import FleetSpec, NodeSpec
 from provisioner.domain.names import HypervisorName
+from provisioner.domain.quantities import GIB
 from provisioner.domain.snapshot import Power
 from provisioner.errors import EngineError, HypervisorError, NotReadyError, RefusedError
 from provisioner.planning.idle import IdleVerdict
@@ -51,6 +52,24 @@ class TestWake:
         assert report.started
         assert report.seconds - (BOOT_SECONDS + LOAD_SECONDS) <= 0.051
         assert asleep.cluster.acts == ["start 5001"]
+
+    def test_why_a_node_was_started_or_not_is_told(self, fleet: FleetSpec, node: NodeSpec, asleep: FakeWorld) -> None:
+        told: list[str] = []
+        report = Waking(fleet, asleep).wake(node, lambda event: told.append(f"{event.step}: {event.detail}"))
+        assert report.as_dict()["reason"] == "the VM is off"
+        assert "start: the VM is off; Proxmox has accepted the start" in told
+        told.clear()
+        report = Waking(fleet, asleep).wake(node, lambda event: told.append(f"{event.step}: {event.detail}"))
+        assert report.as_dict()["reason"] == "the VM runs already"
+        assert "answer: the VM runs already; http://10.10.90.1:8080/v1" in told
+
+    def test_much_memory_for_a_gpu_is_waited_for(self, fleet: FleetSpec, node: NodeSpec, asleep: FakeWorld) -> None:
+        large = replace(node, memory_bytes=512 * GIB)
+        asleep.guests.never_boots = True
+        with pytest.raises(EngineError):
+            Waking(fleet, asleep).wake(large, ignore)
+        boot_and_engine = node.patience.boot_seconds + node.patience.engine_seconds
+        assert asleep.clock.monotonic() >= boot_and_engine + 2053
 
     def test_a_wake_costs_few_api_calls(self, fleet: FleetSpec, node: NodeSpec, asleep: FakeWorld) -> None:
         assert Waking(fleet, asleep).wake(node, ignore).calls <= 4
@@ -202,6 +221,34 @@ class TestIdlePass:
             (decision,) = sleeping.idle([node], ignore)
         assert decision.verdict is IdleVerdict.STAY
         assert awake.cluster.acts == []
+
+    def test_it_takes_one_api_call_however_many_nodes_are_off(self, fleet: FleetSpec, asleep: FakeWorld) -> None:
+        before = asleep.cluster.calls
+        decisions = Sleeping(fleet, asleep).idle(list(fleet.nodes.values()), ignore)
+        assert [decision.verdict for decision in decisions] == [IdleVerdict.ASLEEP, IdleVerdict.ASLEEP]
+        assert asleep.cluster.calls - before == 1
+
+    def test_a_running_node_that_stays_takes_no_call_of_its_own(self, fleet: FleetSpec, awake: FakeWorld) -> None:
+        before = awake.cluster.calls
+        assert Sleeping(fleet, awake).idle(list(fleet.nodes.values()), ignore)[0].verdict is IdleVerdict.STAY
+        assert awake.cluster.calls - before == 1
+
+    def test_a_cluster_that_does_not_answer_fails_its_nodes_alone(
+        self, fleet: FleetSpec, node: NodeSpec, awake: FakeWorld
+    ) -> None:
+        awake.cluster.fails["snapshot"] = refusal("cannot reach Proxmox")
+        decisions = Sleeping(fleet, awake).idle(list(fleet.nodes.values()), ignore)
+        assert {decision.verdict for decision in decisions} == {IdleVerdict.FAILED}
+        assert "cannot reach Proxmox" in decisions[0].reason
+
+    def test_nobody_elses_guest_is_asked_how_busy_it_is(
+        self, fleet: FleetSpec, node: NodeSpec, awake: FakeWorld
+    ) -> None:
+        vm = awake.cluster.vms[node.vmid]
+        vm.seen = replace(vm.seen, tags=frozenset())
+        awake.guests.asked.clear()
+        assert Sleeping(fleet, awake).idle([node], ignore)[0].verdict is IdleVerdict.UNTOUCHED
+        assert awake.guests.asked == []
 
     def test_a_node_that_hangs_at_shutdown_does_not_end_the_pass(
         self, fleet: FleetSpec, node: NodeSpec, awake: FakeWorld
