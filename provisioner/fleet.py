@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from provisioner.planning.idle import IdleDecision
     from provisioner.planning.readiness import Check
     from provisioner.ports.access import AccessDoor
-    from provisioner.ports.host_preparation import OnTask
     from provisioner.ports.hosts import HostShell
+    from provisioner.ports.playbooks import OnTaskEvent
     from provisioner.services.fleet_view import NodeStatus
     from provisioner.services.granting import GrantReport, OnGrantEvent
     from provisioner.services.preparing import Arrival, PrepareChoices, PreparePreview, PrepareReport, Preparing
@@ -97,31 +97,31 @@ class Hypervisor:
             return self._preparing.preview_undo(hypervisor)
         return self._preparing.preview(hypervisor, choices or PrepareChoices())
 
-    def prepare(self, preview: PreparePreview | None = None, on_task: OnTask | None = None) -> PrepareReport:
+    def prepare(self, preview: PreparePreview | None = None, on_event: OnTaskEvent | None = None) -> PrepareReport:
         """Make the changes that a preview shows (one that is made now, if none is given); never reboots.
 
         Raises:
             RefusedError: the preview refuses; its words say what to do.
             HypervisorError: the server changed since the preview, or a step failed; the next run continues.
         """
-        return self._preparing.apply(preview or self.preparation(), on_task)
+        return self._preparing.apply(preview or self.preparation(), on_event)
 
-    def undo(self, on_task: OnTask | None = None) -> PrepareReport:
+    def undo(self, on_event: OnTaskEvent | None = None) -> PrepareReport:
         """Take back what `prepare` changed, but for files that somebody edited since; raises as `prepare`."""
-        return self._preparing.apply(self.preparation(undo=True), on_task)
+        return self._preparing.apply(self.preparation(undo=True), on_event)
 
     def running_guests(self) -> tuple[RunningGuest, ...] | None:
         """Return the VMs and containers that a reboot would shut down; None where Proxmox does not say."""
         return self._preparing.running_guests(self._spec.hypervisor(self.name))
 
-    def reboot(self, preview: PreparePreview, *, seconds: float = 600, on_task: OnTask | None = None) -> Arrival:
+    def reboot(self, preview: PreparePreview, *, seconds: float = 600, on_event: OnTaskEvent | None = None) -> Arrival:
         """Reboot the server, wait `seconds` at most, and verify that it brought what the preview was for.
 
         Raises:
             NotReadyError: it did not come back in time.
             RefusedError: what boots is not yet made from the changed files.
         """
-        return self._preparing.reboot(preview, seconds=seconds, on_task=on_task)
+        return self._preparing.reboot(preview, seconds=seconds, on_event=on_event)
 
     def save_variables(self, path: Path, preview: PreparePreview) -> None:
         """Write what `prepare` would hand to its playbook into a new file. Raises InputError."""

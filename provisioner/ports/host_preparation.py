@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
 from provisioner.domain.fleet import HypervisorSpec
 from provisioner.domain.host_files import HostState
 from provisioner.domain.host_preparation import Preparation
-from provisioner.ports.playbooks import PlaybookOutcome
-
-OnTask = Callable[[str], None]
-"""Called with each task's name as it starts."""
+from provisioner.ports.playbooks import OnTaskEvent, PlaybookOutcome
 
 
 class HostPreparation(Protocol):
@@ -31,7 +27,7 @@ class HostPreparation(Protocol):
         ...
 
     def prepare(
-        self, hypervisor: HypervisorSpec, preparation: Preparation, state: HostState, on_task: OnTask
+        self, hypervisor: HypervisorSpec, preparation: Preparation, state: HostState, on_event: OnTaskEvent
     ) -> PlaybookOutcome:
         """Make the changes that were decided from `state`.
 
@@ -41,11 +37,11 @@ class HostPreparation(Protocol):
         """
         ...
 
-    def undo(self, hypervisor: HypervisorSpec, on_task: OnTask) -> PlaybookOutcome:
+    def undo(self, hypervisor: HypervisorSpec, on_event: OnTaskEvent) -> PlaybookOutcome:
         """Take back what earlier runs changed, but for what was edited since. Raises HypervisorError."""
         ...
 
-    def reboot(self, hypervisor: HypervisorSpec, seconds: float, on_task: OnTask) -> None:
+    def reboot(self, hypervisor: HypervisorSpec, seconds: float, on_event: OnTaskEvent) -> None:
         """Reboot it and return when commands run there again.
 
         Raises:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import Enum
 from typing import Protocol
 
 from provisioner.domain.fleet import NodeSpec
@@ -15,6 +16,27 @@ class PlaybookOutcome:
 
     tasks: int
     changed: tuple[str, ...]
+
+
+class TaskPhase(Enum):
+    """Where a task of a playbook is."""
+
+    STARTED = "started"
+    DONE = "done"
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True, slots=True)
+class TaskEvent:
+    """One thing that happened to a task; `changed` and `seconds` say something once it is done."""
+
+    name: str
+    phase: TaskPhase
+    changed: bool = False
+    seconds: float = 0.0
+
+
+OnTaskEvent = Callable[[TaskEvent], None]
 
 
 class Playbooks(Protocol):

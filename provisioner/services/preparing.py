@@ -32,9 +32,10 @@ from provisioner.planning.host.preparation import (
     undoing,
 )
 from provisioner.planning.readiness import Check, failures
-from provisioner.ports.host_preparation import HostPreparation, OnTask
+from provisioner.ports.host_preparation import HostPreparation
 from provisioner.ports.hosts import Hosts
 from provisioner.ports.node_locks import NodeLocks
+from provisioner.ports.playbooks import OnTaskEvent, TaskEvent
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +132,7 @@ class Arrival:
         return {"hypervisor": self.hypervisor, "checks": [check.as_dict() for check in self.checks]}
 
 
-def _ignore(task: str) -> None:
+def _ignore(event: TaskEvent) -> None:
     """Watch nothing."""
 
 
@@ -161,7 +162,7 @@ class Preparing:
         facts, state = self._look(hypervisor)
         return PreparePreview(hypervisor, facts, state, undoing(state), is_undo=True)
 
-    def apply(self, preview: PreparePreview, on_task: OnTask | None = None) -> PrepareReport:
+    def apply(self, preview: PreparePreview, on_event: OnTaskEvent | None = None) -> PrepareReport:
         """Do what a preview says, and verify what can be verified before a reboot.
 
         Raises:
@@ -173,9 +174,9 @@ class Preparing:
         plan, hypervisor = preview.preparation, preview.hypervisor
         with self._locks.held(NodeName(f"hypervisor-{hypervisor.name}")):
             if preview.is_undo:
-                outcome = self._changes.undo(hypervisor, on_task or _ignore)
+                outcome = self._changes.undo(hypervisor, on_event or _ignore)
             else:
-                outcome = self._changes.prepare(hypervisor, plan, preview.state, on_task or _ignore)
+                outcome = self._changes.prepare(hypervisor, plan, preview.state, on_event or _ignore)
             state = self._changes.state(hypervisor)
         return PrepareReport(
             hypervisor=hypervisor.name,
@@ -185,13 +186,13 @@ class Preparing:
             left=undoing(state).notes if preview.is_undo else (),
         )
 
-    def reboot(self, preview: PreparePreview, *, seconds: float, on_task: OnTask | None = None) -> Arrival:
+    def reboot(self, preview: PreparePreview, *, seconds: float, on_event: OnTaskEvent | None = None) -> Arrival:
         """Reboot, wait, and verify that it brought what it was for.
 
         Args:
             preview: what was prepared, or undone.
             seconds: how long the hypervisor may be away.
-            on_task: told about each step.
+            on_event: told about each task.
 
         Raises:
             NotReadyError: it did not come back in time.
@@ -207,7 +208,7 @@ class Preparing:
                     subject=preview.subject,
                     next_step=f"provisioner prepare {hypervisor.name} does it first",
                 )
-            self._changes.reboot(hypervisor, seconds, on_task or _ignore)
+            self._changes.reboot(hypervisor, seconds, on_event or _ignore)
             facts, state = self._look(hypervisor)
             wanted = None if preview.is_undo else preview.preparation
             running = (facts.command_line or "").split()

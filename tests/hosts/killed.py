@@ -13,6 +13,7 @@ from provisioner.adapters.ssh.hosts import SshHosts
 from provisioner.adapters.storage.node_locks import FileNodeLocks
 from provisioner.domain.fleet import GpuSpec, HypervisorSpec, HypervisorSsh
 from provisioner.domain.names import ClusterName, GpuName, HypervisorName, MappingId
+from provisioner.ports.playbooks import TaskEvent
 from provisioner.services.preparing import Preparing
 
 
@@ -23,8 +24,8 @@ def main(task: str, folder: Path, ssh: dict[str, str]) -> None:
     spec = HypervisorSpec(HypervisorName("pve1"), ClusterName("homelab"), {gpu.name: gpu}, way_in)
     service = Preparing(SshHosts(), AnsibleHostPreparation(), FileNodeLocks(folder / "locks"))
 
-    def die(started: str) -> None:
-        if started == task:
+    def die(event: TaskEvent) -> None:
+        if event.name == task:
             os.kill(os.getpid(), signal.SIGKILL)
 
     service.apply(service.preview(spec), die)

@@ -14,11 +14,17 @@ from provisioner.adapters.ssh.hosts import SshHosts
 from provisioner.adapters.storage.node_locks import FileNodeLocks
 from provisioner.domain.fleet import GpuSpec, HypervisorSpec
 from provisioner.domain.names import GpuName, MappingId
+from provisioner.ports.playbooks import OnTaskEvent, TaskPhase
 from provisioner.services.preparing import PrepareChoices, PreparePreview, PrepareReport, Preparing
 from tests.pve_host import PveHost
 
 CARD, SOUND = "0000:01:00.0", "0000:01:00.1"
 GPU = GpuName("rtx3090")
+
+
+def started(tell: Callable[[str], None]) -> OnTaskEvent:
+    """Pass the names of tasks on as they start."""
+    return lambda event: tell(event.name) if event.phase is TaskPhase.STARTED else None
 
 
 def hypervisor(host: PveHost) -> HypervisorSpec:
@@ -41,9 +47,9 @@ class Prepared:
         return self.service.preview(hypervisor(self.host), choices or PrepareChoices())
 
     def prepare(
-        self, choices: PrepareChoices | None = None, on_task: Callable[[str], None] = lambda _: None
+        self, choices: PrepareChoices | None = None, on_start: Callable[[str], None] = lambda _: None
     ) -> PrepareReport:
-        return self.service.apply(self.preview(choices), on_task)
+        return self.service.apply(self.preview(choices), started(on_start))
 
     def undo(self) -> PrepareReport:
         return self.service.apply(self.service.preview_undo(hypervisor(self.host)))

@@ -107,7 +107,7 @@ def test_a_connection_that_breaks_in_the_middle_is_said_and_the_next_run_continu
             waiting.start()
 
     with pytest.raises(HypervisorError, match='the connection broke at "Rebuild the initramfs"') as caught:
-        prepared.prepare(on_task=cut)
+        prepared.prepare(on_start=cut)
     assert caught.value.retryable
     host.unhang("update-initramfs")
     preview = prepared.preview()

@@ -15,8 +15,7 @@ from provisioner.domain.host_files import HostState
 from provisioner.domain.host_preparation import Preparation
 from provisioner.domain.quantities import duration_text
 from provisioner.errors import HypervisorError, InputError, NotReadyError, ProvisionerError
-from provisioner.ports.host_preparation import OnTask
-from provisioner.ports.playbooks import PlaybookOutcome
+from provisioner.ports.playbooks import OnTaskEvent, PlaybookOutcome
 
 # Two questions to pvesh, each cut off after 30 s, and files of a few KiB.
 _LOOK_SECONDS = 90.0
@@ -46,25 +45,25 @@ class AnsibleHostPreparation:
             return booted_from(shell.run(BOOTED_FROM, seconds=_LOOK_SECONDS).out)
 
     def prepare(
-        self, hypervisor: HypervisorSpec, preparation: Preparation, state: HostState, on_task: OnTask
+        self, hypervisor: HypervisorSpec, preparation: Preparation, state: HostState, on_event: OnTaskEvent
     ) -> PlaybookOutcome:
         """Play prepare-hypervisor.yml."""
         try:
-            return self._play(hypervisor, _PREPARE, host_variables(preparation, state), on_task)
+            return self._play(hypervisor, _PREPARE, host_variables(preparation, state), on_event)
         except PlayFailed as failure:
             raise _failed(hypervisor, failure, "prepare the hypervisor", "continues") from failure
 
-    def undo(self, hypervisor: HypervisorSpec, on_task: OnTask) -> PlaybookOutcome:
+    def undo(self, hypervisor: HypervisorSpec, on_event: OnTaskEvent) -> PlaybookOutcome:
         """Play undo-hypervisor-preparation.yml."""
         try:
-            return self._play(hypervisor, _UNDO, "{}\n", on_task)
+            return self._play(hypervisor, _UNDO, "{}\n", on_event)
         except PlayFailed as failure:
             raise _failed(hypervisor, failure, "undo the preparation", "--undo continues") from failure
 
-    def reboot(self, hypervisor: HypervisorSpec, seconds: float, on_task: OnTask) -> None:
+    def reboot(self, hypervisor: HypervisorSpec, seconds: float, on_event: OnTaskEvent) -> None:
         """Play reboot-hypervisor.yml."""
         try:
-            self._play(hypervisor, _REBOOT, f"reboot_timeout_seconds: {seconds:g}\n", on_task)
+            self._play(hypervisor, _REBOOT, f"reboot_timeout_seconds: {seconds:g}\n", on_event)
         except PlayFailed as failure:
             if _WAITED_IN_VAIN in failure.reason:
                 raise NotReadyError(
@@ -93,7 +92,7 @@ class AnsibleHostPreparation:
             ) from error
 
     @staticmethod
-    def _play(hypervisor: HypervisorSpec, playbook: str, variables: str, on_task: OnTask) -> PlaybookOutcome:
+    def _play(hypervisor: HypervisorSpec, playbook: str, variables: str, on_event: OnTaskEvent) -> PlaybookOutcome:
         with private_folder() as folder:
             command = host_ssh_command(hypervisor, folder)
             target = PlaybookTarget(
@@ -104,7 +103,7 @@ class AnsibleHostPreparation:
                 command.options,
                 command.private_key,
             )
-            return play(target, playbook, variables, on_task, folder)
+            return play(target, playbook, variables, on_event, folder)
 
 
 def _failed(hypervisor: HypervisorSpec, failure: PlayFailed, what: str, then: str) -> ProvisionerError:

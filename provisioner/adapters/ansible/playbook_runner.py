@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,7 +29,7 @@ from provisioner.adapters.ssh.command_line import ssh_command
 from provisioner.adapters.ssh.login_key import LoginKey
 from provisioner.domain.fleet import NodeSpec, SshAccess
 from provisioner.errors import InputError, PlaybookError
-from provisioner.ports.playbooks import PlaybookOutcome
+from provisioner.ports.playbooks import OnTaskEvent, PlaybookOutcome, TaskEvent, TaskPhase
 
 _CALLBACK = "provisioner_events"
 # Words of Ansible's stderr that we pass on when it died without naming a task.
@@ -80,18 +81,24 @@ class _Run:
     tasks: int = 0
     changed: list[str] = field(default_factory=list)
     failure: PlayFailed | None = None
+    began: float = 0.0
 
-    def take(self, line: str, on_task: Callable[[str], None]) -> None:
+    def take(self, line: str, on_event: OnTaskEvent) -> None:
         try:
             event = json.loads(line)
         except ValueError:
             return
         if event["event"] == "task":
-            on_task(event["task"])
+            self.began = time.monotonic()
+            on_event(TaskEvent(event["task"], TaskPhase.STARTED))
         elif event["event"] == "ok":
             self.tasks += 1
             if event["changed"]:
                 self.changed.append(event["task"])
+            seconds = time.monotonic() - self.began
+            on_event(TaskEvent(event["task"], TaskPhase.DONE, bool(event["changed"]), seconds))
+        elif event["event"] == "skipped":
+            on_event(TaskEvent(event["task"], TaskPhase.SKIPPED))
         elif event["event"] in ("failed", "unreachable"):
             self.failure = PlayFailed(event["task"], event["reason"], is_unreachable=event["event"] == "unreachable")
 
@@ -118,8 +125,13 @@ class AnsiblePlaybooks:
             target = PlaybookTarget(
                 str(node.name), command.address, command.port, command.user, command.options, command.private_key
             )
+
+            def tell(event: TaskEvent) -> None:
+                if event.phase is TaskPhase.STARTED:
+                    on_task(event.name)
+
             try:
-                return play(target, playbook, yaml.safe_dump(dict(variables)), on_task, folder)
+                return play(target, playbook, yaml.safe_dump(dict(variables)), tell, folder)
             except PlayFailed as failure:
                 raise PlaybookError(
                     f'cannot configure the guest: playbook {playbook} failed at "{failure.task}": {failure.reason}',
@@ -139,16 +151,14 @@ def private_folder() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def play(
-    target: PlaybookTarget, playbook: str, variables: str, on_task: Callable[[str], None], folder: Path
-) -> PlaybookOutcome:
+def play(target: PlaybookTarget, playbook: str, variables: str, on_event: OnTaskEvent, folder: Path) -> PlaybookOutcome:
     """Run a shipped playbook.
 
     Args:
         target: where.
         playbook: its name without folder or ending.
         variables: YAML.
-        on_task: called with each task's name as it starts.
+        on_event: told about each task.
         folder: from `private_folder`.
 
     Raises:
@@ -156,7 +166,7 @@ def play(
     """
     (folder / "inventory.yml").write_text(target.inventory)
     (folder / "variables.yml").write_text(variables)
-    run, exit_code, words = _ansible(folder, playbook, on_task)
+    run, exit_code, words = _ansible(folder, playbook, on_event)
     _close_connections(folder, target.address)
     if exit_code == 0:
         return PlaybookOutcome(run.tasks, tuple(run.changed))
@@ -165,7 +175,7 @@ def play(
     )
 
 
-def _ansible(folder: Path, playbook: str, on_task: Callable[[str], None]) -> tuple[_Run, int, str]:
+def _ansible(folder: Path, playbook: str, on_event: OnTaskEvent) -> tuple[_Run, int, str]:
     books = shipped_folder("playbooks")
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")},
@@ -198,7 +208,7 @@ def _ansible(folder: Path, playbook: str, on_task: Callable[[str], None]) -> tup
         assert process.stdout is not None  # noqa: S101 - asked for above
         try:
             for line in process.stdout:
-                run.take(line, on_task)
+                run.take(line, on_event)
         except BaseException:
             # Ctrl-C: a play that goes on without us would fight with the next run.
             process.terminate()

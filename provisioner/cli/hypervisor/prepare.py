@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,11 +13,12 @@ import click
 
 from provisioner.cli.context import Session, json_option, pass_session
 from provisioner.cli.hypervisor.login import is_terminal
-from provisioner.cli.output import print_json
+from provisioner.cli.output import Progress, print_json
 
 if TYPE_CHECKING:
     from provisioner.cli.hypervisor.prepare_access import AccessHalf
     from provisioner.fleet import Hypervisor
+    from provisioner.ports.playbooks import OnTaskEvent
     from provisioner.services.preparing import Arrival, PrepareChoices, PreparePreview, PrepareReport
 
 EPILOG = """\b
@@ -157,7 +159,8 @@ def _save(server: Hypervisor, host: PreparePreview | None, path: Path, *, as_jso
 def _change(server: Hypervisor, host: PreparePreview, wishes: Wishes) -> None:
     from provisioner.cli.hypervisor import prepare_view as view
 
-    report: PrepareReport = server.prepare(host, _task_teller(wishes))
+    with _progress(server, wishes) as on_event:
+        report: PrepareReport = server.prepare(host, on_event)
     if wishes.is_json:
         print_json({"result": {"host": report.as_dict()}})
     else:
@@ -186,7 +189,8 @@ def _reboot_if_wanted(server: Hypervisor, host: PreparePreview, wishes: Wishes) 
         return False
     if wishes.says_yes and not wishes.is_json:
         click.echo(question.removesuffix(" Reboot now?"))
-    arrival: Arrival = server.reboot(host, seconds=wishes.wait_seconds, on_task=_task_teller(wishes))
+    with _progress(server, wishes) as on_event:
+        arrival: Arrival = server.reboot(host, seconds=wishes.wait_seconds, on_event=on_event)
     if wishes.is_json:
         print_json({"result": {"reboot": arrival.as_dict()}})
     else:
@@ -232,15 +236,24 @@ def _agrees(wishes: Wishes, question: str) -> bool:
     return click.confirm(question, default=False, err=True)
 
 
-def _task_teller(wishes: Wishes) -> Callable[[str], None]:
-    def tell(task: str) -> None:
-        if wishes.is_json:
-            print_json({"event": {"task": task}})
-        else:
-            click.echo(click.style(f"· {task}", dim=True))
-            sys.stdout.flush()
+@contextmanager
+def _progress(server: Hypervisor, wishes: Wishes) -> Iterator[OnTaskEvent]:
+    """Show tasks as other commands show steps; those that did not apply are not worth a line."""
+    from provisioner.domain.names import NodeName
+    from provisioner.ports.playbooks import TaskEvent, TaskPhase
+    from provisioner.services.events import Event, Phase
 
-    return tell
+    with Progress(as_json=wishes.is_json) as progress:
+
+        def tell(event: TaskEvent) -> None:
+            if event.phase is TaskPhase.STARTED:
+                progress(Event(NodeName(server.name), event.name, Phase.STARTED))
+            elif event.phase is TaskPhase.DONE:
+                progress(
+                    Event(NodeName(server.name), event.name, Phase.DONE, changed=event.changed, seconds=event.seconds)
+                )
+
+        yield tell
 
 
 def _seconds(text: str) -> float:
