@@ -32,7 +32,7 @@ from provisioner.services.world import World
 # A plan is made anew when the world moved under it; more than this many times is a loop.
 _MOST_ROUNDS = 4
 # Each has a connection of its own. More make nothing quicker: one Python computes at a time.
-_MOST_LOOKS_AT_ONCE = 8
+_MOST_LOOKS_AT_ONCE = 6
 
 
 @dataclass(frozen=True, slots=True)

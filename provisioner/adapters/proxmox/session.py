@@ -7,6 +7,7 @@ the fleet file lasts; for the rest, `acts` looks whether it happened.
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import requests
+import urllib3
 from proxmoxer import ProxmoxAPI
 from proxmoxer.backends.https import ProxmoxHTTPAuthBase
 from proxmoxer.core import ResourceException
@@ -33,6 +35,8 @@ __all__ = ["PasswordLogin", "ProxmoxSession", "TaskMissing", "TokenLogin", "VmMi
 
 AGAIN = Pace(first=0.05, growth=2.0, longest=2.0)
 """Pauses between two tries of the same request."""
+
+_OK = 200
 
 # At INFO proxmoxer logs request bodies, keys and passwords included.
 logging.getLogger("proxmoxer").setLevel(logging.WARNING)
@@ -75,6 +79,16 @@ class PasswordLogin:
     def same_as(self, other: TokenLogin | PasswordLogin) -> bool:
         """Say whether another login would get the same answer; a second factor is good for one only."""
         return other is self
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """What a plain GET needs, prepared once for each connection."""
+
+    api: Any
+    pool: Any
+    base: str
+    headers: dict[str, str]
 
 
 class ProxmoxSession:
@@ -159,6 +173,44 @@ class ProxmoxSession:
                 self._clock.sleep(min(pause, left))
                 pause = min(pause * AGAIN.growth, AGAIN.longest)
 
+    def read(self, path: str) -> Any:
+        """Return the ``data`` of a GET without parameters, at a third of what `call` costs.
+
+        A thousand nodes are as many of these, and most of what requests and proxmoxer do for one is the same each
+        time. Whatever is not answered as it should be is asked again by `call`, which knows what that means.
+        """
+        try:
+            reader = self._reader()
+            self._local.calls = self.calls + 1
+            answer = reader.pool.urlopen(
+                "GET",
+                f"{reader.base}/{path}",
+                headers=reader.headers,
+                timeout=self._cluster.answer_seconds,
+                retries=False,
+                redirect=False,
+                assert_same_host=False,
+            )
+            if answer.status == _OK:
+                data = json.loads(answer.data)["data"]
+                self._has_answered = True
+                return data
+        except (urllib3.exceptions.HTTPError, requests.exceptions.RequestException, OSError, ValueError, LookupError):
+            pass
+        return self.call("GET", path)
+
+    def _reader(self) -> _Reader:
+        api = self._api()
+        reader: _Reader | None = getattr(self._local, "reader", None)
+        if reader is None or reader.api is not api:
+            session, base = api._store["session"], api._store["base_url"]
+            # One request prepared by requests: the trust, headers and login of all.
+            prepared = session.prepare_request(requests.Request("GET", base, cookies=session.auth.get_cookies()))
+            adapter = session.get_adapter(base)
+            pool = adapter.get_connection_with_tls_context(prepared, verify=session.auth.verify_ssl)
+            reader = self._local.reader = _Reader(api, pool, urlsplit(base).path, dict(prepared.headers))
+        return reader
+
     def _sent(self, method: str, path: str, wire: dict[str, Any], words: Words) -> Any:
         self._local.calls = self.calls + 1
         try:
@@ -229,7 +281,6 @@ class ProxmoxSession:
         if isinstance(login, PasswordLogin):
             # proxmoxer would send the password over a connection of its own, without the pinned certificate.
             session.auth = self._ticket(session, api._store["base_url"], login)
-        session.prepare_request = _PlainGets(session.prepare_request)
         return api
 
     def _ticket(self, session: Any, base_url: str, login: PasswordLogin) -> _TicketAuth:
@@ -264,26 +315,6 @@ class ProxmoxSession:
                 next_step="check the user, its realm (root@pam, NAME@pve) and the password",
             )
         return dict(response.json()["data"])
-
-
-class _PlainGets:
-    """Prepares GETs without parameters from the first of them: they differ in nothing but the URL.
-
-    Preparing is 0.5 ms of the 1.3 ms that requests takes for one; a fleet of a thousand nodes is as many of them.
-    """
-
-    def __init__(self, prepare: Callable[[requests.Request], requests.PreparedRequest]) -> None:
-        self._prepare = prepare
-        self._first: requests.PreparedRequest | None = None
-
-    def __call__(self, request: requests.Request) -> requests.PreparedRequest:
-        if request.method != "GET" or request.params or request.data or request.files or request.json:
-            return self._prepare(request)
-        if self._first is None:
-            self._first = self._prepare(request)
-        prepared = self._first.copy()
-        prepared.prepare_url(request.url, None)
-        return prepared
 
 
 class _TicketAuth(ProxmoxHTTPAuthBase):  # type: ignore[misc]
