@@ -255,7 +255,10 @@ class Fleet:
         return {str(name): plan for name, plan in self._provisioning.plans(chosen).items()}
 
     def apply(self, plan: Plan, on_event: OnEvent = ignore) -> UpReport:
-        """Carry out a plan; a run that was killed is continued by the next one.
+        """Carry out a plan as it was shown; a run that was killed is continued by the next one.
+
+        What the plan did not show is not done: when the VM has changed since in a way that matters, it is refused
+        with both states and a new plan is needed. What is left of a plan that was cut short may be applied again.
 
         Args:
             plan: from `plan`.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -309,6 +310,30 @@ def test_devices_of_others_stay_where_they_are(site: Site) -> None:
     site.fleet().apply(plan)
     after = config(site)
     assert (after["hostpci0"], after["hostpci1"]) == ("mapping=capture,pcie=1", "mapping=rtx3090,pcie=1")
+
+
+def test_several_slots_of_one_pool_get_a_card_each(site: Site) -> None:
+    cards = [
+        f"id=10de:{device},iommugroup={group},node=pve1,path=0000:{bus:02}:00,subsystem-id=10de:{subsystem}"
+        for bus, device, subsystem, group in ((1, "2204", "3095", 15), (2, "2504", "2504", 16))
+    ]
+    site.lab.call("POST", "/cluster/mapping/pci", id="cards", map=cards)
+    for kind, who in (("users", PROVISIONER), ("tokens", PROVISIONER_TOKEN)):
+        site.lab.call("PUT", "/access/acl", path="/mapping/pci/cards", roles="ProvisionerGpu", **{kind: who})
+    slot = "{mapping: cards, pool: true}"
+    fleet = site.fleet(
+        lambda text: re.sub(r"      rtx3090: \{.*\}\n", f"      left: {slot}\n      right: {slot}\n", text).replace(
+            "gpus: [rtx3090]", "gpus: [left, right]"
+        )
+    )
+    fleet.up(NODE)
+    assert [config(site)[f"hostpci{index}"] for index in (0, 1)] == ["mapping=cards,pcie=1"] * 2
+    assert len(site.lab.lab.cluster.guests["5001"].run["pci"]) == 4  # type: ignore[index,arg-type]
+    assert not fleet.plan(NODE).has_changes
+    site.lab.call("PUT", "/cluster/mapping/pci/cards", map=cards[:1])
+    fleet.sleep(NODE)
+    with pytest.raises(RefusedError, match='wants 2 cards of mapping "cards", which names 1 on pve1'):
+        fleet.up(NODE)
 
 
 class TestBusy:

@@ -60,6 +60,26 @@ def test_an_adopted_vm_may_live_in_another_network_than_the_others(tmp_path: Pat
     assert fleet_from(tmp_path, text).nodes[NodeName("mine")].adopt
 
 
+def test_slots_of_one_pool_share_a_mapping(tmp_path: Path) -> None:
+    pool = "{mapping: rtx3090, pool: true}"
+    text = FLEET.replace("rtx3090: {mapping: rtx3090, vram: 24GiB}", f"left: {pool}\n      right: {pool}")
+    text = text.replace("gpus: [rtx3090], modes: [small], gateway", "gpus: [left, right], modes: [small], gateway")
+    text = text.replace("gpus: [rtx3090]", "gpus: [left]")
+    with pytest.raises(FleetFileError, match=r'already belongs to GPU "left"; allowed: .* pool: true'):
+        fleet_from(tmp_path, text.replace(pool, "{mapping: rtx3090}", 1))
+    fleet = fleet_from(tmp_path, text)
+    assert [gpu.mapping for gpu in fleet.gpus_of(fleet.nodes[NodeName("llm-gpu-01")])] == ["rtx3090", "rtx3090"]
+
+
+def test_options_of_the_vm_come_from_the_node_or_the_defaults(tmp_path: Path) -> None:
+    text = FLEET.replace("  cores: 12", "  cores: 12\n  numa: true\n  protection: true\n  tags: [llm]")
+    text = text.replace("modes: [small]}", "modes: [small], protection: false, tags: [], hugepages: 2MiB}")
+    fleet = fleet_from(tmp_path, text)
+    first, second = (fleet.nodes[NodeName(name)].options for name in ("llm-gpu-01", "llm-gpu-02"))
+    assert (first.numa, first.protection, first.tags, first.hugepages) == (True, True, {"llm"}, None)
+    assert (second.numa, second.protection, second.tags, second.hugepages) == (True, False, frozenset(), "2MiB")
+
+
 def line_of(text: str, part: str) -> int:
     return next(at for at, line in enumerate(text.splitlines(), 1) if part in line)
 
@@ -95,6 +115,10 @@ MISTAKES = [
     ("id: provisioner@pve!fleet", "id: provisioner", "clusters.homelab.token.id", "provisioner", "USER@REALM!TOKENID"),
     (f"gemma.gguf, sha256: {SUM}", "gemma.gguf, sha256: 12ab", "models.gemma-2-2b-it.gguf.sha256", "12ab", "64 hex"),
     ("  llm-gpu-02: {", "  llm-gpu-01: {", "nodes.llm-gpu-01", "a second time", "each key once"),
+    ("mapping: rtx3090", 'mapping: "01:00.0"', "hypervisors.pve1.gpus.rtx3090.mapping", "01:00.0", "never a token"),
+    (TWO, TWO.replace("}", ", hugepages: 1GiB}"), "nodes.llm-gpu-02.hugepages", "hugepages without numa", "numa: true"),
+    (TWO, TWO.replace("}", ", hugepages: 1GB}"), "nodes.llm-gpu-02.hugepages", "1GB", "1GiB"),
+    (TWO, TWO.replace("}", ", tags: [Prod]}"), "nodes.llm-gpu-02.tags.0", "Prod", "a tag of small letters"),
     (TWO, TWO.replace("}", ", adopt: true, cores: 8}"), "nodes.llm-gpu-02.cores", "cores on an adopted", "nothing"),
     (TWO, TWO.replace("}", ", adopt: true, image: ubuntu-24.04}"), "nodes.llm-gpu-02.image", "adopted", "nothing"),
 ]  # fmt: skip
