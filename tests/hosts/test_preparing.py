@@ -183,6 +183,12 @@ def test_a_read_only_etc_is_refused_before_anything(prepared: Prepared) -> None:
     assert prepared.files() == before
 
 
+def test_a_host_without_python_is_told_what_to_install(prepared: Prepared) -> None:
+    prepared.host.remove_command("python3")
+    (refusal,) = prepared.preview().preparation.refusals
+    assert refusal.next_step == "apt install python3-minimal"
+
+
 def test_a_full_disk_stops_it_before_the_first_change(prepared: Prepared) -> None:
     before = prepared.files()
     preview = prepared.preview()
@@ -245,11 +251,21 @@ def test_the_only_card_with_a_screen_is_not_bound_without_consent(tmp_path: Path
         assert "options vfio-pci ids=10de:2204,10de:1aef" in host.read(MODPROBE_FILE)
 
 
-def test_a_user_with_sudo_is_enough(tmp_path: Path) -> None:
+def test_a_user_with_sudo_is_enough_and_every_byte_of_a_file_stays(tmp_path: Path) -> None:
     with PveHost.typical(tmp_path / "pve1", user="admin") as host:
         there = Prepared(host)
+        path = host.path(GRUB)
+        # Ansible's own marks, tabs, a form feed, another language, no line feed at the end, a mode of its own.
+        odd = "#\t{{ x }} {% raw %} \x0c größer\n" + path.read_text() + '\n# {"json": [1]}'
+        path.write_text(odd)
+        path.chmod(0o640)
+        before = there.files()
         assert not failures(there.prepare().checks)
+        assert host.read(GRUB) == odd.replace('DEFAULT="quiet"', 'DEFAULT="quiet iommu=pt"')
+        assert path.stat().st_mode & 0o777 == 0o640
         assert host.path(MODULES_FILE).stat().st_uid == 0
+        there.undo()
+        assert there.files() == before
 
 
 def test_the_playbook_runs_by_hand_with_saved_variables(prepared: Prepared) -> None:

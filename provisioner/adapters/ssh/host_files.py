@@ -43,7 +43,7 @@ show() {{
     if [ "$(stat -c %s "$1")" -gt {_LARGEST_FILE} ]; then
       printf 'odd %s %s\\n' "$(word "$1")" "$(word 'is larger than 1 MiB')"
     else
-      printf 'file %s %s %s\\n' "$(word "$1")" "$(stat -c '%a %U %G' "$1")" "$(base64 -w0 "$1")"
+      printf 'file %s %s %s\\n' "$(word "$1")" "$(stat -c '%a %U:%u %G:%g' "$1")" "$(base64 -w0 "$1")"
     fi
   elif [ -e "$1" ]; then
     printf 'odd %s %s\\n' "$(word "$1")" "$(word 'is no plain file')"
@@ -171,7 +171,13 @@ def _file(path: str, mode: str, owner: str, group: str, content: str = "") -> Ho
     if "\0" in (text or ""):
         text = None
     trouble = "" if text is not None else "is not UTF-8 text"
-    return HostFile(_plain(path), text, mode.zfill(4), owner, group, trouble)
+    return HostFile(_plain(path), text, mode.zfill(4), _name(owner), _name(group), trouble)
+
+
+def _name(word: str) -> str:
+    """Return the name of ``NAME:ID``, or the number where the hypervisor has no name for it."""
+    name, _, number = word.partition(":")
+    return number if name == "UNKNOWN" else name
 
 
 def _text(file: HostFile | None) -> str | None:

@@ -10,6 +10,7 @@ from provisioner.domain.host import HostFacts
 from provisioner.domain.host_files import HostFile, HostState
 from provisioner.domain.host_preparation import Preparation
 from provisioner.planning.host.preparation import HostChoices, preparation
+from provisioner.planning.host.steps import GRUB_FILE
 
 PORT = "0000:00:01.0 PCI bridge [0604]: Intel Corporation PCIe Controller [8086:1901]\n"
 IGPU = "0000:00:02.0 VGA compatible controller [0300]: Intel Corporation UHD [8086:3e98]\n"
@@ -93,3 +94,26 @@ def edited(seen: HostState, path: str, text: str) -> HostState:
 def texts(seen: HostState) -> dict[str, str | None]:
     """Every file outside of our own folder."""
     return {path: file.content for path, file in seen.files.items() if not path.startswith("/var/lib/provisioner")}
+
+
+def line_of(plan: Preparation, path: str = GRUB_FILE) -> str:
+    """What the line with the command line becomes; empty when the file stays."""
+    for change in plan.files:
+        if change.path == path:
+            lines = (change.after or "").splitlines()
+            return next(line for line in lines if path != GRUB_FILE or "GRUB_CMDLINE_LINUX_DEFAULT=" in line)
+    return ""
+
+
+def after(plan: Preparation, path: str) -> str | None:
+    """What a file becomes; it must be among the changes."""
+    return next(change.after for change in plan.files if change.path == path)
+
+
+def paths(plan: Preparation) -> list[str]:
+    return [change.path for change in plan.files]
+
+
+INTEL_65, INTEL_68_OFF = host(), host(kernel="6.8.12-4-pve")
+INTEL_68_ON = host(kernel="6.8.12-4-pve", iommu_groups=GROUPS)
+AMD_ON = host(cpu="AuthenticAMD", kernel="6.8.12-4-pve", iommu_groups=GROUPS)

@@ -42,6 +42,9 @@ class HostChoices:
 
 def preparation(facts: HostFacts, state: HostState, choices: HostChoices) -> Preparation:
     """Decide what to change. Nothing is guessed: where one reading is not certain, it refuses and says what to do."""
+    if not choices.slots:
+        note = "the fleet file gives it no GPU, so nothing has to change here"
+        return Preparation(commands=_commands((), state), notes=(note,), record=state.record)
     refusals = list(_cannot_write(state))
     cards = cards_of(facts, {name: slots for name, slots in choices.slots.items() if slots})
     notes = [

@@ -20,6 +20,7 @@ ALWAYS, NORMAL = "GRUB_CMDLINE_LINUX", "GRUB_CMDLINE_LINUX_DEFAULT"  # every boo
 
 # What a plain value may hold: nothing that a shell would read another meaning into.
 _PLAIN = {'"': r'"(?P<v>[^"$`\\\n]*)"', "'": r"'(?P<v>[^'\n]*)'", "": r"(?P<v>[A-Za-z0-9_.,:=/@%+-]*)"}
+_BRANCH = r"(if|case|for|while|until|return|exit|exec|eval|function|trap)\b|[{(]|\w+\s*\(\s*\)"
 _REST = r"(?P<rest>[ \t]*(?:#.*)?)$"
 
 
@@ -106,6 +107,10 @@ def _editable(
             raise _by_hand(place, [], stays, "it is a file of its own")
     if (hidden := _hidden(files, variable)) is not None:
         raise _by_hand(hidden, add, unwanted, f"it may change {variable}")
+    if (trouble := _trouble(files[GRUB_FILE])) is not None:
+        number, reason = trouble
+        where = _Place(GRUB_FILE, number, files[GRUB_FILE].split("\n")[number - 1], variable, "", is_addition=False)
+        raise _by_hand(where, add, unwanted, reason)
     own = list(_places({GRUB_FILE: files[GRUB_FILE]}, variable))
     mentions = _mentions(files[GRUB_FILE], variable)
     if not own and not mentions:
@@ -119,10 +124,8 @@ def _editable(
     place = own[0]
     if place.is_addition:
         raise _by_hand(place, add, unwanted, "its value is put together from parts")
-    if (opens := _unbalanced(files[GRUB_FILE])) is not None:
-        raise _by_hand(place, add, unwanted, f"a quote that opens in line {opens} does not close there")
-    if place.line[:1].isspace() or _follows_continuation(files[GRUB_FILE], place.number):
-        raise _by_hand(place, add, unwanted, "it is part of a larger construct")
+    if place.line[:1].isspace():
+        raise _by_hand(place, add, unwanted, "it seems to be part of a larger construct")
     if _parts(place) is None:
         raise _by_hand(place, add, unwanted, "a shell may read its value in more than one way")
     return place
@@ -130,8 +133,8 @@ def _editable(
 
 def _by_hand(place: _Place, add: list[str], unwanted: list[str], reason: str) -> HandEdit:
     problem = f"{place.file} line {place.number} is not safe to edit by program: {reason}: {place.line.strip()}"
-    edit = f"in {place.file} line {place.number} ({place.variable}) {_set(add, unwanted)}, then run update-grub"
-    return HandEdit(problem, edit)
+    where = f"{place.file} line {place.number}" if place.variable in place.line else place.file
+    return HandEdit(problem, f"in {where} ({place.variable}) {_set(add, unwanted)}, then run update-grub")
 
 
 def _set(add: list[str], unwanted: list[str]) -> str:
@@ -156,21 +159,21 @@ def _mentions(text: str, variable: str) -> list[int]:
     return [number for number, line in lines if not line.lstrip().startswith("#") and name.search(line)]
 
 
-def _unbalanced(text: str) -> int | None:
-    """Return the first line that a shell would not take as whole."""
+def _trouble(text: str) -> tuple[int, str] | None:
+    """Return the first line after which a program cannot tell what a shell makes of the others, and why."""
     for number, line in enumerate(text.split("\n"), 1):
+        code = line.strip()
+        if code.startswith("#"):
+            continue
+        if re.match(_BRANCH, code) or "<<" in code:
+            return number, "from here on, not every line counts"
+        if line.endswith("\\"):
+            return number, "it goes on in the next line"
         try:
             shlex.split(line, comments=True)
         except ValueError:
-            if line.lstrip().startswith("#"):
-                continue
-            return number
+            return number, "a quote that opens here does not close here"
     return None
-
-
-def _follows_continuation(text: str, number: int) -> bool:
-    lines = text.split("\n")
-    return number > 1 and lines[number - 2].endswith("\\") and not lines[number - 2].lstrip().startswith("#")
 
 
 def _parts(place: _Place) -> tuple[str, str, str, str] | None:
