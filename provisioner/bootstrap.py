@@ -15,24 +15,23 @@ from provisioner.adapters.storage.node_locks import FileNodeLocks
 from provisioner.adapters.system_clock import SystemClock
 from provisioner.domain.fleet import ClusterSpec, FleetSpec, GuestKind
 from provisioner.domain.names import ClusterName, EngineName
-from provisioner.engines.base import InferenceEngine
 from provisioner.engines.registry import ENGINES
-from provisioner.ports.activity_log import ActivityLog
-from provisioner.ports.guest_shell import GuestShells
-from provisioner.ports.host_preparation import HostPreparation
-from provisioner.ports.hosts import Hosts
-from provisioner.ports.hypervisors import Hypervisors
-from provisioner.ports.node_locks import NodeLocks
-from provisioner.ports.playbooks import Playbooks
-from provisioner.ports.seeds import Seeds
-from provisioner.ports.web import Web
-from provisioner.settings import Settings
 
 if TYPE_CHECKING:
     from provisioner.adapters.proxmox.session import PasswordLogin, TokenLogin
+    from provisioner.engines.base import InferenceEngine
     from provisioner.ports.access import AccessDoor
-    from provisioner.ports.hosts import HostShell
+    from provisioner.ports.activity_log import ActivityLog
+    from provisioner.ports.guest_shell import GuestShells
+    from provisioner.ports.host_preparation import HostPreparation
+    from provisioner.ports.hosts import Hosts, HostShell
+    from provisioner.ports.hypervisors import Hypervisors
+    from provisioner.ports.node_locks import NodeLocks
+    from provisioner.ports.playbooks import Playbooks
+    from provisioner.ports.seeds import Seeds
+    from provisioner.ports.web import Web
     from provisioner.services.discovering import Discovering
+    from provisioner.settings import Settings
 
 _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from provisioner.domain.names import ClusterName, EngineName
-from provisioner.engines.base import InferenceEngine
-from provisioner.ports.activity_log import ActivityLog
-from provisioner.ports.clock import Clock
-from provisioner.ports.guest_shell import GuestShells
-from provisioner.ports.hosts import Hosts
-from provisioner.ports.hypervisors import Hypervisors
-from provisioner.ports.node_locks import NodeLocks
-from provisioner.ports.playbooks import Playbooks
-from provisioner.ports.seeds import Seeds
-from provisioner.ports.web import Web
+if TYPE_CHECKING:
+    # Words of promises only; loading all that they speak of would take longer than `status` may.
+    from collections.abc import Mapping
+
+    from provisioner.domain.names import ClusterName, EngineName
+    from provisioner.engines.base import InferenceEngine
+    from provisioner.ports.activity_log import ActivityLog
+    from provisioner.ports.clock import Clock
+    from provisioner.ports.guest_shell import GuestShells
+    from provisioner.ports.hosts import Hosts
+    from provisioner.ports.hypervisors import Hypervisors
+    from provisioner.ports.node_locks import NodeLocks
+    from provisioner.ports.playbooks import Playbooks
+    from provisioner.ports.seeds import Seeds
+    from provisioner.ports.web import Web
 
 
 class World(Protocol):

@@ -5,16 +5,13 @@ from __future__ import annotations
 import io
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from provisioner.adapters.proxmox.changes import Change, Crowd
-from provisioner.adapters.proxmox.host_facts import read_host_facts, release_of
 from provisioner.adapters.proxmox.session import ProxmoxSession, VmMissing
 from provisioner.adapters.proxmox.vm_config import both_configs, create_parameters, disk_size, read_config
 from provisioner.adapters.proxmox.vm_traits import BOOT_DISK, change_settings, is_as_asked
-from provisioner.domain.actions import VmChange
 from provisioner.domain.fleet import ImageSpec
-from provisioner.domain.host import HostFacts, Release
 from provisioner.domain.names import HypervisorName, MappingId, StorageName, Vmid
 from provisioner.domain.snapshot import (
     ClusterSnapshot,
@@ -24,9 +21,13 @@ from provisioner.domain.snapshot import (
     VmConfig,
     VmSeen,
 )
-from provisioner.domain.vm_traits import VmShape
 from provisioner.errors import GpuTakenError, HypervisorError, RefusedError, ShutdownIgnoredError
 from provisioner.ports.clock import Clock
+
+if TYPE_CHECKING:
+    from provisioner.domain.actions import VmChange
+    from provisioner.domain.host import HostFacts, Release
+    from provisioner.domain.vm_traits import VmShape
 
 _IGNORED = "VM quit/powerdown failed - got timeout"
 # Beyond what a guest is given to shut down: the task's own start and end, and the rounds of HA's manager.
@@ -86,6 +87,8 @@ class ProxmoxHypervisors:
 
     def version(self) -> Release | None:
         """Return the version of the server that the API address leads to."""
+        from provisioner.adapters.proxmox.host_facts import release_of
+
         return release_of(self._session.call("GET", "version"))
 
     def permissions(self) -> Mapping[str, Mapping[str, int]]:
@@ -95,6 +98,9 @@ class ProxmoxHypervisors:
 
     def host_facts(self, hypervisor: HypervisorName, *, may_read_journal: bool = False) -> HostFacts:
         """Return what the API shows of a hypervisor's hardware and kernel."""
+        # Only doctor asks, and what it loads takes longer than `status` may.
+        from provisioner.adapters.proxmox.host_facts import read_host_facts
+
         return read_host_facts(self._session, self._clock, hypervisor, may_read_journal=may_read_journal)
 
     def volumes(self, hypervisor: HypervisorName, storage: StorageName, content: str) -> frozenset[str]:
