@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -34,6 +35,8 @@ from provisioner.ports.playbooks import OnTaskEvent, PlaybookOutcome, TaskEvent,
 _CALLBACK = "provisioner_events"
 # Words of Ansible's stderr that we pass on when it died without naming a task.
 _LONGEST_WORDS = 2000
+# One takes about 100 MB here and a third of a core; nodes that come up side by side take turns.
+MOST_PLAYBOOKS_AT_ONCE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +112,7 @@ class AnsiblePlaybooks:
     def __init__(self, access: SshAccess, login_key: LoginKey) -> None:
         self._access = access
         self._login_key = login_key
+        self._turns = threading.BoundedSemaphore(MOST_PLAYBOOKS_AT_ONCE)
 
     def run(
         self,
@@ -119,6 +123,17 @@ class AnsiblePlaybooks:
         on_task: Callable[[str], None],
     ) -> PlaybookOutcome:
         """Run one playbook on one node."""
+        with self._turns:
+            return self._run(playbook, node, host_key, variables, on_task)
+
+    def _run(
+        self,
+        playbook: str,
+        node: NodeSpec,
+        host_key: str,
+        variables: Mapping[str, object],
+        on_task: Callable[[str], None],
+    ) -> PlaybookOutcome:
         verify_local_files(variables)
         with private_folder() as folder:
             command = ssh_command(node, self._access, host_key, self._login_key.path, folder)

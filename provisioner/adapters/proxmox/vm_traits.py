@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from provisioner.adapters.proxmox.property_strings import is_on, joined, network_parts, parts_of
-from provisioner.domain.actions import VmChange
 from provisioner.domain.names import MappingId
 from provisioner.domain.quantities import MIB, size_text
 from provisioner.domain.vm_traits import (
@@ -27,6 +26,9 @@ from provisioner.domain.vm_traits import (
     said,
     wanted_traits,
 )
+
+if TYPE_CHECKING:
+    from provisioner.domain.actions import VmChange
 
 BOOT_DISK: Final = "scsi0"
 Options = Mapping[str, object]

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from provisioner.adapters.ansible.playbook_runner import AnsiblePlaybooks, verify_local_files
+from provisioner.adapters.ansible import playbook_runner
+from provisioner.adapters.ansible.playbook_runner import MOST_PLAYBOOKS_AT_ONCE, AnsiblePlaybooks, verify_local_files
 from provisioner.adapters.ssh.login_key import LoginKey
 from provisioner.domain.fleet import ConnectSpec, NodeSpec, SshAccess
 from provisioner.errors import InputError, PlaybookError
+from provisioner.ports.playbooks import PlaybookOutcome
 
 EMPTY_SUM = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
@@ -46,3 +50,28 @@ def test_an_unreachable_guest_is_reported_with_the_task_and_nothing_is_left(tmp_
         runner.run("deploy-llama-cpp", away, "ssh-ed25519 AAAA", {"llama_cpp_archive_sha256": EMPTY_SUM}, tasks.append)
     assert tasks == ["Create the folder of this release"]
     assert set(Path("/tmp").glob("prov-*")) == before
+
+
+def test_no_more_playbooks_run_at_once_than_a_machine_bears(
+    tmp_path: Path, node: NodeSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running: set[int] = set()
+    most: list[int] = []
+    nodes = 3 * MOST_PLAYBOOKS_AT_ONCE
+    everybody = threading.Barrier(MOST_PLAYBOOKS_AT_ONCE, timeout=30)
+
+    def play(*_: object) -> PlaybookOutcome:
+        running.add(threading.get_ident())
+        # Whoever plays waits until as many play as may: one more would show, one fewer would hang.
+        everybody.wait()
+        most.append(len(running))
+        everybody.wait()
+        running.discard(threading.get_ident())
+        return PlaybookOutcome(1, ())
+
+    monkeypatch.setattr(playbook_runner, "play", play)
+    runner = AnsiblePlaybooks(SshAccess(), LoginKey(None, tmp_path))
+    with ThreadPoolExecutor(nodes) as pool:
+        for _ in range(nodes):
+            pool.submit(runner.run, "deploy-llama-cpp", node, "ssh-ed25519 AAAA", {}, lambda task: None)
+    assert most == [MOST_PLAYBOOKS_AT_ONCE] * nodes
