@@ -4,56 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from provisioner.domain.actions import Plan, Step
 from provisioner.errors import ConfigChangedError, RefusedError
 from provisioner.lab.file_server import served_folder
 from provisioner.lab.harness import RunningLab
 from provisioner.lab.initial import PROVISIONER, PROVISIONER_TOKEN
+from tests.lab.drifting import CONFIG, FLAVOURS, both_values, config, drift, drift_in_effect, names, step
 from tests.lab.support import BLOCK, NODE, Site, site_for
-
-CONFIG = "/nodes/pve1/qemu/5001/config"
-FLAVOURS = ["8.4", "9.1"]
 
 
 @pytest.fixture(params=FLAVOURS)
 def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
     with served_folder(tmp_path) as images, RunningLab(tmp_path / "lab", pve=request.param) as lab:
         yield site_for(lab, tmp_path, images)
-
-
-def drift(site: Site, **options: object) -> None:
-    """Change the VM as root does by hand; what does not take effect at once waits."""
-    site.lab.call("PUT", CONFIG, **options)
-
-
-def drift_in_effect(site: Site, **options: object) -> None:
-    """Change the VM and have it run, and serve, like that."""
-    for act in ("stop", "start"):
-        if act == "start":
-            drift(site, **options)
-        site.lab.finish(site.lab.call("POST", f"/nodes/pve1/qemu/5001/status/{act}"))
-    site.fleet().wake(NODE)
-
-
-def config(site: Site) -> dict[str, object]:
-    return dict(site.lab.call("GET", CONFIG))
-
-
-def step(plan: Plan, name: str) -> Step:
-    return next(each for each in plan.steps if each.name == name)
-
-
-def names(plan: Plan) -> list[str]:
-    return [each.name for each in plan.steps]
-
-
-def both_values(plan: Plan) -> dict[str, tuple[str, str]]:
-    return {each.trait.value: (each.seen, each.wanted) for each in step(plan, "change").drifts}
 
 
 def requests_running(site: Site, count: int) -> None:
@@ -94,60 +60,6 @@ def test_one_value_written_another_way_is_no_drift(site: Site) -> None:
     assert "change" not in names(fleet.plan(NODE)), str(fleet.plan(NODE))
     fleet.up(NODE)
     assert {**config(site), "digest": ""} == {**before, "digest": ""}
-
-
-@dataclass(frozen=True)
-class Row:
-    """What root writes, what the plan calls it and shows of both values, and which options `up` puts right."""
-
-    options: dict[str, str]
-    trait: str
-    seen: str
-    wanted: str
-    cold: bool = True
-
-
-ROWS = [
-    Row({"name": "renamed-by-hand"}, "name", "renamed-by-hand", NODE, cold=False),
-    Row({"onboot": "1"}, "start at boot", "yes", "no", cold=False),
-    Row({"protection": "1"}, "protection", "yes", "no", cold=False),
-    Row({"net0": "virtio=BC:24:11:00:00:01,bridge=vmbr0,tag=7"}, "network card", "virtio BC:24:11:00:00:01 on vmbr0",
-        "virtio BC:24:11:00:13:89 on vmbr0", cold=False),
-    Row({"cores": "1"}, "cores", "1", "2"),
-    Row({"sockets": "2"}, "cores", "2 sockets of 2", "2"),
-    Row({"memory": "2048"}, "memory", "2GiB", "1GiB"),
-    Row({"balloon": "512"}, "ballooning", "to 512", "no"),
-    Row({"numa": "1"}, "numa", "yes", "no"),
-    Row({"cpu": "x86-64-v2-AES"}, "cpu", "x86-64-v2-AES", "host"),
-    Row({"bios": "seabios"}, "firmware", "seabios", "ovmf"),
-    Row({"efidisk0": "local-lvm:1,efitype=4m,pre-enrolled-keys=1"}, "secure boot", "yes", "no"),
-    Row({"hostpci0": "mapping=rtx3060,pcie=1"}, "gpus", "rtx3060", "rtx3090"),
-    Row({"scsihw": "virtio-scsi-pci"}, "disk controller", "virtio-scsi-pci", "virtio-scsi-single"),
-    Row({"agent": "0"}, "guest agent", "no", "yes"),
-    Row({"vga": "std"}, "display", "std", "none"),
-    Row({"boot": "order=net0;scsi0"}, "boot device", "net0", "scsi0"),
-    Row({"ostype": "other"}, "os type", "other", "l26"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: " ".join(row.options))
-def test_a_drift_is_shown_with_both_values_and_put_right(site: Site, row: Row) -> None:
-    fleet = site.fleet()
-    fleet.up(NODE)
-    (drift_in_effect if row.cold else drift)(site, **row.options)
-    plan = fleet.plan(NODE)
-    assert both_values(plan) == {row.trait: (row.seen, row.wanted)}
-    assert f"{row.trait} {row.seen} → {row.wanted}" in str(plan)
-    assert step(plan, "change").needs_cold_start is row.cold
-    assert ("restart" in names(plan)) is row.cold
-    report = fleet.apply(plan)
-    assert "change" in report.changed
-    assert report.reply
-    assert not fleet.plan(NODE).has_changes, str(fleet.plan(NODE))
-    assert fleet.up(NODE).changed == ()
-    after = config(site)
-    assert after["tags"] == "provisioner"
-    assert "tag=7" not in str(row.options) or "tag=7" in str(after["net0"])
 
 
 def test_what_waits_by_mistake_is_put_right_without_a_restart(site: Site) -> None:
