@@ -128,6 +128,7 @@ class KernelLog:
     """What the kernel log says; a text is the message itself, and None that there is none of that kind."""
 
     adds_to_group: str | None = None
+    vfio_opens: str | None = None
     groups: Mapping[PciAddress, int] | None = None
     remapping_hardware: str | None = None
     remapping_on: str | None = None

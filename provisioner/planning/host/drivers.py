@@ -9,7 +9,7 @@ from collections.abc import Container, Iterator, Sequence
 from provisioner.domain.host import HostFacts, PciAddress, PciFunction, address_order
 from provisioner.planning.host.gpus import GpuVerdict, gpus_of
 from provisioner.planning.host.steps import REFRESH_INITRAMFS, how_to_learn, missing, ok, teller
-from provisioner.planning.host.verdict import framebuffer_evidence, stale_virqfd_file
+from provisioner.planning.host.verdict import VIRQFD, framebuffer_evidence, stale_virqfd_file
 from provisioner.planning.readiness import Check, CheckStatus
 
 LSPCI_COMMAND = "lspci -Dnnk"
@@ -186,7 +186,7 @@ def modules_are_current(facts: HostFacts) -> list[Check]:
         step = f"delete the line vfio_virqfd from {file}, {REFRESH_INITRAMFS}"
         return [Check(id_, CheckStatus.WARN, found, why, step)]
     listed = {word.replace("-", "_") for line in facts.boot_modules for word in line.text.split()}
-    if "vfio_virqfd" in listed and facts.kernel is None:
+    if facts.kernel is None and any(VIRQFD.search(line.text) for line in facts.boot_modules):
         found = "vfio_virqfd is listed, and the kernel's release is unknown"
         return [Check(id_, CheckStatus.UNKNOWN, found, why, how_to_learn(facts, "uname", "uname -r"))]
     vfio = sorted(name for name in listed if name.startswith("vfio"))

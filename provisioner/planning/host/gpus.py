@@ -22,6 +22,7 @@ from provisioner.domain.host import (
 # They draw the console of a server's remote management and are nobody's to pass through: ASPEED, Matrox, Huawei's
 # iBMC, XGI.
 MANAGEMENT_VENDORS = frozenset({"1a03", "102b", "19e5", "18ca"})
+_FIRST_DEVICE = PciAddress("0000:00:00.0")  # on a PC always a host bridge, also where a short listing leaves it out
 _MANAGEMENT_NAMES = ("aspeed", "matrox")
 
 
@@ -159,6 +160,8 @@ def _is_bridge(mate: PciAddress, gpu: PciAddress, facts: HostFacts) -> bool | No
         seen = (listing or {}).get(mate)
         if seen is not None and seen.is_bridge is not None:
             return seen.is_bridge
+    if mate == _FIRST_DEVICE:
+        return True
     # The kernel joins a device behind a bridge with devices of bus 0 for one reason: they are its root port
     # and that port's neighbours. Short listings (`lspci -d 10de:`) leave them out.
     domain, _, bus = bus_of(mate).rpartition(":")

@@ -7,12 +7,16 @@ firmware may keep it off in spite of one.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from provisioner.domain.host import AMD_CPU, INTEL_CPU, HostFacts, MemoryRange, PciAddress, slot_of
 from provisioner.planning.host.gpus import GpuVerdict, gpus_of, known
+
+# As a word of its own, in whatever way an initramfs tool lists modules: MODULES=(vfio_virqfd), "vfio-virqfd".
+VIRQFD = re.compile(r"(?<![\w-])vfio[_-]virqfd(?![\w-])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,8 @@ def iommu_state(facts: HostFacts) -> tuple[bool | None, str]:
     for function in (facts.functions or {}).values():
         if function.is_bound_to_vfio:
             return True, f"vfio-pci drives {function.address}, which takes an IOMMU group"
+    if log is not None and log.vfio_opens:
+        return True, f'vfio-pci has a device open, which takes an IOMMU group: "{log.vfio_opens}"'
     if log is not None and log.remapping_off:
         return False, f'the kernel log says "{log.remapping_off}"'
     if facts.groups is not None:
@@ -87,7 +93,7 @@ def stale_virqfd_file(facts: HostFacts) -> str | None:
     if facts.kernel is None or not facts.kernel.is_at_least(6, 2):
         return None
     for line in facts.boot_modules or ():
-        if "vfio_virqfd" in line.text.replace("-", "_").replace(",", " ").split():
+        if VIRQFD.search(line.text):
             return line.file or "the module list"
     return None
 

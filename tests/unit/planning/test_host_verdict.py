@@ -18,6 +18,7 @@ TWIN = VGA.replace("01:00.0", "02:00.0")
 NVME = "0000:03:00.0 Non-Volatile memory controller [0108]: Sandisk Corp SN550 [15b7:5009]\n"
 IN_USE = "\tKernel driver in use: {}\n"
 VFIO = IN_USE.format("vfio-pci")
+RESERVE = "vfio-pci 0000:01:00.0: BAR 1: can't reserve [mem 0xc0000000-0xcfffffff 64bit pref]"
 
 
 def verdict(**sections: str) -> dict[str, Any]:
@@ -67,6 +68,12 @@ class Iommu:
         ),
         Iommu("switched off by name", False, {"dmesg": "DMAR: IOMMU disabled"}),
         Iommu("AMD, switched off by name", False, {"dmesg": "AMD-Vi: AMD IOMMU disabled on kernel command-line"}),
+        Iommu(
+            "AMD, off by default", False, {"dmesg": "AMD-Vi: AMD-Vi disabled by default: pass amd_iommu=on to enable"}
+        ),
+        Iommu("vfio-pci has a device open", True, {"dmesg": f"[ 9.1] {RESERVE}\nDMAR: Host address width 39"}),
+        Iommu("and had one", True, {"dmesg": "vfio-pci 0000:01:00.0: enabling device (0000 -> 0003)"}),
+        Iommu("its probe is no proof", "unknown", {"dmesg": "vfio-pci 0000:01:00.0: vgaarb: VGA decodes changed"}),
         Iommu("no hardware found", False, {"dmesg": "DMAR: No DMAR devices found"}),
         Iommu("the flag was seen, more is not known", "unknown", {"dmesg": "DMAR: IOMMU enabled"}),
         Iommu(
@@ -196,6 +203,8 @@ G, A, P, N = "0000:01:00.0", "0000:01:00.1", "0000:00:01.0", "0000:03:00.0"
         Group("only its audio function is listed", "unknown", [], [(2, A)]),
         Group("a mate of which nothing is known", "unknown", [], [(1, G), (1, "0000:05:00.0")]),
         Group("an unlisted mate on bus 0 is the way to it", True, [], [(1, G), (1, "0000:00:03.1")], VGA + AUDIO),
+        Group("the first host bridge, unlisted", True, [], [(0, "0000:00:00.0"), (0, "0000:00:02.0")],
+              "0000:00:02.0 VGA compatible controller [0300]: Intel Corporation UHD [8086:3e92]\n"),
         Group("an unlisted mate beside a known foreign one", False, [N], [(1, G), (1, "0000:05:00.0"), (1, N)]),
         Group("an ISA bridge is no PCI bridge", False, ["0000:00:1f.0"], [(1, G), (1, "0000:00:1f.0")],
               VGA + "0000:00:1f.0 ISA bridge [0601]: Intel Corporation LPC [8086:a2c9]\n"),
@@ -230,6 +239,14 @@ DRIVERS = [
     ("\tKernel-Treiber in Benutzung: nouveau\n", "nouveau", False, {"host_driver_bound"}),
     ("\tPilote du noyau utilisé : vfio-pci\n\tModules du noyau: nouveau\n", "vfio-pci", True, set()),
     ("\tKäytössä: vfio-pci\n", None, "unknown", {"unknown_driver"}),
+    ("\tUntersystem: eVga.com [3842:6593]\n\tKernel-Module: nouveau\n", None, False, set()),
+    (
+        "\t[virtual] Expansion ROM at 000c0000\n\t\tLnkSta:\tSpeed 8GT/s\n\tKernel modules: nouveau\n",
+        None,
+        False,
+        set(),
+    ),
+    ("Kernel driver in use: vfio-pci\nKernel modules: nouveau\n", "vfio-pci", True, set()),
     ("\tKernel driver in use: pci-stub\n", "pci-stub", False, {"host_driver_bound"}),
 ]
 
@@ -270,6 +287,9 @@ ERRATUM = """[    0.1] DMAR-IR: This system BIOS has enabled interrupt remapping
                feature unstable.  To maintain system stability
                interrupt remapping is being disabled.  Please
                contact your BIOS vendor for an update"""
+STAMPED_ERRATUM = "[ 0.1] " + ERRATUM.partition("] ")[2].replace("being disabled", "being\ndisabled").replace(
+    "\n", "\n[ 0.1] "
+)
 IOMEM = """c0000000-cfffffff : PCI Bus 0000:01
   c0000000-cfffffff : 0000:01:00.0
     c0000000-c02fffff : {}
@@ -281,7 +301,6 @@ WITHOUT_ROOT = """00000000-00000000 : PCI Bus 0000:01
 MODULES = "/etc/modules: vfio_virqfd"
 RUNNING = "pve-manager/8.1.3/b46aac3 (running kernel: 6.5.11-8-pve)"
 ON_EFI = "initrd=\\EFI\\proxmox\\6.8.4-2-pve\\initrd.img-6.8.4-2-pve root=ZFS=rpool"
-RESERVE = "vfio-pci 0000:01:00.0: BAR 1: can't reserve [mem 0xc0000000-0xcfffffff 64bit pref]"
 
 FOUND = [
     Found("acs_override", True, {"cmdline": "root=x pcie_acs_override=downstream,multifunction"}),
@@ -292,6 +311,7 @@ FOUND = [
     Found("acs_override", False, {"cmdline": "root=x intel_iommu=on"}),
     Found("no_interrupt_remapping", True, {"dmesg": ERRATUM}),
     Found("no_interrupt_remapping", True, {"dmesg": ERRATUM.replace("\n", "\n[    0.1] ")}),
+    Found("no_interrupt_remapping", True, {"dmesg": STAMPED_ERRATUM}),
     Found("no_interrupt_remapping", True, {"dmesg": "DMAR-IR: Failed to enable irq remapping.  You are vulnerable"}),
     Found("no_interrupt_remapping", True, {"dmesg": "DMAR-IR: Not enabling interrupt remapping"}),
     Found("no_interrupt_remapping", True, {"dmesg": "AMD-Vi: Disabling interrupt remapping"}),
@@ -309,6 +329,11 @@ FOUND = [
     Found("stale_vfio_virqfd", True, {"modules": MODULES, "cmdline": ON_EFI}),
     Found("stale_vfio_virqfd", True, {"modules": MODULES, "dmesg": "Linux version 6.8.12-4-pve (build@proxmox)"}),
     Found("stale_vfio_virqfd", True, {"modules": MODULES, "uname": "Linux node5.4.1 7.0.2-1-pve #1 SMP"}),
+    Found("stale_vfio_virqfd", True, {"modules": MODULES, "uname": "Linux 6.5.0-2-MANJARO"}),
+    Found("stale_vfio_virqfd", True, {"modules": "mkinitcpio.conf: MODULES=(vfio_pci vfio_virqfd)", "uname": "6.8.1"}),
+    Found("stale_vfio_virqfd", True, {"modules": 'v.conf:force_drivers+="vfio_virqfd"', "uname": "6.8.1"}),
+    Found("stale_vfio_virqfd", True, {"modules": 'boot.initrd.kernelModules: [ "vfio-virqfd" ]', "uname": "6.8.1"}),
+    Found("stale_vfio_virqfd", False, {"modules": "/etc/modules: my_vfio_virqfd", "uname": "6.8.0"}),
     Found("stale_vfio_virqfd", False, {"modules": MODULES, "uname": "5.15.108-1-pve"}),
     Found("stale_vfio_virqfd", False, {"modules": MODULES, "uname": "6.1.0-18-amd64"}),
     Found("stale_vfio_virqfd", False, {"modules": MODULES}),
@@ -318,6 +343,8 @@ FOUND = [
     Found("identical_gpu_ids", False, {"lspci": VGA + TWIN.replace("1b06", "1b80")}),
     Found("identical_gpu_ids", False, {"lspci": VGA + TWIN.replace(" [10de:1b06]", " [10de:")}),
     Found("no_gpu_found", True, {"lspci": NVME}),
+    Found("no_gpu_found", True, {"lspci": "", "uname": "6.8.0"}),
+    Found("no_gpu_found", False, {"uname": "6.8.0", "lspci": ""}),
     Found("no_gpu_found", False, {"lspci": VGA}),
     Found("no_gpu_found", False, {"uname": "6.8.0"}),
     Found("unknown_gpus", True, {"uname": "6.8.0"}),

@@ -94,8 +94,10 @@ def _facts(dump: Dump) -> HostFacts:
     command_line = texts.command_line(dump.lines("cmdline") or ()) or texts.logged_command_line(messages or ())
     file = dump.lines("kernel_cmdline_file")
     is_cut = dump.last == "lspci" and not dump.is_last_line_whole
+    # An empty answer shows no device; one that cannot be read shows nothing.
+    functions = pci.functions_from(listing, is_last_line_whole=not is_cut) if listing else {}
     return HostFacts(
-        functions=None if listing is None else pci.functions_from(listing, is_last_line_whole=not is_cut),
+        functions=None if listing is None else functions,
         groups=_groups(dump),
         group_listing=None if groups is None else pci.functions_from(groups),
         cpu_vendor=None if cpu is None else texts.cpu_vendor(cpu),

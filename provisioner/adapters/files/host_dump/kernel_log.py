@@ -49,7 +49,7 @@ _ON = re.compile(
 )
 _OFF = re.compile(
     r"\bIOMMU:? (?:is )?disabled|No DMAR devices found|DMAR: Initialization failed|DMAR table (?:not|is missing)"
-    r"|DMAR: Failed to map dmar|DMAR reported at address 0|AMD-Vi: .*IVRS.*not found",
+    r"|DMAR: Failed to map dmar|DMAR reported at address 0|AMD-Vi: .*IVRS.*not found|AMD-Vi: AMD-Vi disabled",
     re.IGNORECASE,
 )
 
@@ -57,7 +57,8 @@ _REMAPPING = r"(?:interrupt|IRQ|intr)[- ]remapping"
 _INTERRUPTS_OFF = re.compile(
     rf"(?:disabling|disabled|\bno|without|failed to enable|not enabling|unable to enable) {_REMAPPING}"
     rf"|{_REMAPPING} (?:\S+ ){{0,3}}?(?:disabled|not enabled|not supported|not available|not found|broken)\b"
-    rf"|enable {_REMAPPING} failed",
+    # An erratum's message, of which every line may have a time stamp of its own and so be a message of its own.
+    rf"|enable {_REMAPPING} failed|{_REMAPPING} is being$|BIOS has enabled {_REMAPPING}$",
     re.IGNORECASE,
 )
 _INTERRUPTS_ON = re.compile(rf"enabled {_REMAPPING}|{_REMAPPING} enabled", re.IGNORECASE)
@@ -65,6 +66,10 @@ _INTEL = re.compile(r"DMAR(?:-IR)?:|ACPI: DMAR|Intel-IOMMU:|(?:^|\s)dmar:")
 _AMD = re.compile(r"AMD-Vi:|ACPI: IVRS")
 
 _ACS = re.compile(r"PCIe ACS overrides? enabled", re.IGNORECASE)
+# What vfio-pci says only once somebody opened the device, which takes a group; its probe speaks without one too.
+_OPENED = re.compile(
+    rf"vfio-pci {ADDRESS}: (?!.*noiommu).*(?:can.?t reserve|enabling device|vfio_\w+: )", re.IGNORECASE
+)
 _RESERVE = re.compile(rf"vfio-pci ({ADDRESS}): .*BAR \d.*can.?t reserve", re.IGNORECASE)
 _BAR = re.compile(rf"({ADDRESS}): .*(?:reg 0x\w+|BAR \d)\b.*\[mem 0x([0-9a-f]+)-0x([0-9a-f]+)", re.IGNORECASE)
 _ASSIGNED = re.compile(rf"({ADDRESS}): BAR \d+: assigned to {_FRAMEBUFFER}", re.IGNORECASE)
@@ -187,6 +192,7 @@ def log_from(texts: Iterable[str]) -> KernelLog:
         is_intel="intel" in seen,
         is_amd="amd" in seen,
         adds_to_group=seen.get("adds"),
+        vfio_opens=seen.get("opens"),
         groups=groups,
         remapping_hardware=seen.get("hardware"),
         remapping_on=seen.get("on"),
@@ -205,11 +211,12 @@ def log_from(texts: Iterable[str]) -> KernelLog:
 # Each kind with words that its messages cannot do without, which are quicker to look for than the pattern.
 _FIRST_OF_ITS_KIND = (
     ("adds", (" group ",), _ADDS),
+    ("opens", ("vfio-pci",), _OPENED),
     ("hardware", ("dmar", "ivrs"), _HARDWARE),
     ("on", ("enabled", "directed", "dmar", "identity", "amd-vi", "queued", "register"), _ON),
     ("off", ("disabled", "no dmar", "failed", "not ", "missing", "address 0"), _OFF),
     ("interrupts_on", ("enabled",), _INTERRUPTS_ON),
-    ("interrupts_off", ("disab", "no", "unable", "fail", "without", "broken"), _INTERRUPTS_OFF),
+    ("interrupts_off", ("disab", "no", "unable", "fail", "without", "broken", "being", "bios"), _INTERRUPTS_OFF),
     ("acs", ("acs override",), _ACS),
     ("intel", ("dmar", "intel-iommu"), _INTEL),
     ("amd", ("amd-vi", "ivrs"), _AMD),

@@ -20,6 +20,7 @@ _SLOT_LINE = re.compile(rf"(?:^|\s)({ADDRESS})\s+(.*)$", re.IGNORECASE)
 _CLASS_CODE = re.compile(r"\[([0-9a-f]{4})\](?::|$)", re.IGNORECASE)
 _NUMERIC = re.compile(r'^"?(?:Class )?([0-9a-f]{4})"?: ([0-9a-f]{4}):([0-9a-f]{4})\b', re.IGNORECASE)
 _IDS = re.compile(r"\[([0-9a-f]{4}):([0-9a-f]{4})\]", re.IGNORECASE)
+_IDS_LAST = re.compile(r"\[[0-9a-f]{4}:[0-9a-f]{4}\]\s*$", re.IGNORECASE)
 _CUT_IDS = re.compile(r"\[([0-9a-f]{4}):[0-9a-f]{0,4}$", re.IGNORECASE)
 _CLASS_WORDS = {
     "vga compatible controller": "0300",
@@ -50,7 +51,10 @@ _PLAIN_KEYS = (
     "subsystem", "devicename", "kernel modules", "flags", "capabilities", "control", "status", "latency",
     "interrupt", "region", "numa node", "iommu group", "physical slot", "expansion rom", "bus", "physical",
     "i/o behind", "memory behind", "prefetchable", "memory at", "i/o ports", "kernel module", "secondary", "bridgectl",
+    "[virtual]", "!!!", "bist",
 )  # fmt: skip
+# What a copy that lost its tabs shows at the left edge.
+_LOST_INDENT = ("Subsystem: ", "DeviceName: ", "Kernel driver in use: ", "Kernel modules: ")
 # "driver" and "module" as translated listings write them; modules come first, for their words may hold both.
 _MODULE_STEMS = ("modul", "módul", "модул", "moduł", "模块", "模組", "モジュール", "모듈")
 _DRIVER_STEMS = (
@@ -144,8 +148,8 @@ def _blocks(lines: Iterable[str]) -> list[_Block]:
             if len(blocks) == MAX_FUNCTIONS:
                 break
             blocks.append(_Block(match[2].strip(), full_address(match[1])))
-        elif blocks and line[:1].isspace() and len(blocks[-1].details) < 200:
-            blocks[-1].details.append(line)
+        elif blocks and len(blocks[-1].details) < 200 and (line[:1].isspace() or line.startswith(_LOST_INDENT)):
+            blocks[-1].details.append(line if line[:1].isspace() else f"\t{line}")
     return blocks
 
 
@@ -205,7 +209,10 @@ def _driver(details: list[str], *, is_cut: bool) -> tuple[str | None, bool]:
             if match is None or not value or " " in value or (value != VFIO_DRIVER and VFIO_DRIVER.startswith(value)):
                 return None, False
             return value, True
-        is_all_understood = is_all_understood and key.startswith(_PLAIN_KEYS)
+        # In every language ids end the subsystem's line, and deeper lines belong to the one above.
+        is_plain = key.startswith(_PLAIN_KEYS) or line.startswith("\t\t") or _IDS_LAST.search(line) is not None
+        is_plain = is_plain or any(stem in key for stem in _MODULE_STEMS)
+        is_all_understood = is_all_understood and is_plain
     return None, is_all_understood and not is_cut
 
 

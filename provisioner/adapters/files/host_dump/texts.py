@@ -59,10 +59,10 @@ def logged_command_line(messages: Iterable[str]) -> str | None:
 def kernel_release(uname: Lines | None, others: Iterable[str]) -> Release | None:
     """Return the running kernel's release: `uname -r` first, then what other sections tell."""
     for line in uname or ():
-        # `uname -a` puts the host's name first, and that may look like a version.
+        # `uname -a` puts the host's name first, which may look like a version; `uname -sr` leaves it out.
         words = line.split()
-        text = words[2] if len(words) > 2 and words[0] == "Linux" else line.strip()
-        if match := _KERNEL.match(text):
+        texts = [*words[2:3], *words[1:2]] if words[:1] == ["Linux"] else words[:2]
+        if match := next((match for text in texts if (match := _KERNEL.match(text))), None):
             return Release(int(match[1]), int(match[2]), match[0])
     for text in others:
         if "ernel" not in text and "vmlinu" not in text and "initrd" not in text and "Linux version" not in text:
