@@ -10,9 +10,11 @@ import ssl
 import subprocess
 import sys
 import urllib.request
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from pathlib import Path
 from typing import Any
 
@@ -59,17 +61,37 @@ class Latencies:
             rules += [{"task": kind, "vmid": vmid, "delay": delay} for vmid, delay in seconds.items()]
         return rules
 
-    def of_node(self, vmid: int) -> float:
-        """Return how long Proxmox alone needs from nothing to a running node."""
-        return self.upload + self.create[vmid] + self.resize + self.start[vmid]
+    def critical_path(self, nodes_at_once: int, copies_at_once: int) -> float:
+        """Return how long Proxmox alone needs from nothing to every node running.
 
-    def critical_path(self, at_once: int) -> float:
-        """Return how long Proxmox alone needs for all nodes, taken in order, so many at once."""
-        ends = [0.0] * min(at_once, len(self.create))
-        for vmid in self.create:
-            ends.sort()
-            ends[0] += self.of_node(vmid)
-        return max(ends)
+        Args:
+            nodes_at_once: how many nodes are worked on at the same time, in order.
+            copies_at_once: how many of them may be created at the same time, first come, first served.
+        """
+        waiting, ready = deque(self.create), deque[int]()
+        events: list[tuple[float, int, str]] = []
+        copies, now = copies_at_once, 0.0
+
+        def admit() -> None:
+            if waiting:
+                heappush(events, (now + self.upload, waiting.popleft(), "uploaded"))
+
+        for _ in range(nodes_at_once):
+            admit()
+        while events:
+            now, vmid, what = heappop(events)
+            if what == "uploaded":
+                ready.append(vmid)
+            elif what == "created":
+                copies += 1
+                heappush(events, (now + self.resize + self.start[vmid], vmid, "running"))
+            else:
+                admit()
+            while copies and ready:
+                copies -= 1
+                vmid = ready.popleft()
+                heappush(events, (now + self.create[vmid], vmid, "created"))
+        return now
 
 
 @dataclass(frozen=True)

@@ -55,13 +55,14 @@ def test_programs_read_the_row_with_its_peers(tmp_path: Path) -> None:
     ]
 
 
-def test_the_critical_path_is_what_so_many_workers_need_in_order() -> None:
+def test_the_critical_path_is_what_the_bounds_leave() -> None:
     first = FIRST_VMID
-    seconds = {first: 3.0, first + 1: 1.0, first + 2: 1.0, first + 3: 1.0}
-    latencies = Latencies(seconds, dict.fromkeys(seconds, 0.0), upload=0.0, resize=0.0)
-    assert latencies.critical_path(1) == 6.0
-    assert latencies.critical_path(2) == 3.0
-    assert latencies.critical_path(100) == 3.0
+    create = {first: 3.0, first + 1: 1.0, first + 2: 1.0, first + 3: 1.0}
+    latencies = Latencies(create, dict.fromkeys(create, 2.0), upload=0.5, resize=0.5)
+    assert latencies.critical_path(1, 8) == 6.0 + 4 * 3.0
+    assert latencies.critical_path(100, 1) == 0.5 + 6.0 + 2.5
+    assert latencies.critical_path(100, 2) == 0.5 + 3.0 + 2.5
+    assert latencies.critical_path(100, 100) == 0.5 + 3.0 + 2.5
 
 
 def test_one_seed_draws_one_set_of_latencies() -> None:
