@@ -15,7 +15,8 @@ class HostExtras:
     `reset_methods` holds, for every display device, what the kernel can reset it
     by (``bus``, ``flr``, ``pm``, ...; ``unnamed`` where an old kernel only says
     that it can), and an empty tuple where it cannot. `numa_nodes` leaves out
-    devices whose node the firmware does not tell.
+    devices whose node the firmware does not tell. `node` is what the cluster calls
+    this server.
     """
 
     mem_total_kib: int | None = None
@@ -24,3 +25,4 @@ class HostExtras:
     reset_methods: Mapping[PciAddress, tuple[str, ...]] | None = None
     boot_vga: frozenset[PciAddress] | None = None
     numa_nodes: Mapping[PciAddress, int] | None = None
+    node: str | None = None

@@ -84,6 +84,7 @@ class RunningGuest:
 class HostState:
     """What `prepare` must know of a hypervisor beside its facts.
 
+    `node` is what its cluster calls this server, None where that was not told.
     `files` holds what exists of the files that prepare reads or may change, and
     the copies it made; `record_sum` is the SHA-256 of the record's own file;
     `refresh_needed` is set while an earlier run was cut off
@@ -95,6 +96,7 @@ class HostState:
     """
 
     boot_id: str
+    node: str | None = None
     files: Mapping[str, HostFile] = field(default_factory=dict)
     record: PreparationRecord = PreparationRecord()
     record_sum: str | None = None

@@ -21,7 +21,7 @@ from provisioner.domain.host import HostFacts, Source
 from provisioner.domain.host_files import HostState, RunningGuest
 from provisioner.domain.host_preparation import Preparation
 from provisioner.domain.names import GpuName, NodeName
-from provisioner.errors import RefusedError
+from provisioner.errors import InputError, RefusedError
 from provisioner.planning.host.merge import with_extras
 from provisioner.planning.host.preparation import (
     HostChoices,
@@ -148,7 +148,7 @@ class Preparing:
         """Look, and return what would be done. Changes nothing.
 
         Raises:
-            InputError: the fleet file says no ``ssh`` for it.
+            InputError: the fleet file says no ``ssh`` for it, or one that leads to another server.
             UntrustedError, HypervisorError: it cannot be logged in to, or a record on it is damaged.
         """
         facts, state = self._look(hypervisor)
@@ -229,4 +229,12 @@ class Preparing:
     def _look(self, hypervisor: HypervisorSpec) -> tuple[HostFacts, HostState]:
         dump = self._hosts.gather(hypervisor)
         facts = with_extras(replace(dump.facts, sources=(Source.SSH,)), dump.extras)
-        return facts, self._changes.state(hypervisor)
+        state = self._changes.state(hypervisor)
+        if state.node not in (None, hypervisor.name):
+            address = hypervisor.ssh.address if hypervisor.ssh is not None else ""
+            raise InputError(
+                f'cannot touch the server at {address}: its cluster calls it "{state.node}"',
+                subject=f"hypervisor {hypervisor.name}",
+                next_step=f"mend hypervisors.{hypervisor.name}.ssh.address in the fleet file: it is another server's",
+            )
+        return facts, state

@@ -110,10 +110,15 @@ class Readiness:
                 if on_dump is not None:
                     on_dump(dump)
                 told = with_extras(replace(dump.facts, sources=(Source.SSH,)), dump.extras)
-                if are_one_machine(told, host):
-                    host = merged(told, host)
+                if dump.extras.node not in (None, spec.name):
+                    troubles.append(
+                        Trouble(Source.SSH, _another_machine(spec, f'its cluster calls it "{dump.extras.node}"'))
+                    )
+                elif not are_one_machine(told, host):
+                    found = f"its PCI devices are not those that the API shows of {spec.name}"
+                    troubles.append(Trouble(Source.SSH, _another_machine(spec, found)))
                 else:
-                    troubles.append(Trouble(Source.SSH, _another_machine(spec)))
+                    host = merged(told, host)
         elif look.seen is None and look.error is not None:
             return look.error
         return doctor_report(DoctorFacts(self._fleet, spec, host, look.seen, tuple(troubles)), look.calls)
@@ -157,10 +162,10 @@ def require_ssh(spec: HypervisorSpec, fleet: FleetSpec) -> None:
         )
 
 
-def _another_machine(spec: HypervisorSpec) -> InputError:
+def _another_machine(spec: HypervisorSpec, found: str) -> InputError:
     address = spec.ssh.address if spec.ssh is not None else ""
     return InputError(
-        f"cannot use what {address} says: its PCI devices are not those that the API shows of {spec.name}",
+        f"cannot use what {address} says: {found}",
         subject=f'hypervisor "{spec.name}"',
         next_step=f"mend hypervisors.{spec.name}.ssh.address: it leads to another machine",
     )

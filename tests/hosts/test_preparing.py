@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from provisioner.adapters.files.shipped import shipped_folder
-from provisioner.errors import HypervisorError, NotReadyError, RefusedError
+from provisioner.errors import HypervisorError, InputError, NotReadyError, RefusedError
 from provisioner.planning.host.preparation.binding import MODPROBE_FILE, SCRIPT_FILE
 from provisioner.planning.host.preparation.modules import MODULES_FILE
 from provisioner.planning.readiness import failures
@@ -181,6 +181,20 @@ def test_a_read_only_etc_is_refused_before_anything(prepared: Prepared) -> None:
         prepared.service.apply(preview)
     assert "mount -o remount,rw /" in caught.value.next_step
     assert prepared.files() == before
+
+
+@pytest.mark.parametrize("undo", [False, True])
+def test_a_server_that_its_cluster_calls_otherwise_is_not_touched(prepared: Prepared, undo: bool) -> None:
+    """The fleet file may say the address of another server, even one with the very same cards."""
+    before = prepared.files()
+    (prepared.host.root / "etc/pve/local").symlink_to("nodes/pve2")
+    with pytest.raises(InputError, match='its cluster calls it "pve2"') as caught:
+        prepared.undo() if undo else prepared.preview()
+    assert "hypervisors.pve1.ssh.address" in caught.value.next_step
+    assert prepared.files() == before
+    (prepared.host.root / "etc/pve/local").unlink()
+    (prepared.host.root / "etc/pve/local").symlink_to("nodes/pve1")
+    assert prepared.preview().preparation.is_needed
 
 
 def test_a_host_without_python_is_told_what_to_install(prepared: Prepared) -> None:

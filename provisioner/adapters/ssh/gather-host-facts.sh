@@ -49,6 +49,9 @@ filled cmdline "$(cat /proc/cmdline 2>/dev/null)"
 section uname uname -r
 section pveversion pveversion
 
+# What the cluster calls this server.
+[ ! -L /etc/pve/local ] || filled x-node "$(basename "$(readlink /etc/pve/local)")"
+
 filled cpu "$(awk -F '[ \t]*: ' '
 	/^vendor_id/ && !vendor { vendor = 1; print "vendor_id: " $2 }
 	/^model name/ && !model { model = 1; print "model name: " $2 }

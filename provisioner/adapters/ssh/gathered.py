@@ -34,8 +34,9 @@ def _extras(sections: Mapping[str, str]) -> HostExtras:
     memory = {key: int(kib) for key, kib in re.findall(r"^(\w+): +(\d+) kB$", sections.get("x-meminfo", ""), re.M)}
     flags = sections.get("x-cpuflags")
     displays = dict(_displays(sections["x-displays"])) if "x-displays" in sections else None
+    node = sections.get("x-node", "").strip() or None
     if displays is None:
-        return HostExtras(memory.get("MemTotal"), memory.get("MemAvailable"), _words(flags))
+        return HostExtras(memory.get("MemTotal"), memory.get("MemAvailable"), _words(flags), node=node)
     return HostExtras(
         mem_total_kib=memory.get("MemTotal"),
         mem_available_kib=memory.get("MemAvailable"),
@@ -52,6 +53,7 @@ def _extras(sections: Mapping[str, str]) -> HostExtras:
             for address, facts in displays.items()
             if facts.get("numa_node", "").isdigit()
         },
+        node=node,
     )
 
 

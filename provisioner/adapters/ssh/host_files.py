@@ -30,6 +30,7 @@ from provisioner.errors import HypervisorError
 _LARGEST_FILE = 1 << 20
 _PYTHON = "/usr/bin/python3"  # as playbooks/ansible.cfg says
 _BOOT_MENU = "/boot/grub/grub.cfg"
+_OWN_FOLDER = "/etc/pve/local"  # pmxcfs links it to nodes/NAME, NAME being what the cluster calls this server
 _END = "end"
 
 SCRIPT = f"""\
@@ -51,6 +52,7 @@ show() {{
 }}
 ask() {{ timeout 30 pvesh get "$@" --output-format json 2>/dev/null | base64 -w0; }}
 printf 'boot %s\\n' "$(cat /proc/sys/kernel/random/boot_id)"
+[ ! -L {_OWN_FOLDER} ] || printf 'node %s\\n' "$(word "$(basename "$(readlink {_OWN_FOLDER})")")"
 for path in /etc/default/grub /etc/default/grub.d/*.cfg /etc/kernel/cmdline /etc/modules /etc/modules-load.d/*.conf \\
     /etc/modprobe.d/*.conf /etc/initramfs-tools/modules /etc/initramfs-tools/scripts/init-top/provisioner-vfio \\
     {RECORD_FILE} {REFRESH_MARKER} {ORIGINALS_FOLDER}/*; do
@@ -83,6 +85,7 @@ def host_state(printed: str, *, name: str, subject: str) -> HostState:
     """
     files: dict[str, HostFile] = {}
     boot_id, has_python, is_whole = "", True, False
+    node: str | None = None
     read_only: list[str] = []
     menu: list[str] | None = None
     answers: dict[str, object] = {}
@@ -91,6 +94,8 @@ def host_state(printed: str, *, name: str, subject: str) -> HostState:
         try:
             if kind == "boot":
                 boot_id = words[0]
+            elif kind == "node":
+                node = _plain(words[0]) or None
             elif kind == "file":
                 file = _file(*words)
                 files[file.path] = file
@@ -117,6 +122,7 @@ def host_state(printed: str, *, name: str, subject: str) -> HostState:
     marker = _text(files.pop(REFRESH_MARKER, None))
     return HostState(
         boot_id=boot_id,
+        node=node,
         files=files,
         record=PreparationRecord() if record is None else read_record(record, subject=subject),
         record_sum=None if record is None else sha256(record),

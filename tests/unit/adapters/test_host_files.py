@@ -46,6 +46,11 @@ def test_files_come_with_mode_and_owner_and_odd_ones_with_their_trouble() -> Non
     assert (seen.files["/etc/link"].content, seen.files["/etc/link"].trouble) == (None, "is a link to ../modules")
 
 
+def test_the_clusters_name_of_the_server_is_told_where_there_is_one() -> None:
+    assert state(f"node {word('pve2')}").node == "pve2"
+    assert state().node is None
+
+
 def test_mappings_and_guests_are_those_of_this_hypervisor() -> None:
     mappings = [
         {"id": "a", "map": ["node=pve1,path=0000:01:00,id=10de:2204", "node=pve2,path=0000:09:00"]},

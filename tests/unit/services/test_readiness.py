@@ -73,6 +73,15 @@ def test_a_way_in_that_fails_is_a_finding(with_ssh: FleetSpec, world: FakeWorld)
     assert report.verdict.gpus
 
 
+def test_a_twin_of_another_name_is_another_machine(with_ssh: FleetSpec, world: FakeWorld) -> None:
+    world.hosts.extras["pve1"] = HostExtras(node="pve2")
+    report = Readiness(with_ssh, world).report("pve1")
+    (check,) = (check for check in report.checks if check.id == "ssh")
+    assert check.status is CheckStatus.FAIL
+    assert 'its cluster calls it "pve2"' in check.found
+    assert report.verdict.gpus[0].is_bound_to_vfio is None  # the API's word alone
+
+
 def test_a_way_in_that_leads_to_another_machine_is_a_finding(with_ssh: FleetSpec, world: FakeWorld) -> None:
     world.hosts.sections["pve1"]["lspci"] = LSPCI.replace("01:00.0", "0a:00.0")
     report = Readiness(with_ssh, world).report("pve1")
