@@ -17,6 +17,7 @@ import pytest
 from provisioner.lab.file_server import served_folder
 from provisioner.lab.harness import RunningLab
 from tests.hosts.preparing import CARD, Prepared
+from tests.hosts.test_doctor_on_hosts import as_the_api_shows
 from tests.lab.preparing import everything, make_bare
 from tests.lab.support import Site, site_for
 from tests.pve_host import PveHost
@@ -203,3 +204,35 @@ def test_wrong_words_are_named(place: Place, words: list[str], complaint: str) -
     done = place.command(*words)
     assert done.returncode in (1, 2)
     assert complaint in done.stderr
+
+
+def test_what_only_a_booted_iommu_allows_is_done_after_the_reboot(place: Place) -> None:
+    """While the IOMMU is off there are no groups, and a mapping needs the card's group."""
+    lab, host = place.site.lab, place.host
+    devices = [{**device, "device_name": device["vendor_name"]} for device in as_the_api_shows(host)]
+    assert {device["iommugroup"] for device in devices} == {-1}
+    lab.lab.cluster.nodes["pve1"].devices = devices
+    running = subprocess.Popen(
+        [sys.executable, "-m", "provisioner", "prepare", "pve1", "--yes", "--reboot", "--wait-for", "60s"],
+        env=place.site.environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    with running:
+        host.wait_for("down", 120)
+        slots = sorted({str(device["address"]).rpartition(".")[0] for device in devices})
+        lab.lab.cluster.nodes["pve1"].devices = [
+            {**device, "iommugroup": slots.index(str(device["address"]).rpartition(".")[0])} for device in devices
+        ]
+        assert running.stdout is not None
+        shown = running.stdout.read()
+    assert running.returncode == 0, shown
+    first, _, later = shown.partition("Now that the server is back, this can be done too:")
+    assert "GPU rtx3090: pve1 shows no IOMMU group for 0000:01:00" in first
+    assert "pvesh create /cluster/mapping/pci" not in first
+    assert "pvesh create /cluster/mapping/pci --id rtx3090 --map node=pve1,path=0000:01:00" in later
+    assert [mapping["id"] for mapping in lab.call("GET", "/cluster/mapping/pci")] == ["rtx3090"]
+    assert "problems: " in later, "the doctor comes last"
+    assert "no PCI mapping" not in later

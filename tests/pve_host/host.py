@@ -233,6 +233,10 @@ class PveHost:
         yield
         self._await(lambda: self._events.count("up") > before, "the stand-in did not come up again", seconds)
 
+    def wait_for(self, event: str, seconds: float = _START_SECONDS) -> None:
+        """Wait until an event has happened, whenever that was."""
+        self._await(lambda: event in self._events, f"the stand-in has no {event}", seconds)
+
     # --- what tests do to it --------------------------------------------------------------------------------------
 
     def reboot(self) -> None:

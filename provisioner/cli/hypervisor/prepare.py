@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,10 +123,15 @@ def prepare(
             _change(server, host, wishes)
         if access is not None and plan is not None and is_access_open:
             access.apply(plan)
-    if host is not None:
-        arrived = _reboot_if_wanted(server, host, wishes)
-        if arrived and access is not None and plan is not None and not undo:
-            _catch_up(access, wishes, _ask(wishes))
+    arrival = _reboot_if_wanted(server, host, wishes) if host is not None else None
+    if arrival is None:
+        return
+    if not undo:
+        if access is not None and not arrival.failed:
+            _catch_up(access, wishes)
+        _ask_the_doctor(server, wishes)
+    if arrival.failed:
+        sys.exit(1)
 
 
 def _host_preview(
@@ -169,44 +174,46 @@ def _change(server: Hypervisor, host: PreparePreview, wishes: Wishes) -> None:
         sys.exit(1)
 
 
-def _reboot_if_wanted(server: Hypervisor, host: PreparePreview, wishes: Wishes) -> bool:
-    """Reboot if there is a reason and the person wants it; say what waits for it otherwise. True: it is back."""
+def _reboot_if_wanted(server: Hypervisor, host: PreparePreview, wishes: Wishes) -> Arrival | None:
+    """Reboot if there is a reason and the person wants it; say what waits for it otherwise."""
     from provisioner.cli.hypervisor import prepare_view as view
 
     reasons = host.preparation.reboot_for
     if not reasons:
         if wishes.reboots and not wishes.is_json:
             click.echo("nothing waits for a reboot, so there is none")
-        return False
+        return None
     if not wishes.reboots:
         if not wishes.is_json:
             view.show_reboot_reasons(server.name, reasons, is_undo=host.is_undo)
-        return False
+        return None
     guests = server.running_guests()
     question = view.reboot_question(server.name, guests)
     if not _agrees(wishes, question):
         click.echo("it was not rebooted", err=True)
-        return False
+        return None
     if wishes.says_yes and not wishes.is_json:
         click.echo(question.removesuffix(" Reboot now?"))
     with _progress(server, wishes) as on_event:
-        arrival: Arrival = server.reboot(host, seconds=wishes.wait_seconds, on_event=on_event)
+        arrival = server.reboot(host, seconds=wishes.wait_seconds, on_event=on_event)
     if wishes.is_json:
         print_json({"result": {"reboot": arrival.as_dict()}})
     else:
         view.show_arrival(arrival)
-    if not host.is_undo:
-        report = server.report()
-        if wishes.is_json:
-            print_json({"result": {"doctor": report.as_dict()}})
-        else:
-            view.show_doctor(report)
-    if arrival.failed:
-        sys.exit(1)
-    return True
+    return arrival
 
 
-def _catch_up(access: AccessHalf, wishes: Wishes, ask: Callable[[str], bool]) -> None:
+def _ask_the_doctor(server: Hypervisor, wishes: Wishes) -> None:
+    from provisioner.cli.hypervisor import prepare_view as view
+
+    report = server.report()
+    if wishes.is_json:
+        print_json({"result": {"doctor": report.as_dict()}})
+    else:
+        view.show_doctor(report)
+
+
+def _catch_up(access: AccessHalf, wishes: Wishes) -> None:
     """After the reboot there may be groups, and with them mappings that could not be made before."""
     from provisioner.cli.hypervisor import prepare_view as view
 
@@ -218,12 +225,8 @@ def _catch_up(access: AccessHalf, wishes: Wishes, ask: Callable[[str], bool]) ->
     else:
         click.echo("\nNow that the server is back, this can be done too:\n")
         view.show_access(plan)
-    if ask("Go on?"):
+    if _agrees(wishes, "Go on?"):
         access.apply(plan)
-
-
-def _ask(wishes: Wishes) -> Callable[[str], bool]:
-    return lambda question: _agrees(wishes, question)
 
 
 def _agrees(wishes: Wishes, question: str) -> bool:
