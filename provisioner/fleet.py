@@ -156,7 +156,7 @@ class Hypervisor:
 
         Args:
             door: from `enter`.
-            undo: plan the way back instead.
+            undo: plan the way back instead; what the fleet's other servers in the cluster need stays.
             secret_file: where a new token's secret goes, when the fleet file takes it from the environment.
             may_delete_seeds: grant the broad privilege to delete ISOs too.
             gpu_slots: which device is which GPU, where that cannot be told (see `AccessWanted`).
@@ -169,7 +169,8 @@ class Hypervisor:
         from provisioner.domain.access import AccessWanted
         from provisioner.services.granting import Granting
 
-        wanted = AccessWanted(self._spec, self._cluster, secret_file, may_delete_seeds, gpu_slots)
+        leaving = HypervisorName(self.name) if undo else None
+        wanted = AccessWanted(self._spec, self._cluster, secret_file, may_delete_seeds, gpu_slots, leaving)
         granting = Granting(door)
         return granting.preview_undo(wanted) if undo else granting.preview(wanted)
 

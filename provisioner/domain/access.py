@@ -182,6 +182,8 @@ class AccessWanted:
         may_delete_seeds: grant the broad privilege to delete ISOs too.
         gpu_slots: which device is which GPU, where that cannot be told, as ``0000:01:00``; several make a pool,
             of which a VM gets the first free one.
+        leaving: the one server that the way back is for; while the fleet has others in the cluster, what they need
+            stays.
     """
 
     fleet: FleetSpec
@@ -189,6 +191,7 @@ class AccessWanted:
     secret_file: Path | None = None
     may_delete_seeds: bool = False
     gpu_slots: Mapping[tuple[HypervisorName, GpuName], tuple[str, ...]] = field(default_factory=dict)
+    leaving: HypervisorName | None = None
 
     @property
     def user(self) -> str:

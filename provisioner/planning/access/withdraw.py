@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 
 from provisioner.domain.access import AccessSeen, AccessWanted, Rule, SecretState, UserSeen
 from provisioner.domain.access_plan import AccessPlan, AccessStep, Obstacle, Secret
+from provisioner.domain.fleet import HypervisorSpec
+from provisioner.domain.names import MappingId
 from provisioner.planning.access.identity import token_path
 from provisioner.planning.access.roles import OUR_ROLES
 
@@ -17,14 +19,26 @@ def withdraw_plan(seen: AccessSeen, wanted: AccessWanted) -> AccessPlan:
 
     Rules first, then who they are about, then the roles, which by then nobody
     of ours has. A storage's content types stay: nothing says who added them.
+    One server that leaves takes along what is about it alone.
     """
-    found = [
-        *_rules(seen, wanted),
-        *_token(seen, wanted),
-        *_user(seen, wanted),
-        *_roles(seen, wanted),
-        *_mappings(seen, wanted),
-    ]
+    others = _staying(wanted)
+    names = _mapping_names(wanted, [each for each in _servers(wanted) if each not in others])
+    names -= _mapping_names(wanted, others)
+    if others:
+        places = {f"/nodes/{wanted.leaving}", *(f"/mapping/pci/{name}" for name in names)}
+        found = [
+            *_rules(rule for rule in _ours(seen, wanted) if rule.path in places),
+            *_mappings(seen, names),
+            *_shared(seen, wanted, others),
+        ]
+    else:
+        found = [
+            *_rules(_ours(seen, wanted)),
+            *_token(seen, wanted),
+            *_user(seen, wanted),
+            *_roles(seen, wanted),
+            *_mappings(seen, names),
+        ]
     return AccessPlan(
         wanted=wanted,
         steps=tuple(each for each in found if isinstance(each, AccessStep)),
@@ -33,18 +47,42 @@ def withdraw_plan(seen: AccessSeen, wanted: AccessWanted) -> AccessPlan:
     )
 
 
+def _servers(wanted: AccessWanted) -> list[HypervisorSpec]:
+    return [each for each in wanted.fleet.hypervisors.values() if each.cluster == wanted.cluster.name]
+
+
+def _staying(wanted: AccessWanted) -> list[HypervisorSpec]:
+    """Return the servers that go on using the cluster's token; none when all of it is taken back."""
+    if wanted.leaving is None:
+        return []
+    return [each for each in _servers(wanted) if each.name != wanted.leaving]
+
+
+def _mapping_names(wanted: AccessWanted, servers: Iterable[HypervisorSpec]) -> set[MappingId]:
+    return {gpu.mapping for server in servers for gpu in server.gpus.values()}
+
+
+def _shared(seen: AccessSeen, wanted: AccessWanted, others: Iterable[HypervisorSpec]) -> Iterator[Obstacle]:
+    if wanted.user in seen.users:
+        names = ", ".join(each.name for each in others)
+        yield Obstacle(
+            f"user, token and roles stay: {names} of the same cluster needs them too",
+            f"to take them too, take {names} out of the fleet file and run this again",
+        )
+
+
 def _ours(seen: AccessSeen, wanted: AccessWanted) -> list[Rule]:
     """Return the rules that give a role of ours to the fleet's user or token."""
     mine = (wanted.user, wanted.cluster.token_id)
     return [rule for rule in seen.rules if rule.role in OUR_ROLES and rule.holder in mine]
 
 
-def _rules(seen: AccessSeen, wanted: AccessWanted) -> Iterator[AccessStep]:
+def _rules(rules: Iterable[Rule]) -> Iterator[AccessStep]:
     together: dict[tuple[str, str], list[Rule]] = {}
-    for rule in _ours(seen, wanted):
+    for rule in rules:
         together.setdefault((rule.path, rule.role), []).append(rule)
-    for (path, role), rules in together.items():
-        holders = {f"{rule.kind.value}s": rule.holder for rule in rules}
+    for (path, role), alike in together.items():
+        holders = {f"{rule.kind.value}s": rule.holder for rule in alike}
         yield AccessStep(
             name=f"take back {role} on {path}",
             sentence=f"take the role {role} on {path} from {' and '.join(holders.values())}",
@@ -135,13 +173,7 @@ def _others_text(rules: Iterable[Rule]) -> str:
     return ", ".join(f"{rule.holder} on {rule.path}" for rule in rules)
 
 
-def _mappings(seen: AccessSeen, wanted: AccessWanted) -> Iterator[AccessStep | Obstacle]:
-    names = {
-        gpu.mapping
-        for server in wanted.fleet.hypervisors.values()
-        if server.cluster == wanted.cluster.name
-        for gpu in server.gpus.values()
-    }
+def _mappings(seen: AccessSeen, names: Container[MappingId]) -> Iterator[AccessStep | Obstacle]:
     for name, mapping in sorted(seen.mappings.items()):
         if name not in names:
             continue

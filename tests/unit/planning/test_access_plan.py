@@ -19,11 +19,11 @@ from provisioner.domain.access import (
     UserSeen,
 )
 from provisioner.domain.access_plan import AccessPlan, Secret
-from provisioner.domain.names import MappingId
+from provisioner.domain.names import HypervisorName, MappingId
 from provisioner.planning.access import access_plan, withdraw_plan
 from provisioner.planning.access.roles import OUR_ROLES, SEEDS_ROLE, held_by, role_privileges
 from tests.fleets import FLEET, fleet_from
-from tests.unit.planning.access_cluster import BARE, ENTRY, FILE, TOKEN, USER, WORKS, after, mapping
+from tests.unit.planning.access_cluster import BARE, ENTRY, FILE, PVE1, TOKEN, USER, WORKS, after, mapping
 
 
 @pytest.fixture
@@ -292,6 +292,25 @@ def test_undo_leaves_what_others_use(wanted: AccessWanted) -> None:
     assert "delete role ProvisionerNode" not in deleted
     assert "delete role ProvisionerVMs" in deleted
     assert not any("PCI" in name for name in deleted)
+
+
+def test_undo_for_one_server_leaves_the_others_their_rights(tmp_path: Path) -> None:
+    second = "  pve2:\n    cluster: homelab\n    gpus:\n      a40: {mapping: a40}\n      rtx: {mapping: rtx3090}\n"
+    fleet = fleet_from(tmp_path, FLEET.replace("defaults:\n", f"{second}defaults:\n", 1))
+    wanted = AccessWanted(fleet, next(iter(fleet.clusters.values())))
+    made = after(BARE, access_plan(BARE, wanted))
+    made = replace(made, mappings={**made.mappings, MappingId("a40"): mapping(ENTRY)})
+    one = withdraw_plan(made, replace(wanted, leaving=PVE1))
+    # pve2 shares the pool rtx3090.
+    assert [step.name for step in one.steps] == ["take back ProvisionerNode on /nodes/pve1"]
+    assert "pve2 of the same cluster needs them too" in one.obstacles[0].found
+    other = withdraw_plan(made, replace(wanted, leaving=HypervisorName("pve2")))
+    assert [step.name for step in other.steps] == [
+        "take back ProvisionerNode on /nodes/pve2",
+        "take back ProvisionerGpu on /mapping/pci/a40",
+        "delete PCI mapping a40",
+    ]
+    assert "delete token provisioner@pve!fleet" in [step.name for step in withdraw_plan(made, wanted).steps]
 
 
 def test_undo_leaves_what_others_made(wanted: AccessWanted) -> None:
