@@ -66,7 +66,7 @@ class Task:
             HypervisorError: it failed; its exit status and last lines are in the summary.
         """
         try:
-            status = self._session.call("GET", f"{self._path}/status", purpose=self._what)
+            status = self._session.read(f"{self._path}/status", purpose=self._what)
         except TaskMissing as missing:
             raise self._unknown("Proxmox no longer knows the task") from missing
         if status["status"] != "stopped":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import pytest
 
@@ -25,7 +25,7 @@ class TaskOf:
     def __post_init__(self) -> None:
         self.ends = self.clock.monotonic() + self.seconds
 
-    def call(self, method: str, path: str, **parameters: Any) -> dict[str, str]:
+    def read(self, path: str, *, purpose: str | None = None) -> dict[str, str]:
         assert path.endswith("/status")
         self.looks += 1
         over = self.clock.monotonic() >= self.ends
