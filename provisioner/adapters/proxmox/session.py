@@ -342,16 +342,16 @@ class _PinnedAdapter(HTTPAdapter):
     """Accepts one certificate: the one with this SHA-256 fingerprint."""
 
     def __init__(self, fingerprint: str) -> None:
+        self._fingerprint = fingerprint
         # Left to itself, each connection would load the system's authorities, which cannot vouch for this
         # certificate and take 30 ms.
-        self._trust: dict[str, Any] = {
-            "assert_fingerprint": fingerprint,
-            "ssl_context": create_urllib3_context(cert_reqs=ssl.CERT_NONE),
-        }
+        self._context = create_urllib3_context(cert_reqs=ssl.CERT_NONE)
         super().__init__()
 
     def init_poolmanager(self, *args: Any, **keywords: Any) -> None:
-        super().init_poolmanager(*args, **self._trust, **keywords)
+        super().init_poolmanager(*args, assert_fingerprint=self._fingerprint, ssl_context=self._context, **keywords)
 
     def proxy_manager_for(self, *args: Any, **keywords: Any) -> Any:
-        return super().proxy_manager_for(*args, **self._trust, **keywords)
+        return super().proxy_manager_for(
+            *args, assert_fingerprint=self._fingerprint, ssl_context=self._context, **keywords
+        )
