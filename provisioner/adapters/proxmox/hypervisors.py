@@ -119,7 +119,7 @@ class ProxmoxHypervisors:
     def config(self, hypervisor: HypervisorName, vmid: Vmid) -> VmConfig:
         """Read back a VM's configuration; one that has just vanished reads as empty."""
         try:
-            return read_config(self._session.call("GET", f"{_vm_path(hypervisor, vmid)}/pending"))
+            return read_config(self._session.read(f"{_vm_path(hypervisor, vmid)}/pending"))
         except VmMissing:
             return VmConfig(notes="", disk_bytes=None)
 
@@ -185,7 +185,7 @@ class ProxmoxHypervisors:
         # A task, not a plain call: making a disk for the firmware can outlast what Proxmox's proxy waits for.
         return self._change(
             what,
-            lambda: self._session.call("POST", f"{path}/config", purpose=what, digest=digest, **parameters),
+            lambda: self._session.call("POST", f"{path}/config", purpose=what, digest=digest or None, **parameters),
             is_so=lambda: is_as_asked(both_configs(self._session.call("GET", f"{path}/pending"))[1], change),
             under_way=self._task_finder(hypervisor, vmid, "qmconfig"),
         ).in_full()
