@@ -24,7 +24,13 @@ _BRANDS = re.compile(
     r"|rev\. ?\w+|workstation edition|server edition|blackwell)\b",
     re.IGNORECASE,
 )
-_NOT_INTEGRATED = frozenset({"10de", "1002"})
+_NVIDIA, _AMD, _AMD_CPU = "10de", "1002", "1022"
+# Processors with graphics by their names in the PCI ID list (pciutils/pciids), for listings of the display alone.
+_AMD_PROCESSORS = re.compile(
+    r"\b(raven|picasso|renoir|lucienne|cezanne|barcelo|rembrandt|raphael|granite ridge|phoenix\d?|hawkpoint\d?"
+    r"|hawk point|mendocino|dali|pollock|van ?gogh|strix|krackan|carrizo|kaveri|kabini|stoney)\b",
+    re.IGNORECASE,
+)
 _LONGEST_NAME = 32
 
 
@@ -83,13 +89,24 @@ def _slot(
         functions=verdict.functions,
         iommu_group=verdict.iommu_group,
         vram_bytes=graphics_memory_bytes(verdict.vendor_id, verdict.device_id, verdict.name),
-        # Bus 0 is the chipset's and the processor's own; a card sits behind a port. A server that is itself a guest
-        # has its cards there too, so the two makers of cards are never taken for integrated.
-        is_integrated=card.startswith("0000:00:") and verdict.vendor_id not in _NOT_INTEGRATED,
+        is_integrated=_is_integrated(verdict, facts),
         used_by=tuple(guest.vmid for guest in users if not guest.is_ours),
         ours=tuple(guest.vmid for guest in users if guest.is_ours),
         notes=(*_mapping_notes(own[0] if own else pool, naming, verdict, hypervisor), *_group_notes(verdict, facts)),
     )
+
+
+def _is_integrated(verdict: GpuVerdict, facts: HostFacts) -> bool:
+    """It is part of the processor or the board: mostly the one screen that the server has itself."""
+    if verdict.vendor_id == _AMD:
+        # AMD's sit behind a port of their own, as a card does; but beside them, in one slot, are the processor's
+        # security unit and USB, and those bear the processor's vendor. All functions of a card are 1002's.
+        mates = (facts.functions or {}).get
+        is_beside_cpu = any((mate := mates(each)) and mate.vendor_id == _AMD_CPU for each in verdict.functions)
+        return is_beside_cpu or _AMD_PROCESSORS.search(verdict.name) is not None
+    # Bus 0 is the chipset's and the processor's own; a card sits behind a port. A server that is itself a guest
+    # has its cards there too, so makers of cards are never taken for integrated by their place.
+    return slot_of(verdict.address).startswith("0000:00:") and verdict.vendor_id != _NVIDIA
 
 
 def _gives_out(mapping: MappingFound, hypervisor: str, card: str) -> bool:

@@ -96,6 +96,23 @@ def test_the_console_of_a_servers_management_is_no_gpu_and_an_integrated_one_no_
     assert [node.gpus for node in found.nodes] == [("rtx3090",), ()]
 
 
+def test_amds_graphics_inside_the_processor_are_no_card_wherever_they_sit() -> None:
+    alone = card(0x13, "164e", "Advanced Micro Devices, Inc. [AMD/ATI] Raphael", vendor="1002", functions=1)
+    display, security = card(0x14, "1638", "Some Radeon Graphics", vendor="1002")
+    security = replace(
+        security, class_code="1080", vendor_id="1022", device_id="15df", name="Platform Security Processor"
+    )
+    found = proposed(
+        cluster(server(devices=(*card(1), *card(3, "73df", "Navi 22", vendor="1002"), *alone, display, security)))
+    )
+    assert [(slot.address, slot.is_integrated) for slot in found.gpus] == [
+        ("0000:01:00.0", False),
+        ("0000:03:00.0", False),
+        ("0000:13:00.0", True),
+        ("0000:14:00.0", True),
+    ]
+
+
 def test_a_card_on_the_first_bus_of_a_virtual_server_is_still_a_card() -> None:
     devices = tuple(replace(each, address=each.address.replace("01:00", "00:10")) for each in card(1))
     assert [slot.is_integrated for slot in proposed(cluster(server(devices=devices))).gpus] == [False]
