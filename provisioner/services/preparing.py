@@ -153,7 +153,10 @@ class Preparing:
         """
         facts, state = self._look(hypervisor)
         wanted = HostChoices(
-            gpu_slots(hypervisor, facts, state, choices.gpu_slots), choices.has_another_console, choices.binds_early
+            gpu_slots(hypervisor, facts, state, choices.gpu_slots),
+            choices.has_another_console,
+            choices.binds_early,
+            frozenset(choices.gpu_slots),
         )
         return PreparePreview(hypervisor, facts, state, preparation(facts, state, wanted))
 

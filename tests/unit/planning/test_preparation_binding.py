@@ -180,6 +180,23 @@ def test_a_gpu_whose_place_is_unknown_is_said_and_the_rest_goes_on() -> None:
     assert paths(plan) == [GRUB_FILE, MODULES_FILE]
 
 
+@pytest.mark.parametrize("slots", [(), ("0000:01:00",)])
+def test_a_card_that_is_not_seen_any_more_stays_bound(slots: tuple[str, ...]) -> None:
+    """It dropped off its bus, or Proxmox could not be asked for the mapping; neither is a wish."""
+    seen = applied(state(), decided(INTEL_65, state()))
+    plan = decided(host(lspci=PORT + IGPU + BY_I915), seen, HostChoices({"rtx3090": slots}))
+    assert not plan.files
+    assert "cards that are bound early stay so until every place is known" in plan.notes
+
+
+@pytest.mark.parametrize("slot", ["0000:09:00", "garbage", "0000:00:01"])
+def test_a_person_who_names_a_slot_without_a_card_is_refused(slot: str) -> None:
+    choices = HostChoices({"rtx3090": (slot,)}, said=frozenset({"rtx3090"}))
+    (refusal,) = decided(INTEL_65, state(), choices).refusals
+    assert f"rtx3090 is said to be at {slot}, and the server shows no graphics card there" in refusal.problem
+    assert not decided(INTEL_65, state(), HostChoices(RTX.slots, said=frozenset({"rtx3090"}))).refusals
+
+
 ALONE = PORT + CARD + BY_NOUVEAU
 FRAMEBUFFER = {"iomem": "  c0000000-cfffffff : 0000:01:00.0\n    c0000000-c02fffff : BOOTFB"}
 BOOT_VGA = {"dmesg": "pci 0000:01:00.0: vgaarb: setting as boot VGA device"}

@@ -77,6 +77,12 @@ class Claims:
         """Say whether an earlier run bound this card."""
         return card.address in self.addresses or not self.ids.isdisjoint(card.pairs)
 
+    def go_beyond(self, cards: Sequence[Card]) -> bool:
+        """Say whether an earlier run bound anything that is not among these cards."""
+        pairs = {pair for card in cards for pair in card.pairs}
+        addresses = {each.address for card in cards for each in card.functions}
+        return not (self.ids <= pairs and self.addresses <= addresses)
+
 
 def cards_of(facts: HostFacts, slots_by_gpu: Mapping[str, tuple[str, ...]]) -> tuple[Card, ...]:
     """Return the fleet's GPUs with the functions that the PCI listing shows, ids and all, for their slots."""

@@ -33,11 +33,13 @@ class HostChoices:
 
     `slots` are the PCI slots (`0000:01:00`) of each GPU that the fleet has on
     this hypervisor, by the GPU's name; none where its place is not known yet.
+    `said` are the GPUs whose slots a person gave.
     """
 
     slots: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     has_another_console: bool = False
     binds_early: bool = True
+    said: frozenset[str] = frozenset()
 
 
 def preparation(facts: HostFacts, state: HostState, choices: HostChoices) -> Preparation:
@@ -47,11 +49,9 @@ def preparation(facts: HostFacts, state: HostState, choices: HostChoices) -> Pre
         return Preparation(commands=_commands((), state), notes=(note,), record=state.record)
     refusals = list(_cannot_write(state))
     cards = cards_of(facts, {name: slots for name, slots in choices.slots.items() if slots})
-    notes = [
-        f"where {name} sits is not known yet, so which driver has it is not looked at"
-        for name in choices.slots
-        if not any(card.name == name for card in cards)
-    ]
+    unplaced = [name for name in choices.slots if not any(card.name == name for card in cards)]
+    refusals += _no_card_there(facts, choices)
+    notes = [f"where {name} sits is not known yet, so which driver has it is not looked at" for name in unplaced]
     bound, more_refusals, more_notes = _to_bind(facts, state, cards, choices)
     refusals += more_refusals
     notes += more_notes
@@ -63,6 +63,10 @@ def preparation(facts: HostFacts, state: HostState, choices: HostChoices) -> Pre
     refusals += [line.refusal] if line.refusal else []
     had_its_boot = bool(state.record.boot_id) and state.record.boot_id != state.boot_id and not state.refresh_needed
     binding = binding_files(facts, state, bound, had_its_boot=had_its_boot)
+    if unplaced and our_claims(state).go_beyond(bound):
+        # A card that dropped off its bus, or whose mapping Proxmox could not tell, is not given up.
+        binding = []
+        notes.append("cards that are bound early stay so until every place is known")
     changes = [*([line.change] if line.change else []), *module_files(facts, state), *binding]
     if had_its_boot and not binding:
         notes += [
@@ -82,6 +86,19 @@ def preparation(facts: HostFacts, state: HostState, choices: HostChoices) -> Pre
         words=line.words,
         bound=tuple(each.address for card in bound for each in card.functions if each.is_display or each.is_audio),
     )
+
+
+def _no_card_there(facts: HostFacts, choices: HostChoices) -> list[HostRefusal]:
+    cards = {each.slot for each in (facts.functions or {}).values() if each.is_display}
+    return [
+        HostRefusal(
+            f"{name} is said to be at {slot}, and the server shows no graphics card there",
+            f"provisioner doctor lists the cards; say where it is with --gpu {name}=SLOT, or leave --gpu out",
+        )
+        for name in sorted(choices.said)
+        for slot in choices.slots.get(name, ())
+        if (slot_of(slot) if "." in slot else slot) not in cards
+    ]
 
 
 def _cannot_write(state: HostState) -> list[HostRefusal]:
