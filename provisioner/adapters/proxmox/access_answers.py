@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from provisioner.adapters.proxmox.property_strings import parts_of
 from provisioner.domain.access import (
     HolderKind,
     MapEntry,
@@ -61,8 +62,7 @@ def mapping(row: Row) -> PciMapping:
     """Read one mapping of ``GET /cluster/mapping/pci``."""
     return PciMapping(
         entries=tuple(
-            MapEntry(dict(part.split("=", 1) for part in str(text).split(",") if "=" in part))
-            for text in row.get("map") or ()
+            MapEntry({key: value for key, value in parts_of(text, "").items() if key}) for text in row.get("map") or ()
         ),
         description=str(row.get("description") or ""),
     )
@@ -91,10 +91,8 @@ def device(row: Row) -> MappableDevice:
 def mappings_of_vm(config: Row) -> Iterator[MappingId]:
     """Yield the mappings that a VM's configuration names."""
     for key, value in config.items():
-        if key.startswith("hostpci"):
-            for part in str(value).split(","):
-                if part.startswith("mapping="):
-                    yield MappingId(part.removeprefix("mapping="))
+        if key.startswith("hostpci") and (name := parts_of(value, "host").get("mapping")):
+            yield MappingId(name)
 
 
 def storage(row: Row) -> StorageDefinition:

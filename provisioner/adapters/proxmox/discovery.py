@@ -16,6 +16,7 @@ from typing import Any
 
 from proxmoxer.core import ResourceException
 
+from provisioner.adapters.proxmox.property_strings import parts_of
 from provisioner.adapters.proxmox.session import ProxmoxSession, VmMissing
 from provisioner.domain.discovery import (
     Discovery,
@@ -171,7 +172,7 @@ class _Look:
                 address
                 for prefix in ("ipconfig", "net")
                 for text in _numbered(config, prefix)
-                if (address := _address(_parts(str(text)).get("ip")))
+                if (address := _address(parts_of(text, "").get("ip")))
             ),
         )
 
@@ -241,12 +242,12 @@ def _interface(row: Row) -> Interface:
 
 
 def _entry(text: object) -> MappingEntry:
-    parts = _parts(str(text))
+    parts = parts_of(text, "")
     return MappingEntry(parts.get("node", ""), tuple(map(_path, parts.get("path", "").split(";"))))
 
 
 def _passed_through(text: str) -> PassedThrough:
-    parts = _parts(text, default_key="host")
+    parts = parts_of(text, "host")
     if mapping := parts.get("mapping"):
         return PassedThrough(mapping=mapping)
     return PassedThrough(paths=tuple(_path(each) for each in parts.get("host", "").split(";") if each))
@@ -256,14 +257,6 @@ def _path(text: str) -> str:
     """Return an address with its domain, in small letters; what is none comes back as it is, and matches no card."""
     match = _PATH.fullmatch(text.lower())
     return f"{match['domain'] or '0000'}:{match['slot']}{match['function'] or ''}" if match else text
-
-
-def _parts(text: str, default_key: str = "") -> dict[str, str]:
-    found = {}
-    for part in text.split(","):
-        key, equals, value = part.partition("=")
-        found[key if equals else default_key] = value if equals else key
-    return found
 
 
 def _numbered(config: Row, prefix: str) -> Iterator[object]:

@@ -7,7 +7,6 @@ accepted: no known_hosts file, no agent, no other key is looked at.
 from __future__ import annotations
 
 import base64
-import hashlib
 import logging
 import shlex
 import socket
@@ -18,6 +17,7 @@ import fabric
 import invoke
 import paramiko
 
+from provisioner.adapters.ssh.host_trust import fingerprint_of
 from provisioner.adapters.ssh.login_key import LoginKey
 from provisioner.domain.fleet import NodeSpec, SshAccess
 from provisioner.errors import HostKeyError
@@ -99,10 +99,8 @@ class _FabricShell:
         self._connection.close()
 
 
-def fingerprint(key: paramiko.PKey) -> str:
-    """Return a key's fingerprint as ssh-keygen prints it."""
-    digest = hashlib.sha256(key.asbytes()).digest()
-    return "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
+def _fingerprint(key: paramiko.PKey) -> str:
+    return fingerprint_of(f"{key.get_name()} {key.get_base64()}")
 
 
 def _public_key(line: str) -> paramiko.PKey:
@@ -112,8 +110,8 @@ def _public_key(line: str) -> paramiko.PKey:
 
 def _wrong_host(node: NodeSpec, expected: str, got: paramiko.PKey) -> HostKeyError:
     return HostKeyError(
-        f"cannot log in: {node.reach.address} shows host key {fingerprint(got)}, "
-        f"the guest was given {fingerprint(_public_key(expected))}",
+        f"cannot log in: {node.reach.address} shows host key {_fingerprint(got)}, "
+        f"the guest was given {_fingerprint(_public_key(expected))}",
         subject=node.subject,
         next_step=(
             "another machine has this address, or the guest's keys were replaced: compare on its console "

@@ -11,6 +11,7 @@ import binascii
 import json
 from collections.abc import Mapping
 
+from provisioner.adapters.proxmox.property_strings import parts_of
 from provisioner.domain.host_files import (
     ORIGINALS_FOLDER,
     RECORD_FILE,
@@ -148,7 +149,7 @@ def _mapped_slots(answer: object, name: str) -> Mapping[str, tuple[str, ...]] | 
         return None
     found: dict[str, tuple[str, ...]] = {}
     for mapping in answer:
-        entries = [dict(part.partition("=")[::2] for part in entry.split(",")) for entry in mapping.get("map") or []]
+        entries = [parts_of(entry, "") for entry in mapping.get("map") or []]
         paths = [path for entry in entries if entry.get("node") == name for path in entry.get("path", "").split(";")]
         found[str(mapping.get("id"))] = tuple(path.partition(".")[0] for path in paths if path)
     return found

@@ -25,7 +25,6 @@ _KERNEL_IN_TEXT = re.compile(r"(?:running kernel: |Linux version )((\d{1,2})\.(\
 _PVE = re.compile(r"pve-manager(?:/|: )((\d{1,2})\.(\d{1,3})[^\s/]*)")
 _PVE_PACKAGE = re.compile(r"proxmox-ve: ((\d{1,2})\.(\d{1,3})\S*)")
 _PATH_PREFIX = re.compile(r"^((?:/|etc/|\./)[^\s:]*|[\w.-]+\.conf|modules):\s*(.*)$")
-_GRUB_LINE = re.compile(r"^\s*(?:export\s+)?GRUB_CMDLINE_LINUX\w*\+?=")
 _RANGE = re.compile(r"^(\s*)([0-9a-f]{1,16})-([0-9a-f]{1,16}) : (.*)$", re.IGNORECASE)
 _LOGGED_COMMAND_LINE = re.compile(r"ommand line: (.*)$")
 
@@ -157,8 +156,3 @@ def huge_pages(lines: Lines) -> HugePages | None:
     if total is None:
         return None
     return HugePages(total, numbers.get("hugepages_free"), numbers.get("hugepagesize"))
-
-
-def is_grub_line(text: str) -> bool:
-    """Tell a line of GRUB's defaults from a bare command line."""
-    return bool(_GRUB_LINE.match(text))
