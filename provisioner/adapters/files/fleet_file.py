@@ -73,7 +73,8 @@ _MAPPING_NOT_ADDRESS = (
 )
 # What shapes a VM or its guest: on an adopted node it would have no effect, and a word without effect misleads.
 _OF_OUR_MAKING = frozenset(
-    "image cores memory disk gateway nameservers extra_user_data numa hugepages secure_boot protection tags".split()
+    ("image", "cores", "memory", "disk", "gateway", "nameservers", "extra_user_data", "numa", "hugepages")
+) | {"secure_boot", "protection", "tags"}
 )
 
 
