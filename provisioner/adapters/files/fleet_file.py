@@ -75,7 +75,6 @@ _MAPPING_NOT_ADDRESS = (
 _OF_OUR_MAKING = frozenset(
     ("image", "cores", "memory", "disk", "gateway", "nameservers", "extra_user_data", "numa", "hugepages")
 ) | {"secure_boot", "protection", "tags"}
-)
 
 
 class FleetFileError(InputError):
