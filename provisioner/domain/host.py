@@ -125,7 +125,10 @@ class ConfigLine:
 
 @dataclass(frozen=True, slots=True)
 class KernelLog:
-    """What the kernel log says; a text is the message itself, and None that there is none of that kind."""
+    """What the kernel log says; a text is the message itself, and None that there is none of that kind.
+
+    `is_whole` is False where the log is known to be cut: what it lacks may have been in the rest.
+    """
 
     adds_to_group: str | None = None
     vfio_opens: str | None = None
@@ -143,6 +146,7 @@ class KernelLog:
     framebuffers: tuple[MemoryRange, ...] = ()
     bars: tuple[MemoryRange, ...] = ()
     boot_vga: PciAddress | None = None
+    is_whole: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,7 +61,7 @@ def iommu_state(facts: HostFacts) -> tuple[bool | None, str]:
         return False, f'the kernel log says "{log.remapping_off}"'
     if facts.groups is not None:
         return False, "no device is in an IOMMU group"
-    if log is not None and log.remapping_hardware and not log.remapping_on:
+    if log is not None and log.remapping_hardware and not log.remapping_on and log.is_whole:
         return False, f'the kernel log lists remapping hardware ("{log.remapping_hardware}") that was never enabled'
     return None, "neither IOMMU groups nor log lines prove that the IOMMU is on or off"
 

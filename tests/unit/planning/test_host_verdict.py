@@ -113,6 +113,12 @@ def test_the_iommu_is_on_off_or_unknown(row: Iommu) -> None:
     assert ("unknown_iommu" in seen["problems"]) is (row.enabled == "unknown")
 
 
+def test_what_a_cut_log_does_not_say_is_not_known() -> None:
+    text = "=== uname\n6.5.0\n=== dmesg\nDMAR: Host address width 39\nDMAR: DRHD base: 0x1"
+    assert host_verdict(facts_from_dump(f"{text}\n")).is_iommu_enabled is False
+    assert host_verdict(facts_from_dump(text)).is_iommu_enabled is None
+
+
 @pytest.mark.parametrize(
     ("vendor", "sections"),
     [

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from provisioner.adapters.files.host_dump import kernel_log, pci, texts
@@ -108,7 +109,7 @@ def _facts(dump: Dump) -> HostFacts:
         loaded_modules=None if modules is None else texts.loaded_modules(modules) or None,
         boot_modules=_config(dump, "modules"),
         modprobe=_config(dump, "modprobe"),
-        log=_log(messages),
+        log=_log(dump, messages),
         memory_map=None if (ranges := dump.lines("iomem")) is None else texts.memory_map(ranges),
         boot_loader=None if (loader := dump.lines("bootloader")) is None else texts.boot_loader(loader),
         boot_file=None if file is None else texts.boot_file(file),
@@ -130,8 +131,9 @@ def _messages(dump: Dump) -> list[str] | None:
     return None if lines is None else list(kernel_log.messages(lines))
 
 
-def _log(messages: list[str] | None) -> KernelLog | None:
-    return None if messages is None else kernel_log.log_from(messages)
+def _log(dump: Dump, messages: list[str] | None) -> KernelLog | None:
+    is_cut = "dmesg" in dump.cut or (dump.last == "dmesg" and not dump.is_last_line_whole)
+    return None if messages is None else replace(kernel_log.log_from(messages), is_whole=not is_cut)
 
 
 def _config(dump: Dump, name: str) -> tuple[ConfigLine, ...] | None:
