@@ -181,7 +181,8 @@ class HostFacts:
     """Everything that may be known of one hypervisor's readiness for passthrough.
 
     `functions` is what the PCI listing shows; `group_listing` holds devices that
-    only the listing of groups describes. `command_line` is what the kernel was
+    only the listing of groups describes. `groups_are_whole` is False where the
+    listing of groups is known to be cut: mates may be missing. `command_line` is what the kernel was
     started with, `boot_file` what a boot loader's file says (comments removed).
     `cut_sections` names what was too long to be read whole. `withheld` names, by
     section of a dump, the privilege without which the API did not tell it.
@@ -193,6 +194,7 @@ class HostFacts:
     functions: Mapping[PciAddress, PciFunction] | None = None
     groups: Mapping[PciAddress, int] | None = None
     group_listing: Mapping[PciAddress, PciFunction] | None = None
+    groups_are_whole: bool = True
     cpu_vendor: str | None = None
     cpu_model: str | None = None
     command_line: str | None = None

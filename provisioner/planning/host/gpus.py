@@ -147,12 +147,20 @@ def _verdict(
         device_id=function.device_id,
         functions=functions,
         iommu_group=group,
-        is_group_clean=False if foreign else None if group is None or unlisted else True,
+        is_group_clean=_is_clean(facts, group, foreign, unlisted),
         foreign_devices=tuple(foreign),
         unlisted=tuple(unlisted),
         driver=function.driver,
         is_bound_to_vfio=function.is_bound_to_vfio,
     )
+
+
+def _is_clean(
+    facts: HostFacts, group: int | None, foreign: list[PciAddress], unlisted: list[PciAddress]
+) -> bool | None:
+    if foreign:
+        return False
+    return None if group is None or unlisted or not facts.groups_are_whole else True
 
 
 def _is_bridge(mate: PciAddress, gpu: PciAddress, facts: HostFacts) -> bool | None:

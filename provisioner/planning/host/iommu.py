@@ -94,6 +94,9 @@ def _group(facts: HostFacts, gpu: GpuVerdict) -> Check:
     if gpu.unlisted:
         found = f"group {gpu.iommu_group} also holds {', '.join(gpu.unlisted)}, of which {teller(facts)} shows nothing"
         return Check(id_, CheckStatus.UNKNOWN, found, why, how_to_learn(facts, "lspci", "lspci -Dnnk"))
+    if gpu.is_group_clean is None:
+        found = f"the listing of groups is cut, so group {gpu.iommu_group} may hold more than {gpu.address}"
+        return Check(id_, CheckStatus.UNKNOWN, found, why, _ask_for_groups(facts))
     return ok(id_, f"{gpu.address} is alone in group {gpu.iommu_group}, bridges aside", why)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from provisioner.adapters.files.host_dump import facts_from_dump
-from provisioner.planning.host import host_verdict
+from provisioner.planning.host import host_checks, host_verdict
 
 HOST_BRIDGE = "0000:00:00.0 Host bridge [0600]: Intel Corporation Device [8086:3ec2]\n"
 PORT = "0000:00:01.0 PCI bridge [0604]: Intel Corporation PCIe Controller (x16) [8086:1901] (rev 07)\n"
@@ -222,6 +222,15 @@ def test_a_group_is_clean_shared_or_unknown(row: Group) -> None:
     gpu = seen["gpus"][0]
     assert (gpu["group_clean"], gpu["foreign_devices"]) == (row.clean, row.foreign)
     assert ("iommu_group_shared" in seen["problems"]) is bool(row.foreign)
+
+
+def test_a_group_of_a_listing_that_was_cut_is_not_called_clean() -> None:
+    whole = f"=== lspci\n{VGA}{VFIO}=== iommu_groups\n{groups((1, G))}\n"
+    for text, clean in ((whole, True), (f"{whole}/sys/kernel/iommu_groups/1/dev", None)):
+        (gpu,) = host_verdict(facts_from_dump(text)).gpus
+        assert gpu.is_group_clean is clean
+    (check,) = (one for one in host_checks(facts_from_dump(text)) if one.id == f"group_{G}")
+    assert "the listing of groups is cut" in check.found
 
 
 def test_an_integrated_gpu_with_an_unlisted_mate_on_its_own_bus_is_not_called_clean() -> None:

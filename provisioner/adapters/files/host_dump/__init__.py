@@ -101,6 +101,7 @@ def _facts(dump: Dump) -> HostFacts:
         functions=None if listing is None else functions,
         groups=_groups(dump),
         group_listing=None if groups is None else pci.functions_from(groups),
+        groups_are_whole=not _is_cut(dump, "iommu_groups"),
         cpu_vendor=None if cpu is None else texts.cpu_vendor(cpu),
         cpu_model=None if cpu is None else texts.cpu_model(cpu),
         command_line=command_line,
@@ -132,8 +133,13 @@ def _messages(dump: Dump) -> list[str] | None:
 
 
 def _log(dump: Dump, messages: list[str] | None) -> KernelLog | None:
-    is_cut = "dmesg" in dump.cut or (dump.last == "dmesg" and not dump.is_last_line_whole)
-    return None if messages is None else replace(kernel_log.log_from(messages), is_whole=not is_cut)
+    if messages is None:
+        return None
+    return replace(kernel_log.log_from(messages), is_whole=not _is_cut(dump, "dmesg"))
+
+
+def _is_cut(dump: Dump, name: str) -> bool:
+    return name in dump.cut or (dump.last == name and not dump.is_last_line_whole)
 
 
 def _config(dump: Dump, name: str) -> tuple[ConfigLine, ...] | None:
