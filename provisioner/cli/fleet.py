@@ -26,6 +26,8 @@ def plan(session: Session, nodes: tuple[str, ...]) -> None:
     # One node is looked at closely; many share what they have in common.
     plans = {nodes[0]: fleet.plan(nodes[0])} if len(nodes) == 1 else fleet.plans(nodes)
     stuck = changes = False
+    if not plans and not session.json:
+        click.echo(f"the fleet has no node yet; next: add one under nodes in {fleet.spec.path}")
     for each in plans.values():
         if isinstance(each, ProvisionerError):
             stuck = True

@@ -119,7 +119,9 @@ class FabricHostShell:
         )
 
     def _not_started(self, code: int, words: str, *, needs_sudo: bool) -> HypervisorError:
-        last = words.splitlines()[-1] if words else f"exit code {code}"
+        lines = words.splitlines() or [f"exit code {code}"]
+        # sshd and the login shell have words of their own: a home that is not there, a greeting.
+        last = next((line for line in lines if needs_sudo and "sudo" in line), lines[-1])
         if not needs_sudo:
             return HypervisorError(
                 f"cannot run commands there: the login shell of {self._user} does not run them: {last}",

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 import pytest
+from click.testing import CliRunner
 
+from provisioner.cli.app import root
 from provisioner.cli.plan_view import plan_lines
 from provisioner.domain.actions import (
     ChangeVm,
@@ -21,6 +25,7 @@ from provisioner.domain.fleet import FleetSpec, NodeSpec
 from provisioner.domain.names import Vmid
 from provisioner.domain.vm_traits import Drift, Trait
 from provisioner.planning.vm_shape import vm_shape
+from tests.fleets import FLEET
 
 PROVE = Step("prove", StepKind.ENSURE, ProveEngine(1), "it answers")
 CORES, NAME = Drift(Trait.CORES, "8", "12"), Drift(Trait.NAME, "old", "llm-gpu-01")
@@ -70,3 +75,10 @@ def test_what_is_done_what_is_changed_and_what_restarts_differ_in_colour(node: N
     lines = list(plan_lines(Plan(node, (change, start, restart, PROVE), None)))
     heads = [line.split("m", 1)[0] for line in lines if click.unstyle(line)[:4] in ("  ~ ", "  + ", "  ! ", "  = ")]
     assert len(set(heads)) == len(heads) == 4
+
+
+def test_a_fleet_without_a_node_says_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "fleet.yml"
+    path.write_text(FLEET[: FLEET.index("nodes:\n")])
+    result = CliRunner().invoke(root, ["--fleet", str(path), "plan"])
+    assert (result.exit_code, result.output) == (0, f"the fleet has no node yet; next: add one under nodes in {path}\n")
