@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from provisioner.engines.base import InferenceEngine
     from provisioner.ports.access import AccessDoor
     from provisioner.ports.activity_log import ActivityLog
+    from provisioner.ports.clock import Clock
     from provisioner.ports.guest_shell import GuestShells
     from provisioner.ports.host_preparation import HostPreparation
     from provisioner.ports.hosts import Hosts, HostShell
@@ -65,14 +66,14 @@ class _MadeOnDemand(Mapping[_Key, _Value]):
 class RealWorld:
     """Real Proxmox, real guests, real time."""
 
-    def __init__(self, fleet: FleetSpec, settings: Settings) -> None:
+    def __init__(self, fleet: FleetSpec, settings: Settings, clock: Clock | None = None) -> None:
         from provisioner.adapters.proxmox.session import ProxmoxSession, TokenLogin
         from provisioner.adapters.secrets import read_secret
         from provisioner.adapters.ssh.login_key import LoginKey
 
         self._fleet = fleet
         self._settings = settings
-        self.clock = SystemClock()
+        self.clock: Clock = clock or SystemClock()
         self.locks: NodeLocks = FileNodeLocks(settings.state_folder / "locks")
         self.engines: Mapping[EngineName, InferenceEngine] = ENGINES
         self.login_key = LoginKey(fleet.ssh.private_key, settings.state_folder)

@@ -7,6 +7,8 @@
     └── OutsideError          another system failed or said no
         ├── HypervisorError       Proxmox VE
         │   ├── UnreachableError      no answer came; whether the act happened is unknown
+        │   ├── OutcomeUnknownError   it was taken, and nobody can tell how it ended
+        │   ├── VmMissingError        the VM is gone, or on another server
         │   ├── LoginRefusedError     the token, user or password is not accepted
         │   ├── VmidTakenError        another VM has that VMID
         │   ├── ConfigChangedError    somebody changed the VM since we looked
@@ -80,7 +82,17 @@ class HypervisorError(OutsideError):
 
 
 class UnreachableError(HypervisorError):
-    """No answer came, or none that Proxmox gives: what was asked for may have happened all the same."""
+    """No answer came, or none that Proxmox gives. `may_have_happened` is False when nothing was ever sent."""
+
+    may_have_happened = True
+
+
+class OutcomeUnknownError(HypervisorError):
+    """A task ended without a word, or Proxmox no longer knows it. What it was for may be done."""
+
+
+class VmMissingError(HypervisorError):
+    """Proxmox has no such VM on the server asked: it is gone, or on another one."""
 
 
 class LoginRefusedError(HypervisorError):

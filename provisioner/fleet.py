@@ -19,6 +19,7 @@ from provisioner.domain.fleet import ClusterSpec, FleetSpec, NodeSpec
 from provisioner.domain.names import GpuName, HypervisorName
 from provisioner.engines.registry import ENGINES
 from provisioner.errors import HypervisorError, InputError, ProvisionerError, RefusedError
+from provisioner.ports.clock import Clock
 from provisioner.services.events import OnEvent, ignore
 from provisioner.settings import Settings, read_settings
 
@@ -198,24 +199,27 @@ class Fleet:
     happened, on what, and what to do next.
     """
 
-    def __init__(self, spec: FleetSpec, settings: Settings) -> None:
+    def __init__(self, spec: FleetSpec, settings: Settings, *, clock: Clock | None = None) -> None:
         self.spec = spec
         self._settings = settings
-        self._world = RealWorld(spec, settings)
+        self._world = RealWorld(spec, settings, clock)
 
     @classmethod
-    def load(cls, path: str | Path | None = None, *, settings: Settings | None = None) -> Fleet:
+    def load(
+        cls, path: str | Path | None = None, *, settings: Settings | None = None, clock: Clock | None = None
+    ) -> Fleet:
         """Read and check a fleet file; nothing else is touched.
 
         Args:
             path: the file; by default ``$PROVISIONER_FLEET`` or ``inventory/fleet.yml``.
             settings: where state is kept; by default read from the environment.
+            clock: by what all waiting is measured; by default this machine's time.
 
         Raises:
             InputError: with file, line, what was found and what is allowed.
         """
         settings = settings or read_settings()
-        return cls(load_fleet(Path(path or settings.fleet_file), engines=tuple(ENGINES)), settings)
+        return cls(load_fleet(Path(path or settings.fleet_file), engines=tuple(ENGINES)), settings, clock=clock)
 
     def hypervisor(self, name: str) -> Hypervisor:
         """Return a hypervisor of the fleet. Raises InputError that lists the known ones."""

@@ -162,16 +162,23 @@ class Tasks:
             await asyncio.wait(running)
 
     async def die(self, node: str) -> None:
-        """End every task of a node the way a restart of its server does: without a word."""
+        """End every task of a node the way a restart of its server does: without a word.
+
+        When one of them asks for it, this does not return to it.
+        """
+        own = asyncio.current_task()
         dying = {upid: task for upid, task in self._running.items() if self._cluster.tasks[upid].node == node}
-        for task in dying.values():
+        others = [task for task in dying.values() if task is not own]
+        for task in others:
             task.cancel("closing")
-        if dying:
-            await asyncio.wait(dying.values())
+        if others:
+            await asyncio.wait(others)
         for upid in dying:
             record = self._cluster.tasks[upid]
             record.exitstatus, record.endtime = "unexpected status", int(self.now())
             self._save(record)
+        if own in dying.values():
+            raise asyncio.CancelledError("closing")
 
     async def _run(self, record: TaskRecord, worker: Worker, undo: Callable[[], None] | None) -> None:
         task = Task(record, self._save)

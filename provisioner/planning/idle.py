@@ -63,6 +63,9 @@ def idle_decision(use: NodeUse, now: float) -> IdleDecision:
     node, vm = use.node, use.vm
     if vm is None:
         return IdleDecision(node, IdleVerdict.ASLEEP, "it has no VM")
+    if vm.power is Power.UNKNOWN and not vm.name:
+        # Proxmox has not heard of it for minutes and shows no name: whose it is cannot be judged.
+        return _stay(use, "whether its VM runs is unknown, and unknown counts as busy")
     found = objection(node, vm, Act.SLEEP)
     if found is not None and found.why is Why.FOREIGN:
         whose = "was made for another node" if vm.is_ours else "does not carry our tag"

@@ -2,7 +2,8 @@
 
 Every method raises `HypervisorError` (or a branch of it) with Proxmox's own
 words in the summary. Methods that start work return when the work is done,
-with what Proxmox warned of on the way (nothing, mostly); but for `start_vm`,
+with what a reader should know of it (Proxmox's warnings, answers that got
+lost; nothing, mostly); but for `start_vm`,
 whose caller has better things to do meanwhile. An answer that gets lost is no
 excuse: whether the work was done is looked up before it is asked for again.
 """
@@ -26,7 +27,7 @@ class Ticket(Protocol):
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What Proxmox warned of; complete once the work is done."""
+        """What a reader should know of it: Proxmox's warnings, answers that got lost. Complete once it is done."""
         ...
 
     def is_done(self) -> bool:

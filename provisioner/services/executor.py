@@ -278,8 +278,8 @@ class Executor:
 
 
 def _done(detail: str, warnings: tuple[str, ...]) -> Outcome:
-    """Return the outcome of a change, with Proxmox's warnings where a reader sees them."""
-    return Outcome(True, f"{detail}; Proxmox warns: {'; '.join(warnings)}" if warnings else detail)
+    """Return the outcome of a change, with its warnings where a reader sees them."""
+    return Outcome(True, "; ".join((detail, *warnings)))
 
 
 def _with_log(error: EngineError, log: str) -> EngineError:

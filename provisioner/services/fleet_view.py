@@ -90,13 +90,14 @@ class FleetView:
             reason = "there is no such VM to adopt" if node.adopt else f"no VM yet: provisioner up {node.name}"
             return NodeStatus(node, NodeState.ABSENT, reason, model)
         found = objection(node, vm, Act.SLEEP)
-        if found is not None:
+        # What Proxmox has not heard of for a while shows no name: whose it is cannot be judged.
+        if found is not None and not (vm.power is Power.UNKNOWN and not vm.name):
             state = NodeState.LOCKED if found.why is Why.LOCKED else NodeState.FOREIGN
             return NodeStatus(node, state, found.reason, model)
-        if vm.power is Power.STOPPED:
-            return NodeStatus(node, NodeState.ASLEEP, "the VM is off", model)
         if vm.power is Power.UNKNOWN:
             return NodeStatus(node, NodeState.UNKNOWN, f"{vm.hypervisor} has not reported for a while", model)
+        if vm.power is Power.STOPPED:
+            return NodeStatus(node, NodeState.ASLEEP, "the VM is off", model)
         engine = self._world.engines[self._fleet.mode_of(node).engine]
         probe = EngineProbe(self._fleet, node, engine, self._world.web, self._world.clock)
         trouble = probe.health()

@@ -111,15 +111,19 @@ class EngineProbe:
         try:
             healthy_at = wait_until(look, clock=self._clock, seconds=seconds, pace=_PACE)
         except WaitedInVain as waited:
-            raise EngineError(
-                f"cannot get an answer from {self._engine.name} within {seconds:g} s; last: {waited.last_seen}",
-                subject=self._node.subject,
-                next_step=f"provisioner ssh {self._node.name} -- sudo journalctl -u {self._engine.unit} -n 50",
-                retryable=True,
-            ) from waited
+            raise self.silence(seconds, waited.last_seen) from waited
         self._require_model()
         reply = self._chat()
         return Proof(self.endpoint, reply, healthy_at, self._clock.monotonic())
+
+    def silence(self, seconds: float, last_seen: str) -> EngineError:
+        """Return the error of an engine that did not answer for so long."""
+        return EngineError(
+            f"cannot get an answer from {self._engine.name} within {seconds:g} s; last: {last_seen}",
+            subject=self._node.subject,
+            next_step=f"provisioner ssh {self._node.name} -- sudo journalctl -u {self._engine.unit} -n 50",
+            retryable=True,
+        )
 
     def _require_model(self) -> None:
         text = self._ask(self._engine.models_path)

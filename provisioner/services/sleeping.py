@@ -77,7 +77,8 @@ class Sleeping:
         require(node, vm, Act.SLEEP)
         with running_step(on_event, node, "shut down", clock) as step:
             try:
-                api.shut_down_vm(node.hypervisor, node.vmid, seconds=node.patience.shutdown_seconds)
+                warnings = api.shut_down_vm(node.hypervisor, node.vmid, seconds=node.patience.shutdown_seconds)
+                step.detail = "; ".join(warnings)
             except ShutdownIgnoredError as error:
                 if not force:
                     raise ShutdownIgnoredError(

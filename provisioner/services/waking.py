@@ -72,26 +72,29 @@ class Waking:
         calls, begun = api.calls, clock.monotonic()
         vm = settled(lambda: find_vm(api, node), clock=clock, seconds=self._fleet.cluster_of(node).retry_seconds)
         decision = wake_decision(node, vm)
-        start = _Start(api, node, clock)
+        patience = node.patience.boot_seconds + node.patience.engine_seconds
+        start = _Start(api, node, clock, patience)
         if decision.need is WakeNeed.START:
             with running_step(on_event, node, "start", clock) as step:
                 start.begin()
                 step.detail = f"{decision.reason}; Proxmox has accepted the start"
         engine = self._world.engines[self._fleet.mode_of(node).engine]
         probe = EngineProbe(self._fleet, node, engine, self._world.web, clock)
-        patience = node.patience.boot_seconds + node.patience.engine_seconds
-        if decision.need is WakeNeed.START:
-            # A guest boots once its VM has started, and pinning much memory for a GPU takes minutes.
-            patience += start_seconds(node)
+        # A guest boots once its VM has started, and pinning much memory for a GPU takes minutes.
+        start_within = min(start_seconds(node), self._fleet.cluster_of(node).task_seconds)
+        longest = patience + (start_within if decision.need is WakeNeed.START else 0.0)
         with running_step(on_event, node, "answer", clock) as step, naming_gpu_holder(self._fleet, node, api):
             try:
-                proof = probe.prove(seconds=patience, still_worth_it=start.look)
+                proof = probe.prove(seconds=longest, still_worth_it=start.look)
             except EngineError as error:
                 # An engine cannot answer while Proxmox has not even started its VM.
-                raise (start.overdue(patience) or error) from error
+                raise (start.unfinished(longest) or error) from error
+            except _BootOverdue as overdue:
+                raise probe.silence(patience, probe.health() or "it has just become ready") from overdue
+            start.take_note()
             found = f"{decision.reason}; " if decision.need is WakeNeed.PROOF else ""
             step.detail, step.changed = f"{found}{proof.endpoint.url}", False
-            step.detail += "".join(f"; Proxmox warns: {warning}" for warning in start.warnings)
+            step.detail = "; ".join((step.detail, *start.warnings))
         if start.was_needed:
             self._world.activity.forget(node.name)
         ended = clock.monotonic()
@@ -105,15 +108,21 @@ class Waking:
         )
 
 
-class _Start:
-    """The start of one VM, watched while its engine is being probed."""
+class _BootOverdue(Exception):
+    """The VM has run for longer than its guest and engine are given."""
 
-    def __init__(self, api: Hypervisors, node: NodeSpec, clock: Clock) -> None:
+
+class _Start:
+    """The start of one VM, watched while its engine is being probed. `patience` is counted from its end."""
+
+    def __init__(self, api: Hypervisors, node: NodeSpec, clock: Clock, patience: float) -> None:
         self._api = api
         self._node = node
         self._clock = clock
         self._ticket: Ticket | None = None
         self._pending = False
+        self._patience = patience
+        self._ended: float | None = None
         self._pauses = iter(_LOOKS)
         self._next_look = clock.monotonic() + next(self._pauses)
 
@@ -127,9 +136,15 @@ class _Start:
         """What Proxmox warned of when it started the VM."""
         return self._ticket.warnings if self._ticket is not None else ()
 
-    def overdue(self, seconds: float) -> ProvisionerError | None:
-        """Return what to say of a start that is still under way after so long, or None when none is."""
+    def unfinished(self, seconds: float) -> ProvisionerError | None:
+        """Return what to say of a start that is still under way after so long, or None. Raises when it has failed."""
+        self.take_note()
         return self._ticket.overdue(seconds) if self._ticket is not None and self._pending else None
+
+    def take_note(self) -> None:
+        """Hear how the start ended, if nobody has yet: an engine may answer before that was asked. Raises."""
+        if self._pending and self._ticket is not None:
+            self._pending = not self._ticket.is_done()
 
     def begin(self) -> None:
         """Power on; Proxmox has accepted it when this returns."""
@@ -138,12 +153,16 @@ class _Start:
 
     def look(self) -> None:
         """Look at Proxmox when it is time to. Raises when waiting for the engine has become pointless."""
-        if self._clock.monotonic() < self._next_look:
+        now = self._clock.monotonic()
+        if self._ended is not None and now >= self._ended + self._patience:
+            raise _BootOverdue
+        if now < self._next_look:
             return
-        self._next_look = self._clock.monotonic() + next(self._pauses, _LATER_LOOKS)
+        self._next_look = now + next(self._pauses, _LATER_LOOKS)
         if self._pending and self._ticket is not None:
             self._pending = not self._ticket.is_done()
             if not self._pending:
+                self._ended = now
                 # It runs; only a guest that dies while booting can still surprise us, and that takes a while.
                 self._pauses = iter(())
                 self._next_look = self._clock.monotonic() + _LATER_LOOKS

@@ -81,11 +81,12 @@ def _passed(mappings: tuple[MappingId, ...]) -> tuple[PassedDevice, ...]:
 class FakeTicket:
     failure: HypervisorError | None = None
     warnings: tuple[str, ...] = ()
+    ends: bool = True
 
     def is_done(self) -> bool:
         if self.failure:
             raise self.failure
-        return True
+        return self.ends
 
     def wait(self) -> None:
         self.is_done()
@@ -107,6 +108,7 @@ class FakeHypervisors:
     """What the mappings name, as Proxmox writes it."""
     may_delete_isos: bool = True
     ignores_shutdown: bool = False
+    starts_hang: bool = False
     facts: HostFacts = field(default_factory=ready_host)
     """What it shows of pve1; what nobody may ask for is what a test makes None."""
     rights: dict[str, dict[str, int]] = field(default_factory=lambda: {"/": dict.fromkeys(EVERY_RIGHT, 1)})
@@ -247,6 +249,8 @@ class FakeHypervisors:
     def start_vm(self, hypervisor: HypervisorName, vmid: Vmid) -> FakeTicket:
         self._call("start_vm")
         vm = self._existing(vmid)
+        if self.starts_hang:
+            return FakeTicket(ends=False)
         storage, seed = vm.seed
         if seed not in self.files.get((storage, "iso"), {}):
             return FakeTicket(refusal(f"volume '{storage}:iso/{seed}' does not exist"))

@@ -22,6 +22,7 @@ from provisioner.lab.fleet_file import Site as LabSite
 from provisioner.lab.fleet_file import write_fleet
 from provisioner.lab.harness import RunningLab
 from provisioner.lab.material import Material, pretended_material
+from provisioner.ports.clock import Clock
 from provisioner.settings import Settings
 
 
@@ -58,10 +59,10 @@ class Site:
         """Where the client keeps its state."""
         return Settings(self.fleet_file, self.folder / "client")
 
-    def fleet(self, change: Callable[[str], str] = lambda text: text) -> Fleet:
+    def fleet(self, change: Callable[[str], str] = lambda text: text, clock: Clock | None = None) -> Fleet:
         """Load the fleet file, mended or broken by `change` first."""
         self.fleet_file.write_text(change(self.fleet_file.read_text()))
-        return Fleet.load(self.fleet_file, settings=self.settings)
+        return Fleet.load(self.fleet_file, settings=self.settings, clock=clock)
 
     @property
     def environment(self) -> dict[str, str]:

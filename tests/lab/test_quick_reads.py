@@ -8,10 +8,16 @@ from typing import Any
 
 import pytest
 
-from provisioner.adapters.proxmox.session import PasswordLogin, ProxmoxSession, TokenLogin, VmMissing
+from provisioner.adapters.proxmox.session import PasswordLogin, ProxmoxSession, TokenLogin
 from provisioner.adapters.secrets import SecretText
 from provisioner.domain.fleet import ClusterAddress, TlsTrust
-from provisioner.errors import PermissionMissingError, ProvisionerError, UnreachableError, UntrustedError
+from provisioner.errors import (
+    PermissionMissingError,
+    ProvisionerError,
+    UnreachableError,
+    UntrustedError,
+    VmMissingError,
+)
 from provisioner.lab.harness import RunningLab
 from tests.lab.support import cluster_spec
 
@@ -69,7 +75,7 @@ def test_a_lost_answer_is_asked_for_again(lab: RunningLab, vmid: int) -> None:
 
 
 def test_each_refusal_is_named_as_ever(lab: RunningLab) -> None:
-    with pytest.raises(VmMissing):
+    with pytest.raises(VmMissingError):
         session(lab).read("nodes/pve1/qemu/5009/pending")
     lab.call("PUT", "/access/acl", path="/vms", roles="ProvisionerVM", tokens="provisioner@pve!fleet", delete="1")
     with pytest.raises(PermissionMissingError, match=r"VM\.Audit"):

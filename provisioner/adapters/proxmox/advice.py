@@ -17,6 +17,7 @@ from provisioner.errors import (
     HypervisorError,
     StorageFullError,
     VmLockedError,
+    VmMissingError,
 )
 
 
@@ -73,6 +74,12 @@ _ROWS: tuple[tuple[str, type[HypervisorError], str, bool], ...] = (
         False,
     ),
     (
+        r"no PCI device found|pci device '\S+' not found|no pci device info",
+        GpuUnusableError,
+        "the card is gone or has moved to another slot: compare `lspci` on the server with the mapping",
+        False,
+    ),
+    (
         r"PCI device mapping invalid",
         GpuUnusableError,
         "edit the PCI mapping so that it names the device as it is now (Datacenter > Resource Mappings)",
@@ -85,12 +92,6 @@ _ROWS: tuple[tuple[str, type[HypervisorError], str, bool], ...] = (
         False,
     ),
     (r"IOMMU not present", GpuUnusableError, "turn on VT-d or AMD-Vi in the server's firmware setup", False),
-    (
-        r"no PCI device found|pci device '\S+' not found|no pci device info",
-        GpuUnusableError,
-        "the card is gone or has moved to another slot: compare `lspci` on the server with the mapping",
-        False,
-    ),
     (
         r"can't unbind/bind PCI group|[Cc]annot bind \S+ to vfio",
         GpuUnusableError,
@@ -174,7 +175,7 @@ _ROWS: tuple[tuple[str, type[HypervisorError], str, bool], ...] = (
         False,
     ),
     (
-        r"no quorum",
+        r"no quorum|/etc/pve/\S+' - Permission denied",
         HypervisorError,
         "most servers of the cluster are out of sight, so it takes no change: bring them back "
         "(pvecm status shows which are missing), then run the same command again",
@@ -195,6 +196,12 @@ _ROWS: tuple[tuple[str, type[HypervisorError], str, bool], ...] = (
         True,
     ),
     # VMs
+    (
+        r"Configuration file '\S+' does not exist|unable to find configuration file for VM",
+        VmMissingError,
+        "the VM is gone or has moved to another server; run the same command again, it looks first",
+        False,
+    ),
     (
         r"quit/powerdown failed - got timeout",
         HypervisorError,
@@ -234,7 +241,7 @@ _ROWS: tuple[tuple[str, type[HypervisorError], str, bool], ...] = (
     (
         r"volume '([^']+)' does not exist",
         HypervisorError,
-        "{0} was deleted meanwhile; run the same command again, it makes what is missing",
+        "{0} was deleted meanwhile: provisioner up makes what is missing",
         False,
     ),
     (

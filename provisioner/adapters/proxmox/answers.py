@@ -22,6 +22,7 @@ from provisioner.errors import (
     UnreachableError,
     UntrustedError,
     VmidTakenError,
+    VmMissingError,
 )
 
 _ALREADY_EXISTS = re.compile(
@@ -33,6 +34,7 @@ _NO_CONFIG = re.compile(
 )
 _NO_TASK = re.compile(r".*upid: no such task")
 _FINGERPRINTS = re.compile(r'Fingerprints did not match\. Expected "(\w+)", got "?(?:b\')?(\w+)')
+_OBJECT = re.compile(r"^(?:<[^>]*>|\w+\([^)]*\)): ")
 _SERVER = re.compile(r"/?nodes/([^/]+)/")
 
 # Statuses that stand for "somebody behind the first server did not answer": the first three are pveproxy's
@@ -40,16 +42,8 @@ _SERVER = re.compile(r"/?nodes/([^/]+)/")
 NO_ANSWER = frozenset((595, 596, 597, 598, 599, 502, 503, 504))
 
 
-class VmMissing(HypervisorError):
-    """Proxmox has no such VM on the node asked: it is gone, or on another server."""
-
-
 class TaskMissing(HypervisorError):
     """Proxmox no longer knows the task: its log was rotated, or its server installed anew."""
-
-
-class NeverSent(UnreachableError):
-    """No connection came about, so nothing was asked for, and asking again is safe."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +82,7 @@ def refusal(error: ResourceException, words: Words) -> ProvisionerError:
             next_step="give the token, and its user, that privilege on that path (Datacenter > Permissions)",
         )
     if _NO_CONFIG.match(text):
-        return VmMissing(
+        return VmMissingError(
             f"cannot {words.what}: {text}",
             subject=words.subject,
             next_step="the VM is gone or has moved to another server; run the same command again, it looks first",
@@ -135,14 +129,17 @@ def failure(error: requests.exceptions.RequestException, words: Words) -> Provis
             retryable=True,
         )
     reason = root_cause(error)
-    never_sent = isinstance(error, requests.exceptions.ConnectTimeout) or "NewConnectionError" in repr(error)
-    return (NeverSent if never_sent else UnreachableError)(
+    silence = UnreachableError(
         f"cannot reach Proxmox: {reason}",
         subject=words.subject,
         next_step=f"check that the server is up and that {place}.api is its address; the act may have happened, "
         "so run the same command again, it looks first",
         retryable=True,
     )
+    # Without a connection nothing was asked for, and asking again is safe.
+    no_connection = isinstance(error, requests.exceptions.ConnectTimeout) or "NewConnectionError" in repr(error)
+    silence.may_have_happened = not no_connection
+    return silence
 
 
 def _no_answer(text: str, words: Words) -> UnreachableError:
@@ -187,4 +184,5 @@ def root_cause(error: BaseException) -> str:
             break
         seen = inner
     text = str(seen) or type(seen).__name__
-    return text.split(": ", 1)[1] if text.startswith("<") and ": " in text else text
+    # Some name their connection object first.
+    return _OBJECT.sub("", text)

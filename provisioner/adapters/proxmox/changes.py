@@ -13,9 +13,15 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from provisioner.adapters.proxmox.session import AGAIN, ProxmoxSession, VmMissing
-from provisioner.adapters.proxmox.tasks import Task, TaskEndUnknown
-from provisioner.errors import HypervisorError, UnreachableError, VmidTakenError
+from provisioner.adapters.proxmox.session import AGAIN, ProxmoxSession
+from provisioner.adapters.proxmox.tasks import Task
+from provisioner.errors import (
+    HypervisorError,
+    OutcomeUnknownError,
+    UnreachableError,
+    VmidTakenError,
+    VmMissingError,
+)
 from provisioner.ports.clock import Clock
 from provisioner.waiting import NotYet, Pace, WaitedInVain, wait_until
 
@@ -130,7 +136,7 @@ class Change:
                 raise self.overdue(waited.seconds) from waited
 
     def in_full(self) -> tuple[str, ...]:
-        """Send it and wait for its end; return Proxmox's warnings. Raises HypervisorError."""
+        """Send it and wait for its end; return what a reader should know of it. Raises HypervisorError."""
         self._send()
         self.wait()
         return self.warnings
@@ -158,7 +164,7 @@ class Change:
     def _watch(self, task: Task) -> None:
         try:
             end = task.look()
-        except TaskEndUnknown as unknown:
+        except OutcomeUnknownError as unknown:
             self._task = None
             self._doubted(unknown)
         except UnreachableError:
@@ -170,23 +176,37 @@ class Change:
         else:
             if end is None:
                 return
-            self._task, self.warnings = None, end.warnings
+            self._task = None
+            self.warnings += end.warnings
             self._is_queued = task.kind in _QUEUED
             self._is_done = not self._is_queued or self.is_so()
 
     def _resolve(self, doubt: HypervisorError) -> None:
         """Find out whether it happened; if it has not, and nobody is at it, send it again."""
         self._doubt = None
-        if self.is_so():
+        try:
+            is_so = self.is_so()
+        except UnreachableError as silence:
+            # What is in doubt says more than that it cannot be looked up.
+            raise doubt from silence
+        if is_so:
             self._is_done = True
+            self._remark(doubt, "it had been done")
             return
         upid = self.under_way()
         if upid is not None:
+            self._remark(doubt, "it was being done")
             self._task = Task(self.session, upid, self.what)
         elif self._is_time_up():
             raise doubt
         else:
+            self._remark(doubt, "it had not been done, so it was asked for again")
             self._send()
+
+    def _remark(self, trouble: HypervisorError, found: str) -> None:
+        remark = f"{trouble.summary.partition(chr(10))[0]}; looked: {found}"
+        if remark not in self.warnings:
+            self.warnings += (remark,)
 
     def _doubted(self, doubt: HypervisorError) -> None:
         self._was_in_doubt = True
@@ -196,14 +216,21 @@ class Change:
     def _later(self, error: HypervisorError) -> None:
         """Let it be tried again after a pause, if that is of any use."""
         # A VM that is missing does not come back by itself.
-        is_passing = (error.retryable and not isinstance(error, VmMissing)) or self.passes(error)
+        is_passing = (error.retryable and not isinstance(error, VmMissingError)) or self.passes(error)
         if is_passing and not self._is_time_up():
             self._put_off()
-        elif self.fact_outranks and not isinstance(error, VmMissing) and self.is_so():
+        elif self.fact_outranks and self._is_so_after_all():
             self._is_done = True
-            self.warnings += (error.summary.partition("\n")[0],)
+            self._remark(error, "it is as it should be all the same")
         else:
             raise error
+
+    def _is_so_after_all(self) -> bool:
+        try:
+            return self.is_so()
+        except HypervisorError:
+            # The failure itself says more than that nobody can look.
+            return False
 
     def _is_time_up(self) -> bool:
         return self._until is not None and self.clock.monotonic() >= self._until

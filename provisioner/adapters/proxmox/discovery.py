@@ -17,7 +17,7 @@ from typing import Any
 from proxmoxer.core import ResourceException
 
 from provisioner.adapters.proxmox.property_strings import parts_of
-from provisioner.adapters.proxmox.session import ProxmoxSession, VmMissing
+from provisioner.adapters.proxmox.session import ProxmoxSession
 from provisioner.domain.discovery import (
     Discovery,
     GuestFound,
@@ -32,7 +32,13 @@ from provisioner.domain.discovery import (
     Unseen,
 )
 from provisioner.domain.host import PciAddress
-from provisioner.errors import HypervisorError, LoginRefusedError, PermissionMissingError, UnreachableError
+from provisioner.errors import (
+    HypervisorError,
+    LoginRefusedError,
+    PermissionMissingError,
+    UnreachableError,
+    VmMissingError,
+)
 
 _PRIVILEGE = re.compile(r"Permission check failed \(([^,)]+), ([^)]+)\)")
 _ADDRESS = re.compile(r"[0-9a-f]{4,}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-9a-f]")
@@ -158,7 +164,7 @@ class _Look:
             with self._noting(f"configuration of {kind.value} {vmid}"):
                 try:
                     config = self._session.call("GET", path)
-                except VmMissing:
+                except VmMissingError:
                     config = {}  # deleted or moved since it was listed
         return GuestFound(
             vmid=vmid,

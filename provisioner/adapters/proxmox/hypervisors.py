@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from provisioner.adapters.proxmox.changes import Change, Crowd
-from provisioner.adapters.proxmox.session import ProxmoxSession, VmMissing
+from provisioner.adapters.proxmox.session import ProxmoxSession
 from provisioner.adapters.proxmox.vm_config import both_configs, create_parameters, disk_size, read_config
 from provisioner.adapters.proxmox.vm_traits import BOOT_DISK, change_settings, is_as_asked
 from provisioner.domain.fleet import ImageSpec
@@ -21,7 +21,7 @@ from provisioner.domain.snapshot import (
     VmConfig,
     VmSeen,
 )
-from provisioner.errors import GpuTakenError, HypervisorError, RefusedError, ShutdownIgnoredError
+from provisioner.errors import GpuTakenError, HypervisorError, RefusedError, ShutdownIgnoredError, VmMissingError
 from provisioner.ports.clock import Clock
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class ProxmoxHypervisors:
 
     def snapshot(self) -> ClusterSnapshot:
         """Look at the whole cluster in one call."""
-        rows = self._session.call("GET", "cluster/resources")
+        rows = self._session.call("GET", "cluster/resources", purpose="look at the cluster")
         return ClusterSnapshot(
             hypervisors={HypervisorName(row["node"]): row.get("status") == "online" for row in _of(rows, "node")},
             vms={
@@ -74,7 +74,9 @@ class ProxmoxHypervisors:
 
     def mappings(self, hypervisor: HypervisorName) -> Mapping[MappingId, MappingSeen]:
         """Return the PCI mappings with Proxmox's own findings for one hypervisor."""
-        rows = self._session.call("GET", "cluster/mapping/pci", check_node=hypervisor)
+        rows = self._session.call(
+            "GET", "cluster/mapping/pci", purpose="look at the PCI mappings", check_node=hypervisor
+        )
         return {
             MappingId(row["id"]): MappingSeen(
                 MappingId(row["id"]),
@@ -105,22 +107,33 @@ class ProxmoxHypervisors:
 
     def volumes(self, hypervisor: HypervisorName, storage: StorageName, content: str) -> frozenset[str]:
         """Return the file names of one content type on a storage."""
-        rows = self._session.call("GET", f"nodes/{hypervisor}/storage/{storage}/content", content=content)
+        rows = self._session.call(
+            "GET",
+            f"nodes/{hypervisor}/storage/{storage}/content",
+            purpose=f'see what is on storage "{storage}"',
+            content=content,
+        )
         return frozenset(str(row["volid"]).rpartition("/")[2] for row in rows)
 
     def vm(self, hypervisor: HypervisorName, vmid: Vmid) -> VmSeen | None:
         """Return a VM as it is right now, or None."""
         try:
-            row = self._session.call("GET", f"{_vm_path(hypervisor, vmid)}/status/current")
-        except VmMissing:
+            row = self._session.call(
+                "GET", f"{_vm_path(hypervisor, vmid)}/status/current", purpose=f"look at VM {vmid}"
+            )
+        except VmMissingError:
             return None
         return _vm(row, hypervisor, vmid)
 
     def config(self, hypervisor: HypervisorName, vmid: Vmid) -> VmConfig:
         """Read back a VM's configuration; one that has just vanished reads as empty."""
         try:
-            return read_config(self._session.read(f"{_vm_path(hypervisor, vmid)}/pending"))
-        except VmMissing:
+            return read_config(
+                self._session.read(
+                    f"{_vm_path(hypervisor, vmid)}/pending", purpose=f"read the configuration of VM {vmid}"
+                )
+            )
+        except VmMissingError:
             return VmConfig(notes="", disk_bytes=None)
 
     def download_image(self, hypervisor: HypervisorName, storage: StorageName, image: ImageSpec) -> tuple[str, ...]:
@@ -319,7 +332,9 @@ class ProxmoxHypervisors:
 
     def active_tasks(self, hypervisor: HypervisorName, vmid: Vmid) -> frozenset[str]:
         """Return the kinds of tasks that work on a VM right now."""
-        tasks = self._session.call("GET", f"nodes/{hypervisor}/tasks", source="active", vmid=vmid)
+        tasks = self._session.call(
+            "GET", f"nodes/{hypervisor}/tasks", purpose=f"see what works on VM {vmid}", source="active", vmid=vmid
+        )
         return frozenset(str(task["type"]) for task in tasks)
 
     def _task_finder(self, hypervisor: HypervisorName, vmid: Vmid, kind: str) -> Callable[[], str | None]:
@@ -340,7 +355,7 @@ class ProxmoxHypervisors:
         return vm is None or vm.power is Power.STOPPED
 
     def _has_power(self, hypervisor: HypervisorName, vmid: Vmid) -> bool:
-        row = self._session.call("GET", f"{_vm_path(hypervisor, vmid)}/status/current")
+        row = self._session.call("GET", f"{_vm_path(hypervisor, vmid)}/status/current", purpose=f"look at VM {vmid}")
         ha = row.get("ha") or {}
         if ha.get("state") == "error":
             raise HypervisorError(

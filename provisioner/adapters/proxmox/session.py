@@ -25,7 +25,7 @@ from requests.adapters import HTTPAdapter
 from requests.cookies import cookiejar_from_dict
 from urllib3.util.ssl_ import create_urllib3_context
 
-from provisioner.adapters.proxmox.answers import NeverSent, TaskMissing, VmMissing, Words, failure, not_ours, refusal
+from provisioner.adapters.proxmox.answers import TaskMissing, Words, failure, not_ours, refusal
 from provisioner.adapters.secrets import SecretText
 from provisioner.adapters.system_clock import SystemClock
 from provisioner.domain.fleet import ClusterAddress
@@ -33,7 +33,7 @@ from provisioner.errors import HypervisorError, LoginRefusedError, UnreachableEr
 from provisioner.ports.clock import Clock
 from provisioner.waiting import Pace
 
-__all__ = ["PasswordLogin", "ProxmoxSession", "TaskMissing", "TokenLogin", "VmMissing"]
+__all__ = ["PasswordLogin", "ProxmoxSession", "TaskMissing", "TokenLogin"]
 
 AGAIN = Pace(first=0.05, growth=2.0, longest=2.0)
 """Pauses between two tries of the same request."""
@@ -146,7 +146,7 @@ class ProxmoxSession:
             parameters: underscores in names become hyphens; None is left out; booleans become 1 and 0.
 
         Raises:
-            VmMissing: the VM in the path does not exist there.
+            VmMissingError: the VM in the path does not exist there.
             TaskMissing: the task in the path is not known.
             UnreachableError: no answer came; unless the method was GET, it may have happened.
             HypervisorError: with a branch for what the caller can act on.
@@ -167,8 +167,7 @@ class ProxmoxSession:
                     raise
                 may_renew = False
             except UnreachableError as silence:
-                unsent = isinstance(silence, NeverSent)
-                safe = self._has_answered if unsent else method == "GET"
+                safe = method == "GET" if silence.may_have_happened else self._has_answered
                 left = deadline - self._clock.monotonic()
                 if not safe or left <= 0:
                     raise

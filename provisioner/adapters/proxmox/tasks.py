@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from provisioner.adapters.proxmox.advice import verdict_on
 from provisioner.adapters.proxmox.session import ProxmoxSession, TaskMissing
-from provisioner.errors import HypervisorError
+from provisioner.errors import HypervisorError, OutcomeUnknownError
 
 _UPID = re.compile(r"UPID:(?P<node>[^:]+):[0-9A-Fa-f]{8}:[0-9A-Fa-f]{8,9}:[0-9A-Fa-f]{8}:(?P<kind>[^:]+):[^:]*:[^:]+:")
 # The last lines hold the reason; the first hundreds of a download are its progress.
@@ -24,13 +24,9 @@ _ALREADY = re.compile(r"VM \d+ already running")
 _NO_WORD = ("unexpected status", "unable to get last line from task log")
 
 
-class TaskEndUnknown(HypervisorError):
-    """The task ended without a word, or Proxmox no longer knows it. What it was for may be done."""
-
-
 @dataclass(frozen=True, slots=True)
 class TaskEnd:
-    """A success. `warnings` are Proxmox's own lines, mostly none."""
+    """A success. `warnings` are Proxmox's own lines, marked as such; mostly none."""
 
     warnings: tuple[str, ...] = ()
 
@@ -62,7 +58,7 @@ class Task:
         """Ask once; None while it runs.
 
         Raises:
-            TaskEndUnknown: nobody knows how it ended.
+            OutcomeUnknownError: nobody knows how it ended.
             HypervisorError: it failed; its exit status and last lines are in the summary.
         """
         try:
@@ -81,8 +77,8 @@ class Task:
         raise self._failure(exit_status)
 
     def _warnings(self, exit_status: str) -> tuple[str, ...]:
-        found = tuple(match[1] for line in self._log() if (match := _WARNING.match(line)))
-        return found or (exit_status,)
+        found = tuple(f"Proxmox warns: {match[1]}" for line in self._log() if (match := _WARNING.match(line)))
+        return found or (f"Proxmox warns: {exit_status}",)
 
     def _failure(self, exit_status: str) -> HypervisorError:
         try:
@@ -95,8 +91,8 @@ class Task:
         verdict = verdict_on(exit_status, "\n".join(tail))
         return verdict.error(f"cannot {self._what}: {exit_status}{log}", self._session.subject)
 
-    def _unknown(self, why: str) -> TaskEndUnknown:
-        return TaskEndUnknown(
+    def _unknown(self, why: str) -> OutcomeUnknownError:
+        return OutcomeUnknownError(
             f"cannot tell whether Proxmox did {self._what}: {why}",
             subject=self.subject,
             next_step="see whether the server was restarted (Proxmox > node > Syslog), then run the same command "

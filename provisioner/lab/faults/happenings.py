@@ -244,11 +244,18 @@ async def node_online(lab: Lab, node: str = "pve1") -> None:
 @_happening
 async def node_rebooted(lab: Lab, node: str = "pve1") -> None:
     """A server restarts: its guests lose power, its tasks end without a word, stuck cards are fine again."""
-    await lab.tasks.die(node)
     for guest in lab.cluster.guests.values():
         if guest.node == node and lab.is_running(guest):
             await lab.backend.kill(guest.vmid)
     lab.pci.stuck = {card for card in lab.pci.stuck if card[0] != node}
+    # Last: the task on whose way this happens dies too.
+    await lab.tasks.die(node)
+
+
+@_happening
+async def workers_killed(lab: Lab, node: str = "pve1") -> None:
+    """The workers of a server's tasks are killed, as by one that runs out of memory; its guests run on."""
+    await lab.tasks.die(node)
 
 
 @_happening

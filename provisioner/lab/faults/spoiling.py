@@ -54,10 +54,11 @@ async def spoiled(
     if rule.answers is not None:
         true = await answer() if rule.work != "undone" else None
         return _strange(rule.answers, true)
+    refusal = _refusal(rule, path)
     if rule.work == "done":
         await answer()
-    refusal = _refusal(rule, path)
-    note(refusal.status)
+    else:
+        note(refusal.status)
     return refusal
 
 

@@ -46,6 +46,7 @@ class SimulatedEngine:
         self._ready_at = time.monotonic() + loading_seconds
         self._token_seconds = token_seconds
         self._runner: web.AppRunner | None = None
+        self._closing = asyncio.Event()
         self._processing = 0
         self._predicted = 0
         self._prompted = 0
@@ -67,6 +68,7 @@ class SimulatedEngine:
 
     async def close(self) -> None:
         """Hang up on everybody, as power off does."""
+        self._closing.set()
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
@@ -77,7 +79,7 @@ class SimulatedEngine:
     ) -> web.StreamResponse:
         match self._fault:
             case "hangs" | "engine_hangs":
-                await asyncio.Event().wait()
+                await self._closing.wait()
             case "engine_fails":
                 error = {"code": 500, "message": "CUDA error: an illegal memory access was encountered"}
                 return web.json_response({"error": {**error, "type": "server_error"}}, status=500)

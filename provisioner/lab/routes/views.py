@@ -213,6 +213,10 @@ def sees_storage(lab: Lab, who: str, name: str) -> bool:
     return lab.access.may(who, f"/storage/{name}", ("Datastore.Audit", "Datastore.AllocateSpace"), any_of=True)
 
 
+def _is_in_reach(lab: Lab, storage: Storage, node: str) -> bool:
+    return not storage.disabled and storage.name not in lab.storages.away and lab.cluster.nodes[node].online
+
+
 def storage_resource(lab: Lab, storage: Storage, node: str) -> dict[str, object]:
     """Return a storage's line in ``/cluster/resources``."""
     return {
@@ -223,7 +227,7 @@ def storage_resource(lab: Lab, storage: Storage, node: str) -> dict[str, object]
         "plugintype": storage.type,
         "content": ",".join(storage.content),
         "shared": int(lab.storages.is_shared(storage)),
-        "status": "unknown" if storage.disabled or storage.name in lab.storages.away else "available",
+        "status": "available" if _is_in_reach(lab, storage, node) else "unknown",
         "maxdisk": lab.storages.total_bytes(storage),
         "disk": lab.storages.used_bytes(storage),
     }

@@ -65,11 +65,20 @@ class TestWake:
 
     def test_much_memory_for_a_gpu_is_waited_for(self, fleet: FleetSpec, node: NodeSpec, asleep: FakeWorld) -> None:
         large = replace(node, memory_bytes=512 * GIB)
-        asleep.guests.never_boots = True
-        with pytest.raises(EngineError):
+        asleep.cluster.starts_hang = True
+        with pytest.raises(HypervisorError, match="still runs after 3853 s"):
             Waking(fleet, asleep).wake(large, ignore)
         boot_and_engine = node.patience.boot_seconds + node.patience.engine_seconds
         assert asleep.clock.monotonic() >= boot_and_engine + 2053
+
+    def test_boot_and_engine_get_their_time_from_the_end_of_the_start(
+        self, fleet: FleetSpec, node: NodeSpec, asleep: FakeWorld
+    ) -> None:
+        asleep.guests.never_boots = True
+        boot_and_engine = node.patience.boot_seconds + node.patience.engine_seconds
+        with pytest.raises(EngineError, match=f"within {boot_and_engine:g} s"):
+            Waking(fleet, asleep).wake(replace(node, memory_bytes=512 * GIB), ignore)
+        assert asleep.clock.monotonic() < boot_and_engine + 60
 
     def test_a_wake_costs_few_api_calls(self, fleet: FleetSpec, node: NodeSpec, asleep: FakeWorld) -> None:
         assert Waking(fleet, asleep).wake(node, ignore).calls <= 4
