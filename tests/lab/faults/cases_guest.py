@@ -1,0 +1,181 @@
+"""Guests and engines: those that never boot, hang, die, stay on, stay silent or talk nonsense."""
+
+from __future__ import annotations
+
+from provisioner.errors import EngineError, NotReadyError, RefusedError, ShutdownIgnoredError
+from tests.lab.faults.bench import Case, Yard
+
+BRIEF = {"boot_within": "2s", "engine_within": "2s"}
+
+
+def reset(yard: Yard) -> None:
+    """Do what a person does with a guest that hangs: cut its power, so that it starts anew."""
+    yard.lab.befall("vm_stopped", vmid=5001)
+
+
+def restarted_as(fault: str) -> object:
+    """Start the node's guest anew with something wrong with it."""
+
+    def act(yard: Yard) -> None:
+        reset(yard)
+        yard.lab.faults.add(guest=fault, vmid=5001)
+        yard.lab.befall("vm_started", vmid=5001)
+
+    return act
+
+
+def guest(fault: str) -> list[dict[str, object]]:
+    return [{"guest": fault, "vmid": 5001}]
+
+
+CONSOLE = ["Proxmox > VM 5001 > Console"]
+JOURNAL = ["journalctl -u llama-server"]
+
+CASES = (
+    Case(
+        "the guest never boots",
+        "up",
+        rules=guest("never_boots"),
+        times=BRIEF,
+        error=NotReadyError,
+        says=["cannot log in to the guest within 2 s"],
+        then=CONSOLE,
+        left="running",
+        mend=reset,
+    ),
+    Case(
+        "the guest boots without its agent",
+        "up",
+        rules=guest("agent_silent"),
+        times=BRIEF,
+        error=NotReadyError,
+        says=["cannot log in to the guest within 2 s", "agent is not running"],
+        then=CONSOLE,
+        left="running",
+        mend=reset,
+    ),
+    Case(
+        "the guest dies while it boots",
+        "up",
+        rules=guest("dies_at_boot"),
+        times=BRIEF,
+        error=NotReadyError,
+        says=["cannot log in to the guest within 2 s"],
+        then=CONSOLE,
+        left="stopped",
+    ),
+    Case(
+        "the guest never boots",
+        "wake",
+        "asleep",
+        rules=guest("never_boots"),
+        times=BRIEF,
+        error=EngineError,
+        says=["cannot get an answer from llama.cpp within 4 s", "refused"],
+        then=JOURNAL,
+        left="running",
+        mend=reset,
+    ),
+    *(
+        Case(
+            fault,
+            verb,
+            given,
+            rules=guest(kind),
+            times=BRIEF,
+            error=EngineError,
+            says=[words],
+            then=JOURNAL,
+            left="running",
+            mend=reset,
+        )
+        for fault, kind, words in (
+            ("the engine never answers", "engine_never_answers", "cannot get an answer from llama.cpp"),
+            ("the engine loads its model for ever", "engine_loads_forever", "HTTP 503 Loading model"),
+            ("the engine fails at every question", "engine_fails", "CUDA error"),
+            ("the engine talks nonsense", "engine_garbage", "cannot read its list of models"),
+            ("the engine serves another model", "engine_wrong_model", "it serves: another-model"),
+        )
+        for verb, given in (("up", "absent"), ("wake", "asleep"))
+    ),
+    Case(
+        "the engine takes connections and says nothing",
+        "wake",
+        "asleep",
+        rules=guest("engine_hangs"),
+        times=BRIEF,
+        error=EngineError,
+        says=["cannot get an answer from llama.cpp", "last: no answer yet"],
+        then=JOURNAL,
+        left="running",
+        mend=reset,
+    ),
+    Case(
+        "the guest hangs",
+        "sleep",
+        "awake",
+        before=restarted_as("hangs"),
+        error=RefusedError,
+        says=["its engine does not say whether it is busy"],
+        then=["--force"],
+        left="running",
+        mend=reset,
+    ),
+    Case(
+        "the guest hangs",
+        "sleep --force",
+        "awake",
+        before=restarted_as("hangs"),
+        times={"shutdown_within": "1s"},
+        says=["power cut"],
+        left="stopped",
+    ),
+    Case(
+        "the guest hangs",
+        "idle",
+        "awake",
+        before=restarted_as("hangs"),
+        says=["llm-gpu-01: stay", "unknown counts as busy"],
+        left="running",
+        mend=reset,
+    ),
+    Case(
+        "the guest ignores its shutdown",
+        "sleep",
+        "awake",
+        before=restarted_as("ignores_powerdown"),
+        times={"shutdown_within": "1s"},
+        error=ShutdownIgnoredError,
+        says=["VM quit/powerdown failed - got timeout"],
+        then=["provisioner sleep llm-gpu-01 --force"],
+        left="running",
+        mend=reset,
+    ),
+    Case(
+        "the engine does not tell how busy it is",
+        "sleep",
+        "awake",
+        before=restarted_as("engine_silent_numbers"),
+        error=RefusedError,
+        says=["its engine does not say whether it is busy", "HTTP 501"],
+        then=["--force"],
+        left="running",
+        mend=reset,
+    ),
+    Case(
+        "the engine does not tell how busy it is",
+        "idle",
+        "awake",
+        before=restarted_as("engine_silent_numbers"),
+        says=["llm-gpu-01: stay", "unknown counts as busy"],
+        left="running",
+        mend=reset,
+    ),
+    Case(
+        "the guest hangs",
+        "destroy",
+        "awake",
+        before=restarted_as("hangs"),
+        left="absent",
+    ),
+)
