@@ -88,9 +88,13 @@ class GuestAccess:
             GuestError: it finished with errors.
         """
         try:
-            if shell.run(["test", "-e", _SWITCHED_OFF], seconds=_SMALL_ACT_SECONDS).exit_code == 0:
+            if self._is_switched_off(shell):
                 return False
             result = shell.run(["cloud-init", "status", "--wait", "--format", "json"], seconds=seconds)
+            status, errors = _cloud_init_verdict(result)
+            if status == "disabled" and self._is_switched_off(shell):
+                # Another run, on another machine, has seen it finished while we waited.
+                return False
         except GuestAway as gone:
             raise NotReadyError(
                 f"cannot see cloud-init finish within {seconds:g} s: {gone}",
@@ -98,7 +102,6 @@ class GuestAccess:
                 next_step=f"provisioner up {node.name} continues where this run ended",
                 retryable=True,
             ) from gone
-        status, errors = _cloud_init_verdict(result)
         if status != "done" or errors:
             raise GuestError(
                 f"cannot use the guest: cloud-init ended as {status}: {'; '.join(errors) or result.err.strip()}",
@@ -111,6 +114,10 @@ class GuestAccess:
             )
         self._switch_off(shell, node)
         return True
+
+    @staticmethod
+    def _is_switched_off(shell: GuestShell) -> bool:
+        return shell.run(["test", "-e", _SWITCHED_OFF], seconds=_SMALL_ACT_SECONDS).exit_code == 0
 
     @staticmethod
     def _switch_off(shell: GuestShell, node: NodeSpec) -> None:
