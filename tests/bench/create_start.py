@@ -15,7 +15,7 @@ from tests.peers import collection_version
 
 MOST_CALLS = 12
 MOST_WAITING_SECONDS = 2.0
-ROUNDS = 5
+ROUNDS = 3
 
 
 def measure(bench: Bench) -> Iterator[Result]:

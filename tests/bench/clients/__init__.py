@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from provisioner.adapters.processes import dying_with_us
 from tests.bench.lab_site import LabSite
 from tests.bench.watching import PeakMemory
 
@@ -56,7 +57,7 @@ def to_its_end(site: LabSite, command: Sequence[str], environment: Mapping[str, 
     began = time.monotonic()
     with (
         subprocess.Popen(
-            command,
+            dying_with_us(*command),
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

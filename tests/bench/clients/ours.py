@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+from provisioner.adapters.processes import dying_with_us
 from tests.bench.clients import Cost, calls_until, finished
 from tests.bench.lab_site import LabSite
 from tests.bench.watching import PeakMemory, cpu_seconds
@@ -19,7 +20,7 @@ def up(site: LabSite) -> tuple[Cost, Cost]:
     lines = []
     with (
         subprocess.Popen(
-            [sys.executable, "-m", "provisioner", "up", "--json"],
+            dying_with_us(sys.executable, "-m", "provisioner", "up", "--json"),
             env=site.environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
