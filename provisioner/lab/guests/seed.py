@@ -35,6 +35,17 @@ class Seed:
         return next(_addresses(self.network), None)
 
     @property
+    def instance_id(self) -> str:
+        """cloud-init's name for this first boot."""
+        return str(self.meta_data.get("instance-id", ""))
+
+    @property
+    def host_key(self) -> str | None:
+        """The public SSH host key that the guest gets, if it gets one."""
+        keys = self.user_data.get("ssh_keys")
+        return str(keys["ed25519_public"]) if isinstance(keys, dict) and "ed25519_public" in keys else None
+
+    @property
     def gateway(self) -> IPv4Address | None:
         """The default gateway next to that address."""
         return next(_gateways(self.network), None)

@@ -173,6 +173,7 @@ class SimulatedBackend:
         hardware = guest.hardware
         self._running[hardware.vmid] = guest
         guest.hostname = hardware.name
+        disk = SimulatedDisk.read_if_there(hardware.disk)
         if hardware.seed is not None and hardware.seed.exists():
             try:
                 seed = read_seed(hardware.seed)
@@ -184,7 +185,9 @@ class SimulatedBackend:
                 if seed.address is not None:
                     guest.address = str(seed.address.ip)
                     guest.prefix = seed.address.network.prefixlen
-        disk = SimulatedDisk.read_if_there(hardware.disk)
+                if disk is not None and hardware.disk is not None:
+                    disk.boot(seed.instance_id, seed.host_key)
+                    disk.write(hardware.disk)
         if hardware.agent and disk is not None:
             guest.agent = SimulatedAgent(
                 hostname=guest.hostname,

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from provisioner.lab.guests.base import AgentRefused
-from provisioner.lab.guests.simulated_disk import SimulatedDisk
+from provisioner.lab.guests.simulated_disk import CLOUD_INIT_OFF, SimulatedDisk
 
 _ENGINE_SERVICES = frozenset({"llama-server", "ollama", "vllm", "tgi", "provisioner-engine"})
-_CLOUD_INIT_OFF = "/etc/cloud/cloud-init.disabled"
+_HOST_KEY = "/etc/ssh/ssh_host_ed25519_key.pub"
+_CLOUD_INIT_RESULT = "/run/cloud-init/result.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,8 @@ class SimulatedAgent:
         self._configured = configured
         self._programs: dict[int, _Finished] = {}
         self._next_pid = 1000
+        self._open_files: dict[int, bytes] = {}
+        self._next_handle = 1000
 
     def answer(self, command: str, arguments: Mapping[str, object]) -> object:
         """Return what the agent says. Raises AgentRefused."""
@@ -83,6 +86,18 @@ class SimulatedAgent:
                 return 1
             case "guest-fstrim":
                 return {"paths": []}
+            case "guest-file-open":
+                return self._open(str(arguments["path"]))
+            case "guest-file-seek":
+                handle = int(str(arguments["handle"]))
+                self._open_files[handle] = self._contents(handle)[int(str(arguments["offset"])) :]
+                return {"position": int(str(arguments["offset"])), "eof": False}
+            case "guest-file-read":
+                return self._read(int(str(arguments["handle"])), int(str(arguments.get("count", 4096))))
+            case "guest-file-close":
+                self._contents(int(str(arguments["handle"])))
+                del self._open_files[int(str(arguments["handle"]))]
+                return {}
             case "guest-exec":
                 return self._execute(arguments)
             case "guest-exec-status":
@@ -99,6 +114,28 @@ class SimulatedAgent:
         if self._address is not None:
             addresses = [{"ip-address-type": "ipv4", "ip-address": self._address, "prefix": self._prefix}]
         return [loopback, {"name": "eth0", "hardware-address": self._mac.lower(), "ip-addresses": addresses}]
+
+    def _open(self, path: str) -> int:
+        there = dict.fromkeys(self._disk.files, b"")
+        if CLOUD_INIT_OFF not in self._disk.files:
+            there[_CLOUD_INIT_RESULT] = json.dumps({"v1": {"datasource": "DataSourceNoCloud", "errors": []}}).encode()
+        if self._disk.host_key is not None:
+            there[_HOST_KEY] = f"{self._disk.host_key}\n".encode()
+        if path not in there:
+            raise AgentRefused(f"failed to open file '{path}' (mode: 'rb'): No such file or directory")
+        self._next_handle += 1
+        self._open_files[self._next_handle] = there[path]
+        return self._next_handle
+
+    def _contents(self, handle: int) -> bytes:
+        if handle not in self._open_files:
+            raise AgentRefused(f"handle '{handle}' has not been found")
+        return self._open_files[handle]
+
+    def _read(self, handle: int, count: int) -> dict[str, object]:
+        content = self._contents(handle)
+        part, self._open_files[handle] = content[:count], content[count:]
+        return {"count": len(part), "buf-b64": base64.b64encode(part).decode(), "eof": len(content) <= count}
 
     def _execute(self, arguments: Mapping[str, object]) -> dict[str, int]:
         rest = arguments.get("arg")
@@ -149,7 +186,7 @@ class SimulatedAgent:
     def _cloud_init(self, words: Sequence[str]) -> _Finished:
         if not words or words[0] != "status":
             return _Finished(2, error="usage: cloud-init status [--wait] [--format json]\n")
-        status = "disabled" if _CLOUD_INIT_OFF in self._disk.files else "done"
+        status = "disabled" if CLOUD_INIT_OFF in self._disk.files else "done"
         if "json" in words:
             shown: dict[str, object] = {
                 "status": status,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,14 @@ from provisioner.lab.guests.base import GuestFailure
 
 _QCOW2 = b"QFI\xfb"
 _HEADER_BYTES = 72
+CLOUD_INIT_OFF = "/etc/cloud/cloud-init.disabled"
+
+
+def _new_host_key() -> str:
+    """Return a public key of the right form; nobody ever asks for its private half."""
+    kind = b"ssh-ed25519"
+    blob = len(kind).to_bytes(4, "big") + kind + (32).to_bytes(4, "big") + secrets.token_bytes(32)
+    return f"ssh-ed25519 {base64.b64encode(blob).decode()} root@guest"
 
 
 @dataclass
@@ -23,6 +33,23 @@ class SimulatedDisk:
     boots: int = 0
     files: list[str] = field(default_factory=list)
     """Names of empty files that were touched."""
+    instances: list[str] = field(default_factory=list)
+    """cloud-init's instance-ids, in the order in which their first boots were."""
+    host_key: str | None = None
+    """The guest's public SSH host key, a line."""
+
+    def boot(self, instance: str, host_key: str | None) -> None:
+        """Boot with a seed; a new instance-id is a first boot.
+
+        Args:
+            instance: the seed's instance-id.
+            host_key: the public key that the seed brings along; without one the guest makes its own.
+        """
+        self.boots += 1
+        if CLOUD_INIT_OFF in self.files or instance in self.instances:
+            return
+        self.instances.append(instance)
+        self.host_key = host_key or _new_host_key()
 
     @classmethod
     def blank(cls, size_bytes: int) -> SimulatedDisk:

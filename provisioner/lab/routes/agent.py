@@ -13,6 +13,9 @@ from provisioner.lab.schema.endpoints_qemu import AGENT_COMMANDS
 if TYPE_CHECKING:
     from provisioner.lab.core import Lab
 
+# What Proxmox reads at most, and at once (qemu-server, API2/Qemu/Agent.pm).
+_MOST_BYTES = 16 << 20
+_PART_BYTES = 1 << 20
 _AGENT = "/nodes/{node}/qemu/{vmid}/agent"
 
 
@@ -61,6 +64,31 @@ async def run_program(lab: Lab, call: Call) -> object:
         arguments["input-data"] = base64.b64encode(call.text("input-data").encode()).decode()
     answer = await ask(lab, call, "guest-exec", arguments)
     return {"pid": answer["pid"]} if isinstance(answer, dict) else {}
+
+
+@serves("GET", _AGENT + "/file-read")
+async def read_file(lab: Lab, call: Call) -> object:
+    """Return a file of the guest, opened, read and closed as Proxmox does it."""
+    handle = await ask(lab, call, "guest-file-open", {"path": call.text("file"), "mode": "rb"})
+    if "offset" in call.params:
+        await ask(lab, call, "guest-file-seek", {"handle": handle, "offset": call.number("offset"), "whence": 0})
+    left = call.number("count") if "count" in call.params else _MOST_BYTES
+    content, at_end = b"", False
+    while left > 0 and not at_end:
+        part = await ask(lab, call, "guest-file-read", {"handle": handle, "count": min(left, _PART_BYTES)})
+        assert isinstance(part, dict)  # noqa: S101 - the agent's protocol
+        data = base64.b64decode(str(part.get("buf-b64", "")))
+        content, left, at_end = content + data, left - len(data), bool(part.get("eof"))
+        if not data:
+            break
+    await ask(lab, call, "guest-file-close", {"handle": handle})
+    encoded = str(call.params.get("decode", "1")) == "0"
+    shown: dict[str, object] = {
+        "content": base64.b64encode(content).decode() if encoded else content.decode("utf-8", "replace")
+    }
+    if not at_end:
+        shown["truncated"] = 1
+    return shown
 
 
 @serves("GET", _AGENT + "/exec-status")

@@ -22,6 +22,7 @@ _CONFIGURES = may.has_any(
     "VM.Config.Disk VM.Config.CDROM VM.Config.CPU VM.Config.Memory VM.Config.Network VM.Config.HWType"
     " VM.Config.Options VM.Config.Cloudinit",
 )
+_LARGEST_READ = 16 << 20
 _MIGRATED_FROM = text("migratedfrom", format="pve-node")
 
 _MONITORS = may.has("/vms/{vmid}", "VM.Monitor")
@@ -31,6 +32,7 @@ _AGENT_FREEZE_STATUS = may.has_any(
     "/vms/{vmid}", "VM.GuestAgent.Audit VM.GuestAgent.FileSystemMgmt VM.GuestAgent.Unrestricted"
 )
 _AGENT_POWERS = may.has_any("/vms/{vmid}", "VM.PowerMgmt VM.GuestAgent.Unrestricted")
+_AGENT_READS = may.has_any("/vms/{vmid}", "VM.GuestAgent.FileRead VM.GuestAgent.Unrestricted")
 _AGENT_FREE = may.has("/vms/{vmid}", "VM.GuestAgent.Unrestricted")
 
 AGENT_COMMANDS: tuple[tuple[str, str, Rule], ...] = (
@@ -175,6 +177,19 @@ QEMU: tuple[Row, ...] = (
         (*_ONE, required(whole("pid"))),
         _MONITORS,
         _AGENT_FREE,
+    ),
+    (
+        "GET",
+        _VM + "/agent/file-read",
+        (
+            *_ONE,
+            required(text("file")),
+            whole("count", 1, _LARGEST_READ, default=str(_LARGEST_READ), only=9),
+            flag("decode", 1, only=9),
+            whole("offset", 0, default=0, only=9),
+        ),
+        _MONITORS,
+        _AGENT_READS,
     ),
     *((method, f"{_VM}/agent/{command}", _ONE, _MONITORS, rule) for method, command, rule in AGENT_COMMANDS),
 )
