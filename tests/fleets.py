@@ -38,6 +38,9 @@ nodes:
   llm-gpu-02: {{hypervisor: pve1, gpus: [rtx3090], modes: [small]}}
 """
 
+NATIVE = FLEET.replace("  idle_after: 20m\n", "  idle_after: 20m\n  cloud_init: proxmox\n  nameservers: [10.10.0.1]\n")
+"""The same, its cloud-init drives made by Proxmox."""
+
 
 def fleet_from(folder: Path, text: str = FLEET) -> FleetSpec:
     """Write a fleet file and load it."""

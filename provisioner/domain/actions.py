@@ -95,6 +95,18 @@ class StartVm:
 
 
 @dataclass(frozen=True, slots=True)
+class ReadHostKey:
+    """Read the SSH host key that the guest made for itself through its agent, once cloud-init has finished."""
+
+    boot_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class ConcludeFirstBoot:
+    """Note that the first boot from Proxmox's own cloud-init drive is over; there is nothing to seal."""
+
+
+@dataclass(frozen=True, slots=True)
 class AwaitGuest:
     """Log in with the known host key and let cloud-init finish."""
 
@@ -139,6 +151,8 @@ Action = (
     | RenewNotes
     | GrowDisk
     | StartVm
+    | ReadHostKey
+    | ConcludeFirstBoot
     | AwaitGuest
     | GrowFilesystem
     | SealSeed

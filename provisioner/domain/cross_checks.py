@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from provisioner.domain.cloud_init import CloudInit
 from provisioner.domain.fleet import FleetSpec
 
 Place = tuple[str | int, ...]
@@ -34,6 +35,7 @@ def cross_checks(fleet: FleetSpec, *, engines: tuple[str, ...]) -> tuple[Problem
         *_nodes_name_what_exists(fleet),
         *_nodes_are_distinct(fleet),
         *_options_fit_together(fleet),
+        *_native_drives_can_be_made(fleet),
         *_gateways_are_reachable(fleet),
     )
 
@@ -144,6 +146,27 @@ def _options_fit_together(fleet: FleetSpec) -> Iterator[Problem]:
         if node.options.hugepages and not node.options.numa:
             yield Problem(
                 ("nodes", node.name, "hugepages"), "hugepages without numa", "numa: true beside it, or no hugepages"
+            )
+
+
+def _native_drives_can_be_made(fleet: FleetSpec) -> Iterator[Problem]:
+    for node in fleet.nodes.values():
+        if node.adopt or node.cloud_init is not CloudInit.PROXMOX:
+            continue
+        here = ("nodes", node.name, "cloud_init")
+        if node.extra_user_data is not None:
+            yield Problem(
+                here,
+                "cloud_init: proxmox together with extra_user_data",
+                "cloud_init: seed beside it, or no extra_user_data: Proxmox takes user-data of one's own only from a "
+                "snippet, and its API takes no upload of snippets",
+            )
+        if not node.nameservers:
+            yield Problem(
+                here,
+                "cloud_init: proxmox without nameservers",
+                "nameservers beside it: without them Proxmox writes its server's own on the drive, and every change "
+                "of those would be a new first boot of the guest, with new SSH host keys",
             )
 
 

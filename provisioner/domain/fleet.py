@@ -12,6 +12,7 @@ from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 from typing import TypeVar
 
+from provisioner.domain.cloud_init import CloudInit
 from provisioner.domain.names import (
     ClusterName,
     EngineName,
@@ -257,6 +258,7 @@ class NodeSpec:
     adopt: bool = False
     """The VM is somebody else's work: woken, slept and watched, never created, changed or deleted."""
     options: VmOptions = VmOptions()
+    cloud_init: CloudInit = CloudInit.SEED
 
     @property
     def subject(self) -> str:

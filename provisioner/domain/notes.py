@@ -18,7 +18,7 @@ _HEAD = re.compile(
     re.MULTILINE,
 )
 _HOST_KEY = re.compile(r"^ssh-host-key: (ssh-ed25519 [A-Za-z0-9+/=]+)\s*$", re.MULTILINE)
-_SEED = re.compile(r"^seed: (open|sealed)\s*$", re.MULTILINE)
+_SEED = re.compile(r"^seed: (open|sealed|anew)\s*$", re.MULTILINE)
 _OURS = re.compile(r"^(?:Managed by provisioner:|ssh-host-key: |seed: ).*\n?", re.MULTILINE)
 
 
@@ -36,13 +36,16 @@ class NodeNotes:
 
     `host_key` is the public key line (type and base64). `seed_is_sealed` means
     that the guest's first boot is over and the seed ISO holds no secret.
-    `image` is the name of the image that the disk was made from.
+    `image` is the name of the image that the disk was made from. `boots_anew`
+    means that Proxmox's cloud-init drive was changed since the host key was
+    read: the next cold start is a new first boot, and makes new keys.
     """
 
     host_key: str | None
     seed_is_sealed: bool
     image: str | None = None
     serving: Serving | None = None
+    boots_anew: bool = False
 
 
 def read_notes(text: str) -> NodeNotes:
@@ -55,6 +58,7 @@ def read_notes(text: str) -> NodeNotes:
         seed_is_sealed=seed is not None and seed[1] == "sealed",
         image=head["image"] if head else None,
         serving=Serving(head["model"], head["url"]) if head and head["model"] else None,
+        boots_anew=seed is not None and seed[1] == "anew",
     )
 
 
@@ -84,5 +88,5 @@ def write_notes(text: str, node: str, notes: NodeNotes) -> str:
     ours = [f"Managed by provisioner: node {node}{made}{serving}. The next lines are read back."]
     if notes.host_key:
         ours.append(f"ssh-host-key: {notes.host_key}")
-    ours.append(f"seed: {'sealed' if notes.seed_is_sealed else 'open'}")
+    ours.append(f"seed: {'anew' if notes.boots_anew else 'sealed' if notes.seed_is_sealed else 'open'}")
     return "\n".join(ours) + "\n" + (f"\n{rest}\n" if rest else "")

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
+from provisioner.domain.cloud_init import SEARCH_DOMAIN, NativeDrive
 from provisioner.domain.conventions import TAG
 from provisioner.domain.names import MappingId, NodeName, StorageName, Vmid
 from provisioner.domain.quantities import size_text
@@ -41,6 +42,11 @@ class Trait(Enum):
     AGENT = "guest agent"
     SERIAL = "serial console"
     DISPLAY = "display"
+    CLOUD_INIT = "cloud-init drive"
+    CLOUD_INIT_USER = "cloud-init user"
+    CLOUD_INIT_ADDRESS = "cloud-init address"
+    CLOUD_INIT_DNS = "cloud-init nameservers"
+    CLOUD_INIT_UPGRADE = "cloud-init package upgrade"
 
 
 Traits = Mapping[Trait, str]
@@ -48,6 +54,21 @@ Traits = Mapping[Trait, str]
 AT_ONCE = frozenset((Trait.NAME, Trait.TAGS, Trait.NOTES, Trait.START_AT_BOOT, Trait.PROTECTION, Trait.NETWORK))
 """What takes effect on a running VM as it is written; a network card is plugged anew or moved to its bridge."""
 
+OF_FIRST_BOOT = frozenset(
+    (
+        Trait.CLOUD_INIT,
+        Trait.CLOUD_INIT_USER,
+        Trait.CLOUD_INIT_ADDRESS,
+        Trait.CLOUD_INIT_DNS,
+        Trait.CLOUD_INIT_UPGRADE,
+        Trait.NAME,
+        Trait.NETWORK,
+    )
+)
+"""What Proxmox's cloud-init drive is made of: its instance-id is a checksum of these, and another id is a new first
+boot (qemu-server, Cloudinit.pm). Of the network card only the address counts."""
+
+NATIVE_DRIVE, SEED_ISO = "Proxmox's own", "seed ISO"
 YES, NO = "yes", "no"
 NONE = "none"
 
@@ -72,10 +93,13 @@ class VmShape:
     numa: bool = False
     secure_boot: bool = False
     protection: bool = False
+    cloud_init: NativeDrive | None = None
+    """Proxmox's own cloud-init drive, in the place of the seed ISO."""
 
 
 def wanted_traits(shape: VmShape) -> dict[Trait, str]:
     """Return the traits of a VM of that shape; notes and hugepages are not part of a shape."""
+    native = native_traits(shape.cloud_init) if shape.cloud_init is not None else {}
     return {
         Trait.NAME: shape.name,
         Trait.TAGS: listed(sorted(shape.tags)),
@@ -98,7 +122,29 @@ def wanted_traits(shape: VmShape) -> dict[Trait, str]:
         Trait.AGENT: YES,
         Trait.SERIAL: "socket",
         Trait.DISPLAY: NONE,
+        **native,
     }
+
+
+def native_traits(drive: NativeDrive) -> dict[Trait, str]:
+    """Return the traits of a VM whose cloud-init drive Proxmox makes."""
+    return {
+        Trait.CLOUD_INIT: NATIVE_DRIVE,
+        Trait.CLOUD_INIT_USER: drive.user,
+        Trait.CLOUD_INIT_ADDRESS: address_text(str(drive.address), str(drive.gateway or "")),
+        Trait.CLOUD_INIT_DNS: dns_text([str(each) for each in drive.nameservers], SEARCH_DOMAIN),
+        Trait.CLOUD_INIT_UPGRADE: NO,
+    }
+
+
+def address_text(address: str, gateway: str) -> str:
+    """Write an address with its gateway for people."""
+    return f"{address} via {gateway}" if gateway else address
+
+
+def dns_text(nameservers: Iterable[str], search: str) -> str:
+    """Write nameservers and search domain for people."""
+    return listed(nameservers) + (f", searching {search}" if search else "")
 
 
 def said(claim: bool) -> str:

@@ -32,6 +32,16 @@ from provisioner.domain.quantities import size_text
 from provisioner.domain.snapshot import NodeSeen, Power, VmConfig
 from provisioner.domain.vm_traits import Drift, Trait
 from provisioner.engines.base import Deployment, InferenceEngine
+from provisioner.planning.native_drive import (
+    NEW_KEYS,
+    anew_step,
+    conclusion,
+    is_native,
+    key_steps,
+    made_otherwise,
+    makes_new_instance,
+    noted_as_anew,
+)
 from provisioner.planning.ownership import Act, Why, free_vmid, objection
 from provisioner.planning.readiness import HypervisorFacts, failures, hypervisor_checks
 from provisioner.planning.vm_limits import limits
@@ -65,8 +75,7 @@ def plan_node(fleet: FleetSpec, node: NodeSpec, seen: NodeSeen, engine: Inferenc
     if refusal is not None:
         return Plan(node, (), refusal, seen.config)
     vm_steps = _vm_steps(fleet, node, seen, engine)
-    grows = any(isinstance(step.action, GrowDisk) for step in vm_steps)
-    return Plan(node, (*vm_steps, *_guest_steps(fleet, node, seen, engine, grows=grows)), None, seen.config)
+    return Plan(node, (*vm_steps, *_guest_steps(fleet, node, seen, engine, vm_steps)), None, seen.config)
 
 
 def _adopted_plan(fleet: FleetSpec, node: NodeSpec, seen: NodeSeen) -> Plan:
@@ -111,7 +120,7 @@ def _refusal(fleet: FleetSpec, node: NodeSpec, seen: NodeSeen) -> Refusal | None
     found = objection(node, vm, Act.PROVISION)
     if found is None:
         being_made = vm is not None and vm.lock == "create"
-        return None if being_made else limits(fleet, node, seen)
+        return None if being_made else made_otherwise(node, seen.config) or limits(fleet, node, seen)
     free = f"; {free_vmid(node, seen.cluster.vms)} is free" if found.why is Why.FOREIGN else ""
     return Refusal(found.reason, found.next_step + free)
 
@@ -138,6 +147,8 @@ def _vm_steps(fleet: FleetSpec, node: NodeSpec, seen: NodeSeen, engine: Inferenc
         return tuple(steps)
     if cold:
         steps.append(_restart_step(node, cold))
+    elif makes_new_instance(node, seen.config, drift) or read_notes(seen.config.notes).boots_anew:
+        steps.append(anew_step(node))
     return tuple(steps)
 
 
@@ -150,16 +161,23 @@ def _change_step(
     cold: tuple[Drift, ...],
 ) -> Step:
     text = wanted_notes(node, engine, fleet.mode_of(node).model, config.notes)
+    traits = frozenset(each.trait for each in drift)
+    anew = makes_new_instance(node, config, drift)
+    if anew:
+        # Noted in the same write, so that nobody finds the one without the other.
+        text, traits = noted_as_anew(node, text), traits | {Trait.NOTES}
     change = VmChange(
         shape=vm_shape(fleet, node),
-        traits=frozenset(each.trait for each in drift),
-        notes=text if any(each.trait is Trait.NOTES for each in drift) else None,
+        traits=traits,
+        notes=text if Trait.NOTES in traits else None,
         known_gpus=known_gpus(fleet, node),
     )
     waits = frozenset(each.trait for each in cold)
     at_once = [str(each) for each in drift if each.trait not in waits]
     later = [str(each) for each in drift if each.trait in waits]
-    reason = "; ".join([*at_once, *([f"for the next cold start: {', '.join(later)}"] if later else [])])
+    reason = "; ".join(
+        [*at_once, *([f"for the next cold start: {', '.join(later)}"] if later else []), *([NEW_KEYS] if anew else [])]
+    )
     return Step("change", _CHANGE, ChangeVm(change), reason, drift, waits & change.traits)
 
 
@@ -185,10 +203,11 @@ def _creation_steps(fleet: FleetSpec, node: NodeSpec, seen: NodeSeen) -> tuple[S
         f'"{image.name}" is not on storage "{shape.image_storage}" yet',
     )
     gpus = f" with {', '.join(shape.gpu_mappings)}" if shape.gpu_mappings else ""
-    seed = UploadSeed(shape.iso_storage, shape.seed_volume)
+    upload = UploadSeed(shape.iso_storage, shape.seed_volume)
+    seed = Step("seed", _CHANGE, upload, "the guest gets its name, address and keys")
     return (
         *(() if seen.image_present else (download,)),
-        Step("seed", _CHANGE, seed, "the guest gets its name, address and keys"),
+        *(() if is_native(node) else (seed,)),
         Step("create", _CHANGE, CreateVm(shape), f"there is no VM {node.vmid} yet: {_size(node)}{gpus}"),
         Step("grow disk", _CHANGE, GrowDisk(node.vmid, node.disk_bytes), f"to {size_text(node.disk_bytes)}"),
         Step("start", _CHANGE, StartVm(node.vmid), "a new VM is off"),
@@ -223,20 +242,26 @@ def _reseeding_steps(node: NodeSpec, config: VmConfig) -> list[Step]:
 
 
 def _guest_steps(
-    fleet: FleetSpec, node: NodeSpec, seen: NodeSeen, engine: InferenceEngine, *, grows: bool
+    fleet: FleetSpec, node: NodeSpec, seen: NodeSeen, engine: InferenceEngine, vm_steps: tuple[Step, ...]
 ) -> tuple[Step, ...]:
+    grows = any(isinstance(step.action, GrowDisk) for step in vm_steps)
+    changes = (step.action.change for step in vm_steps if isinstance(step.action, ChangeVm))
+    renewed = any(change.notes is not None and read_notes(change.notes).boots_anew for change in changes)
     mode = fleet.mode_of(node)
     deployment = Deployment(node, mode, fleet.engines[mode.engine], fleet.models[mode.model])
-    sealed = seen.config is not None and read_notes(seen.config.notes).seed_is_sealed
+    sealed = seen.config is not None and read_notes(seen.config.notes).seed_is_sealed and not renewed
     seal = Step(
         "seal seed",
         _CHANGE,
         SealSeed(*seed_of(fleet, node, seen.config)),
         "after the first boot the host key leaves the ISO storage",
     )
+    if is_native(node):
+        seal = conclusion()
     settled = _ENSURE if sealed else _CHANGE
     fill = Step("grow filesystem", _CHANGE if grows else _ENSURE, GrowFilesystem(), "it fills the disk")
     return (
+        *key_steps(node, seen.config, renewed=renewed),
         Step("guest", settled, AwaitGuest(node.patience.boot_seconds), "cloud-init has finished"),
         # On its first boot cloud-init grows it, and is switched off then.
         fill if sealed else seal,

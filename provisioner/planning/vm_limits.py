@@ -10,6 +10,7 @@ from provisioner.domain.notes import read_notes
 from provisioner.domain.quantities import size_text
 from provisioner.domain.snapshot import NodeSeen, VmConfig
 from provisioner.domain.vm_traits import NONE, Trait, listed
+from provisioner.planning.native_drive import is_native
 from provisioner.planning.vm_shape import known_gpus
 
 _ROOT_ONLY = "only root@pam's own login may set that in Proxmox, never a token"
@@ -88,7 +89,7 @@ def _image(node: NodeSpec, config: VmConfig) -> Refusal | None:
 
 
 def _seed(node: NodeSpec, config: VmConfig) -> Refusal | None:
-    if config.seed is not None or read_notes(config.notes).seed_is_sealed:
+    if is_native(node) or config.seed is not None or read_notes(config.notes).seed_is_sealed:
         return None
     return Refusal(
         "the seed ISO was taken out of the VM before its first boot was over",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from provisioner.domain.cloud_init import CloudInit, NativeDrive
 from provisioner.domain.conventions import TAG, mac_address
 from provisioner.domain.fleet import FleetSpec, NodeSpec
 from provisioner.domain.names import MappingId
@@ -38,11 +39,14 @@ def vm_shape(fleet: FleetSpec, node: NodeSpec) -> VmShape:
         numa=node.options.numa,
         secure_boot=node.options.secure_boot,
         protection=node.options.protection,
+        cloud_init=NativeDrive(fleet.ssh.user, node.address, node.gateway, node.nameservers)
+        if node.cloud_init is CloudInit.PROXMOX
+        else None,
     )
 
 
-def new_notes(node: NodeSpec, engine: InferenceEngine, model: str, host_key: str) -> NodeNotes:
-    """Return our lines for a VM that is made now."""
+def new_notes(node: NodeSpec, engine: InferenceEngine, model: str, host_key: str | None) -> NodeNotes:
+    """Return our lines for a VM that is made now; without a host key where the guest will make its own."""
     return NodeNotes(host_key, seed_is_sealed=False, image=node.image, serving=_serving(node, engine, model))
 
 

@@ -118,6 +118,15 @@ class Hypervisors(Protocol):
         """Grow the boot disk. Raises ConfigChangedError when a digest is given and is not the VM's."""
         ...
 
+    def read_guest_file(self, hypervisor: HypervisorName, vmid: Vmid, path: str) -> str | None:
+        """Return a small text file of a running guest, by its agent; None when it has no such file.
+
+        Raises:
+            GuestAway: the agent does not answer: the guest boots, or has none.
+            HypervisorError: it answers and refuses, or we may not ask.
+        """
+        ...
+
     def start_vm(self, hypervisor: HypervisorName, vmid: Vmid) -> Ticket:
         """Power on; returns as soon as Proxmox has accepted it."""
         ...

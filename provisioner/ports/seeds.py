@@ -23,6 +23,10 @@ class Seeds(Protocol):
         """Make an ed25519 key pair."""
         ...
 
+    def authorized_keys(self) -> tuple[str, ...]:
+        """Return the public keys that may log in to a guest, one line each."""
+        ...
+
     def verify(self, node: NodeSpec) -> None:
         """Check what a node's seed will need from this machine. Raises InputError."""
         ...

@@ -21,6 +21,7 @@ from provisioner.errors import (
     RefusedError,
     VmidTakenError,
 )
+from provisioner.planning.native_drive import is_native
 from provisioner.planning.vm_shape import cold_drifts, new_notes
 from provisioner.ports.clock import Clock
 from provisioner.ports.guest_shell import GuestAway
@@ -31,6 +32,7 @@ from provisioner.ports.web import Web
 from provisioner.services.gpu_holder import naming_gpu_holder
 from provisioner.services.guest_access import GuestAccess
 from provisioner.services.guest_disk import fill_root_disk
+from provisioner.services.guest_host_key import read_host_key
 from provisioner.services.proving import EngineProbe, Proof
 from provisioner.services.vm_writer import VmWriter
 from provisioner.waiting import NotYet, Pace, WaitedInVain, wait_until
@@ -93,7 +95,8 @@ class Executor:
                 return self._await_creation(here, vmid)
             case actions.CreateVm(shape):
                 model = self.fleet.mode_of(self.node).model
-                notes = new_notes(self.node, self.engine, model, self._key().public)
+                key = None if shape.cloud_init is not None else self._key().public
+                notes = new_notes(self.node, self.engine, model, key)
                 self.vm.notes = write_notes(self.vm.notes, self.node.name, notes)
                 return self._create(shape)
             case actions.ChangeVm(change):
@@ -106,10 +109,16 @@ class Executor:
             case actions.GrowDisk(vmid, size_bytes):
                 return _done(size_text(size_bytes), self.vm.grow_disk(vmid, size_bytes))
             case actions.StartVm(vmid):
+                self._forget_old_key()
                 with naming_gpu_holder(self.fleet, self.node, self.hypervisors):
                     start = self.hypervisors.start_vm(here, vmid)
                     start.wait()
                 return _done("running", start.warnings)
+            case actions.ReadHostKey(seconds):
+                return self._read_host_key(seconds, say)
+            case actions.ConcludeFirstBoot():
+                self.vm.write_notes(lambda notes: replace(notes, seed_is_sealed=True))
+                return Outcome(True, "nothing to seal: Proxmox's cloud-init drive never held a secret")
             case actions.AwaitGuest(seconds):
                 return self._await_guest(seconds, say)
             case actions.GrowFilesystem():
@@ -137,6 +146,9 @@ class Executor:
         return _done(image.volume_name, warnings)
 
     def _create(self, shape: actions.VmShape) -> Outcome:
+        if shape.cloud_init is not None:
+            native = replace(shape.cloud_init, authorized_keys=self.seeds.authorized_keys())
+            shape = replace(shape, cloud_init=native)
         try:
             warnings = self.hypervisors.create_vm(self.node.hypervisor, shape, self.vm.notes)
         except VmidTakenError:
@@ -167,7 +179,8 @@ class Executor:
     def _restart(self, vmid: Vmid) -> Outcome:
         """Let what has been written take effect, unless somebody uses the node."""
         here = self.node.hypervisor
-        if not cold_drifts(self.fleet, self.node, self.hypervisors.config(here, vmid)):
+        boots_anew = read_notes(self.vm.notes).boots_anew
+        if not boots_anew and not cold_drifts(self.fleet, self.node, self.hypervisors.config(here, vmid)):
             return Outcome(False, "everything took effect at once")
         try:
             self.shut_down()
@@ -178,6 +191,7 @@ class Executor:
                 f"left for its next start: {busy.summary}; "
                 f"at once: provisioner sleep {self.node.name}, then provisioner wake {self.node.name}",
             )
+        self._forget_old_key()
         start = self.hypervisors.start_vm(here, vmid)
         start.wait()
         return _done("shut down and started", start.warnings)
@@ -220,6 +234,33 @@ class Executor:
             ),
         )
 
+    def _forget_old_key(self) -> None:
+        """Before a start that makes new keys, note that there is none: who goes on after us must not restart again."""
+        if read_notes(self.vm.notes).boots_anew:
+            self.vm.write_notes(lambda notes: replace(notes, host_key=None, boots_anew=False))
+
+    def _read_host_key(self, seconds: float, say: Callable[[str], None]) -> Outcome:
+        if self.left_for_next_start:
+            # The settings that it runs with are not the ones to be proved, nor need it be at this address.
+            raise RefusedError(
+                "cannot go on: the guest is to have a new first boot, and was not restarted: "
+                f"{self.left_for_next_start}",
+                subject=self.node.subject,
+                next_step=f"when nobody uses it: provisioner sleep {self.node.name}, then provisioner up "
+                f"{self.node.name}; --force with sleep, if it answers at an address that the fleet file no longer has",
+                retryable=True,
+            )
+        key = read_host_key(
+            self.hypervisors,
+            self.node,
+            self.clock,
+            seconds=seconds,
+            still_worth_it=self._watch_power(),
+            say=say,
+        )
+        self.vm.write_notes(lambda notes: replace(notes, host_key=key, seed_is_sealed=False, boots_anew=False))
+        return Outcome(True, f"{key.split()[0]}, read through the guest agent")
+
     def _await_guest(self, seconds: float, say: Callable[[str], None]) -> Outcome:
         deadline = self.clock.monotonic() + seconds
         with self.guests.shell(
@@ -232,6 +273,9 @@ class Executor:
             say("logged in")
             remaining = max(deadline - self.clock.monotonic(), 1.0)
             first = self.guests.await_first_boot(shell, self.node, seconds=remaining)
+        if is_native(self.node):
+            # cloud-init stays on in such a guest, and says of every boot that it is done.
+            first = not read_notes(self.vm.notes).seed_is_sealed
         return Outcome(first, "first boot done" if first else "logged in")
 
     def _watch_power(self) -> Callable[[], None]:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from provisioner.domain.cloud_init import CloudInit
 from provisioner.domain.fleet import NodeSpec
 from provisioner.errors import GuestError, NotReadyError
 from provisioner.ports.clock import Clock
@@ -81,7 +82,8 @@ class GuestAccess:
         """Let cloud-init finish its only run; return whether this was the first time it was seen finished.
 
         Once it has, it is switched off in the guest: host key, network and
-        accounts stay as they are, and wakes are shorter by its start.
+        accounts stay as they are, and wakes are shorter by its start. It stays
+        on where Proxmox makes its drive: a change there is to take effect.
 
         Raises:
             NotReadyError: it did not finish in time, or the guest went away.
@@ -112,7 +114,8 @@ class GuestAccess:
                     f"then: provisioner up {node.name}"
                 ),
             )
-        self._switch_off(shell, node)
+        if node.cloud_init is CloudInit.SEED:
+            self._switch_off(shell, node)
         return True
 
     @staticmethod

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from provisioner.domain.fleet import FleetSpec, NodeSpec
 from provisioner.domain.names import MappingId, StorageName
 from provisioner.domain.snapshot import ClusterSnapshot, MappingSeen, NodeSeen, Power, VmConfig, VmSeen
-from provisioner.domain.vm_traits import Trait
+from provisioner.domain.vm_traits import NATIVE_DRIVE, Trait
 from provisioner.planning.provision import seed_of
 from provisioner.planning.vm_shape import needs_mappings
 from provisioner.ports.hypervisors import Hypervisors
@@ -66,6 +66,7 @@ class Looker:
         roles = self._fleet.cluster_of(node).storage
         image, seed = self._fleet.images[node.image].volume_name, seed_of(self._fleet, node, config)
         runs = vm is None or vm.power is Power.RUNNING
+        has_own = config is not None and config.traits.get(Trait.CLOUD_INIT) == NATIVE_DRIVE
         mappings: Mapping[MappingId, MappingSeen] = {}
         if online and needs_mappings(self._fleet, node, vm, config):
             mappings = self._once(("mappings", id(api), here), lambda: api.mappings(here))
@@ -75,7 +76,7 @@ class Looker:
             config=config,
             mappings=mappings,
             image_present=vm is None and image in self._volumes(api, cluster, node, roles.images, "import"),
-            seed_present=runs or seed[1] in self._volumes(api, cluster, node, seed[0], "iso"),
+            seed_present=runs or has_own or seed[1] in self._volumes(api, cluster, node, seed[0], "iso"),
         )
 
     def _volumes(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from provisioner.adapters.proxmox.session import ProxmoxSession, TokenLogin
 from provisioner.adapters.secrets import SecretText
 from provisioner.adapters.system_clock import SystemClock
 from provisioner.domain.actions import VmChange, VmShape
+from provisioner.domain.cloud_init import NativeDrive
 from provisioner.domain.fleet import ImageSpec
 from provisioner.domain.host import Source
 from provisioner.domain.names import HypervisorName, ImageName, MappingId, NodeName, StorageName, Vmid
@@ -24,6 +26,7 @@ from provisioner.lab.file_server import served_folder
 from provisioner.lab.harness import RunningLab
 from provisioner.lab.material import pretended_material
 from provisioner.planning.access import is_held
+from provisioner.ports.guest_shell import GuestAway
 from provisioner.ports.hypervisors import Hypervisors
 from tests.fakes.clock import FakeClock
 from tests.fakes.host_facts import GPU
@@ -293,3 +296,36 @@ def test_a_running_vm_is_not_destroyed_a_stopped_one_is(case: Case) -> None:
     case.cluster.destroy_vm(PVE1, vmid)
     assert case.cluster.vm(PVE1, vmid) is None
     assert case.cluster.snapshot().vms == {}
+
+
+def test_a_guest_without_power_has_no_files_to_read(case: Case) -> None:
+    vmid = created(case)
+    with pytest.raises(GuestAway):
+        case.cluster.read_guest_file(PVE1, vmid, "/etc/ssh/ssh_host_ed25519_key.pub")
+
+
+def test_a_vm_whose_drive_the_cluster_makes_needs_no_seed(case: Case) -> None:
+    case.cluster.download_image(PVE1, LOCAL, case.image)
+    line = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ+/IJIJIJIJIJIJIJIJIJIJIJIJIJIJIJIJIJIJIJIJ me"
+    drive = NativeDrive("ops", IPv4Interface("10.10.90.1/16"), None, (IPv4Address("10.10.0.1"),), (line,))
+    wanted = replace(shape(case, 5001), cloud_init=drive)
+    case.cluster.create_vm(PVE1, wanted, NOTES)
+    config = case.cluster.config(PVE1, Vmid(5001))
+    assert config.seed is None
+    native = {trait: value for trait, value in config.traits.items() if trait.name.startswith("CLOUD_INIT")}
+    assert native == {trait: wanted_traits(wanted)[trait] for trait in native}
+    case.cluster.start_vm(PVE1, Vmid(5001)).wait()
+    moved = replace(drive, address=IPv4Interface("10.10.90.2/16"))
+    change = VmChange(replace(wanted, cloud_init=moved), frozenset({Trait.CLOUD_INIT_ADDRESS}))
+    case.cluster.change_vm(PVE1, change, digest="")
+    assert case.cluster.config(PVE1, Vmid(5001)).traits[Trait.CLOUD_INIT_ADDRESS] == "10.10.90.2/16"
+
+
+def test_a_file_that_a_guest_does_not_have_is_none(case: Case) -> None:
+    if isinstance(case.cluster, FakeHypervisors):
+        case.cluster.guest_files = lambda vmid, path: {"/etc/ssh/ssh_host_ed25519_key.pub": "ssh-ed25519 AAAA"}.get(
+            path
+        )
+    vmid = created(case)
+    case.cluster.start_vm(PVE1, vmid).wait()
+    assert case.cluster.read_guest_file(PVE1, vmid, "/etc/nothing") is None

@@ -10,15 +10,18 @@ from types import TracebackType
 from provisioner.domain.fleet import FleetSpec, NodeSpec
 from provisioner.domain.names import Vmid
 from provisioner.domain.snapshot import Power
+from provisioner.domain.vm_traits import Trait
 from provisioner.errors import HostKeyError, PlaybookError
 from provisioner.ports.guest_shell import CommandResult, GuestAway, GuestRefuses
 from provisioner.ports.playbooks import PlaybookOutcome
 from provisioner.ports.seeds import HostKeyPair
 from provisioner.ports.web import Answer, NoAnswer
-from tests.fakes.hypervisors import FakeHypervisors
+from provisioner.services.guest_host_key import FINISHED, PUBLIC_KEY
+from tests.fakes.hypervisors import FakeHypervisors, FakeVm
 
 BOOT_SECONDS = 8.0
 LOAD_SECONDS = 3.0
+_DRIVE = frozenset(trait for trait in Trait if trait.name.startswith("CLOUD_INIT"))
 
 
 @dataclass
@@ -26,6 +29,8 @@ class GuestDisk:
     """What is written inside one guest: gone with its VM."""
 
     host_key: str
+    instance: tuple[str, ...] = ()
+    """What Proxmox's drive said at the last first boot."""
     applied: list[Mapping[str, object]] = field(default_factory=list)
     files: set[str] = field(default_factory=set)
     partition_bytes: int = 0
@@ -52,12 +57,37 @@ class FakeGuests:
     resize_fails: bool = False
     asked: list[str] = field(default_factory=list)
     """URLs that were fetched."""
+    has_agent: bool = True
+    first_boots: int = 0
+    """From drives of the cluster's own making, each with a new host key."""
+
+    def __post_init__(self) -> None:
+        self.hypervisors.guest_files = self._read_file
+
+    def _read_file(self, vmid: Vmid, path: str) -> str | None:
+        if not self.has_agent or not self._is_up(vmid):
+            raise GuestAway("QEMU guest agent is not running")
+        files = {FINISHED: "{}", PUBLIC_KEY: f"{self.disks[vmid].host_key} root@guest\n"}
+        return files.get(path)
+
+    def _boot_natively(self, vm: FakeVm) -> None:
+        """Do what cloud-init does with a drive of the cluster's own: new host keys for a new instance."""
+        drive = tuple(value for trait, value in vm.started_with[0].items() if trait in _DRIVE)
+        disk = self.disks.get(vm.seen.vmid)
+        if disk is None:
+            disk = GuestDisk("", partition_bytes=vm.disk_bytes, filesystem_bytes=vm.disk_bytes)
+            self.disks[vm.seen.vmid] = disk
+        if disk.instance != drive:
+            self.first_boots += 1
+            disk.instance, disk.host_key = drive, f"ssh-ed25519 BBBB{self.first_boots}"
 
     def _is_up(self, vmid: Vmid, extra: float = 0.0) -> bool:
         vm = self.hypervisors.vms.get(vmid)
         if vm is None or vm.seen.power is not Power.RUNNING or self.never_boots:
             return False
-        if vmid not in self.disks:
+        if vm.seed is None:
+            self._boot_natively(vm)
+        elif vmid not in self.disks:
             storage, seed = vm.seed
             key = json.loads(self.hypervisors.files[storage, "iso"][seed])["public"]
             self.disks[vmid] = GuestDisk(key, partition_bytes=vm.disk_bytes, filesystem_bytes=vm.disk_bytes)
@@ -181,6 +211,9 @@ class FakeSeeds:
     def new_host_key(self) -> HostKeyPair:
         self._made += 1
         return HostKeyPair(public=f"ssh-ed25519 AAAA{self._made}", private=f"private {self._made}")
+
+    def authorized_keys(self) -> tuple[str, ...]:
+        return ("ssh-ed25519 AAAALOGIN provisioner",)
 
     def verify(self, node: NodeSpec) -> None:
         """Nothing on this machine is needed."""

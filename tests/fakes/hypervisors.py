@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from provisioner.domain.actions import VmChange
@@ -20,6 +20,7 @@ from provisioner.errors import (
     ShutdownIgnoredError,
     VmidTakenError,
 )
+from provisioner.ports.guest_shell import GuestAway
 from tests.fakes.clock import FakeClock
 from tests.fakes.host_facts import ENTRY, EVERY_RIGHT, ready_host
 
@@ -38,7 +39,8 @@ class FakeVm:
     notes: str
     disk_bytes: int
     mappings: tuple[MappingId, ...]
-    seed: tuple[StorageName, str]
+    seed: tuple[StorageName, str] | None
+    """None where the cluster makes the cloud-init drive."""
     started_at: float = 0.0
     traits: dict[Trait, str] = field(default_factory=dict)
     """As the next start has them, but for name, tags, notes and GPUs, which are above."""
@@ -114,6 +116,8 @@ class FakeHypervisors:
     rights: dict[str, dict[str, int]] = field(default_factory=lambda: {"/": dict.fromkeys(EVERY_RIGHT, 1)})
     fails: dict[str, HypervisorError] = field(default_factory=dict)
     """Method name -> what it raises, once."""
+    guest_files: Callable[[Vmid, str], str | None] | None = None
+    """What guest agents read; None while no guest has one."""
     acts: list[str] = field(default_factory=list)
     """What was changed, in order."""
 
@@ -202,7 +206,7 @@ class FakeHypervisors:
             notes=notes,
             disk_bytes=IMAGE_BYTES,
             mappings=shape.gpu_mappings,
-            seed=(shape.iso_storage, shape.seed_volume),
+            seed=(shape.iso_storage, shape.seed_volume) if shape.cloud_init is None else None,
             traits={trait: value for trait, value in wanted_traits(shape).items() if trait not in _ASIDE},
         )
         self.acts.append(f"create {shape.vmid}")
@@ -246,14 +250,19 @@ class FakeHypervisors:
         self.acts.append(f"grow {vmid}")
         return ()
 
+    def read_guest_file(self, hypervisor: HypervisorName, vmid: Vmid, path: str) -> str | None:
+        self._call("read_guest_file")
+        if self._existing(vmid).seen.power is not Power.RUNNING or self.guest_files is None:
+            raise GuestAway("QEMU guest agent is not running")
+        return self.guest_files(vmid, path)
+
     def start_vm(self, hypervisor: HypervisorName, vmid: Vmid) -> FakeTicket:
         self._call("start_vm")
         vm = self._existing(vmid)
         if self.starts_hang:
             return FakeTicket(ends=False)
-        storage, seed = vm.seed
-        if seed not in self.files.get((storage, "iso"), {}):
-            return FakeTicket(refusal(f"volume '{storage}:iso/{seed}' does not exist"))
+        if vm.seed is not None and vm.seed[1] not in self.files.get((vm.seed[0], "iso"), {}):
+            return FakeTicket(refusal(f"volume '{vm.seed[0]}:iso/{vm.seed[1]}' does not exist"))
         for other in self.vms.values():
             if other is not vm and other.seen.power is Power.RUNNING and set(other.mappings) & set(vm.mappings):
                 return FakeTicket(refusal(f"PCI device '0000:01:00.0' already in use by VMID '{other.seen.vmid}'"))

@@ -38,6 +38,10 @@ class CloudInitSeeds:
         """Make an ed25519 key pair."""
         return new_key_pair()
 
+    def authorized_keys(self) -> tuple[str, ...]:
+        """Return the public keys that may log in to a guest, one line each."""
+        return self._authorized_keys()
+
     def seed(self, fleet: FleetSpec, node: NodeSpec, host_key: HostKeyPair) -> bytes:
         """Return the ISO for a first boot."""
         return seed_iso(self.documents(fleet, node, host_key.public, host_key))

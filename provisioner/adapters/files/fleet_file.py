@@ -28,6 +28,7 @@ from provisioner.adapters.files.fleet_schema import (
 from provisioner.adapters.files.positions import Document, YamlBroken, read_document
 from provisioner.domain import name_rules
 from provisioner.domain.catalogue import IMAGES
+from provisioner.domain.cloud_init import CloudInit
 from provisioner.domain.conventions import conventional_address, conventional_vmid
 from provisioner.domain.cross_checks import Place, Problem, cross_checks
 from provisioner.domain.fleet import (
@@ -74,7 +75,7 @@ _MAPPING_NOT_ADDRESS = (
 # What shapes a VM or its guest: on an adopted node it would have no effect, and a word without effect misleads.
 _OF_OUR_MAKING = frozenset(
     ("image", "cores", "memory", "disk", "gateway", "nameservers", "extra_user_data", "numa", "hugepages")
-) | {"secure_boot", "protection", "tags"}
+) | {"secure_boot", "protection", "tags", "cloud_init"}
 
 
 class FleetFileError(InputError):
@@ -356,6 +357,7 @@ def _node(name: NodeName, entry: NodeShape, defaults: DefaultsShape, folder: Pat
         connect=ConnectSpec(entry.connect.address, entry.connect.ssh_port) if entry.connect else None,
         extra_user_data=_path(extra, folder) if (extra := chosen("extra_user_data")) else None,
         adopt=entry.adopt,
+        cloud_init=CloudInit(chosen("cloud_init")),
         options=VmOptions(
             numa=chosen("numa"),
             hugepages=chosen("hugepages"),

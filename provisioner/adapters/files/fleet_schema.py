@@ -241,6 +241,7 @@ class DefaultsShape(Shape):
     gateway: Ip | None = None
     nameservers: list[Ip] = Field(default_factory=list)
     extra_user_data: ExtraUserData = None
+    cloud_init: Literal["seed", "proxmox"] = "seed"
     numa: bool = False
     hugepages: Literal["2MiB", "1GiB", "any"] | None = None
     secure_boot: bool = False
@@ -270,6 +271,9 @@ class NodeShape(Shape):
     engine_within: Duration | None = None
     shutdown_within: Duration | None = None
     extra_user_data: ExtraUserData = None
+    cloud_init: Literal["seed", "proxmox"] | None = Field(
+        None, description="Who makes the cloud-init drive; proxmox needs an image with qemu-guest-agent."
+    )
     numa: bool | None = Field(None, description="Show the guest which memory is close to its cores.")
     hugepages: Literal["2MiB", "1GiB", "any"] | None = Field(
         None, description="Memory in large pages; needs numa, and only root@pam itself may set it in Proxmox."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -23,12 +24,16 @@ from provisioner.domain.snapshot import (
 )
 from provisioner.errors import GpuTakenError, HypervisorError, RefusedError, ShutdownIgnoredError, VmMissingError
 from provisioner.ports.clock import Clock
+from provisioner.ports.guest_shell import GuestAway
 
 if TYPE_CHECKING:
     from provisioner.domain.actions import VmChange
     from provisioner.domain.host import HostFacts, Release
     from provisioner.domain.vm_traits import VmShape
 
+# What Proxmox and the agent say (qemu-server, QemuServer/Agent.pm; QEMU, qga/commands-posix.c).
+_AGENT_SILENT = re.compile(r"QEMU guest agent is not running|agent .*(?:got timeout|timed out)|VM \d+ is not running")
+_NO_SUCH_FILE = "No such file or directory"
 _IGNORED = "VM quit/powerdown failed - got timeout"
 # Beyond what a guest is given to shut down: the task's own start and end, and the rounds of HA's manager.
 _SHUTDOWN_SLACK_SECONDS = 120.0
@@ -225,6 +230,19 @@ class ProxmoxHypervisors:
             is_so=lambda: (self.config(hypervisor, vmid).disk_bytes or 0) >= size_bytes,
             under_way=self._task_finder(hypervisor, vmid, "resize"),
         ).in_full()
+
+    def read_guest_file(self, hypervisor: HypervisorName, vmid: Vmid, path: str) -> str | None:
+        """Return a small text file of a running guest, by its agent; None when it has no such file."""
+        request = f"{_vm_path(hypervisor, vmid)}/agent/file-read"
+        what = f"read {path} in the guest of VM {vmid}"
+        try:
+            return str(self._session.call("GET", request, purpose=what, file=path).get("content", ""))
+        except HypervisorError as error:
+            if _NO_SUCH_FILE in error.summary:
+                return None
+            if _AGENT_SILENT.search(error.summary):
+                raise GuestAway(error.summary) from error
+            raise
 
     def start_vm(self, hypervisor: HypervisorName, vmid: Vmid) -> Change:
         """Power on; returns as soon as Proxmox has accepted it."""

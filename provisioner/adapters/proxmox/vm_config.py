@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
+from provisioner.adapters.proxmox.native_drive import SEED_DRIVE, native_drive_settings
 from provisioner.adapters.proxmox.property_strings import parts_of
 from provisioner.adapters.proxmox.vm_traits import BOOT_DISK, efi_disk, passed_devices, tags_of, traits_of
 from provisioner.domain.names import StorageName
@@ -17,7 +18,6 @@ from provisioner.domain.quantities import GIB, MIB
 from provisioner.domain.snapshot import VmConfig
 from provisioner.domain.vm_traits import Drift, VmShape
 
-SEED_DRIVE = "ide2"
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)([KMGT]?)")
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
@@ -43,7 +43,11 @@ def create_parameters(shape: VmShape, notes: str) -> dict[str, str | int]:
         # Size 0 means: as large as the image. Grown afterwards.
         BOOT_DISK: f"{shape.disk_storage}:0,import-from={shape.image_storage}:import/{shape.image_volume},"
         "discard=on,iothread=1,ssd=1",
-        SEED_DRIVE: f"{shape.iso_storage}:iso/{shape.seed_volume},media=cdrom",
+        **(
+            native_drive_settings(shape)
+            if shape.cloud_init is not None
+            else {SEED_DRIVE: f"{shape.iso_storage}:iso/{shape.seed_volume},media=cdrom"}
+        ),
         "net0": f"virtio={shape.mac},bridge={shape.bridge}",
         "boot": f"order={BOOT_DISK}",
         "agent": "enabled=1",

@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
+from provisioner.adapters.proxmox.native_drive import READ_NATIVE, WRITE_NATIVE
 from provisioner.adapters.proxmox.property_strings import is_on, joined, network_parts, parts_of
 from provisioner.domain.names import MappingId
 from provisioner.domain.quantities import MIB, size_text
@@ -185,6 +186,7 @@ _READ: Final[Mapping[Trait, Callable[[Options], str]]] = {
     Trait.AGENT: lambda options: said(is_on(parts_of(options.get("agent"), "enabled").get("enabled", "0"))),
     Trait.SERIAL: lambda options: _value(options, "serial0"),
     Trait.DISPLAY: _display,
+    **READ_NATIVE,
 }
 
 
@@ -234,4 +236,5 @@ _WRITE: Final[Mapping[Trait, Callable[[Options, VmShape], Settings]]] = {
     },
     Trait.SERIAL: lambda options, shape: {"serial0": "socket"},
     Trait.DISPLAY: lambda options, shape: {"vga": "serial0"},
+    **WRITE_NATIVE,
 }

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+from provisioner.domain.cloud_init import CloudInit
 from provisioner.domain.fleet import ClusterSpec, FleetSpec, GuestKind, HypervisorSpec
 
 Permissions = Mapping[str, Mapping[str, int]]
@@ -52,6 +53,7 @@ class Call:
         needs: place and privileges, all of which must be held.
         optional: without it the command still does its work, and says what it left undone.
         simulated: only guests of the embedded lab are reached this way.
+        native: only where Proxmox makes the cloud-init drive of a node.
     """
 
     request: str
@@ -59,6 +61,7 @@ class Call:
     needs: tuple[tuple[Place, tuple[str, ...]], ...]
     optional: bool = False
     simulated: bool = False
+    native: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +110,9 @@ def _call(request: str, verbs: str, *needs: tuple[Place, str], optional: bool = 
 _VM = "/nodes/{node}/qemu/{vmid}"
 _STORAGE = "/nodes/{node}/storage/{storage}"
 _AGENT_EXEC = {8: "VM.Monitor", 9: "VM.GuestAgent.Unrestricted"}
+_AGENT_READ = {8: "VM.Monitor", 9: "VM.GuestAgent.FileRead"}
 _AGENT = "the privilege to run commands by the guest agent"
+_AGENT_FILE = "the privilege to read a file by the guest agent"
 
 CALLS: tuple[Call, ...] = (
     # A storage or VM that may not be seen is left out of this list without a word.
@@ -170,6 +175,15 @@ CALLS: tuple[Call, ...] = (
     _call(f"POST {_VM}/status/stop", "sleep destroy", (Place.VMS, "VM.PowerMgmt")),
     _call(f"DELETE {_VM}", "destroy", (Place.VMS, "VM.Allocate")),
     _call(f"DELETE {_STORAGE}/content/{{volume}}", "destroy", (Place.SEEDS, "Datastore.Allocate"), optional=True),
+    # The drive itself takes both on a VM that exists (qemu-server, src/PVE/API2/Qemu.pm); its settings take the first.
+    Call(
+        f"POST {_VM}/config",
+        frozenset({Verb.UP}),
+        ((Place.VMS, ("VM.Config.CDROM", "VM.Config.Cloudinit")),),
+        native=True,
+    ),
+    # The guest's public SSH host key, before the first login.
+    Call(f"GET {_VM}/agent/file-read", frozenset({Verb.UP}), ((Place.VMS, (_AGENT_FILE,)),), native=True),
     *(
         Call(request, frozenset({Verb.UP, Verb.WAKE, Verb.SLEEP, Verb.IDLE}), ((Place.VMS, (_AGENT,)),), simulated=True)
         for request in (f"POST {_VM}/agent/ping", f"POST {_VM}/agent/exec", f"GET {_VM}/agent/exec-status")
@@ -192,11 +206,13 @@ def needed_rights(fleet: FleetSpec, cluster: ClusterSpec, major: int) -> tuple[R
         major: Proxmox VE's major version, 8 or 9.
     """
     found: dict[tuple[str, str], Right] = {}
-    required = {need for call in CALLS if not call.optional for need in needs_of(call, cluster, major)}
+    native = makes_native_drives(fleet, cluster)
+    required = {need for call in CALLS if not call.optional for need in needs_of(call, cluster, major, native=native)}
     for place in Place:
         for path, holds_at in paths_of(place, fleet, cluster):
             for call in CALLS:
-                for privilege in (name for where, name in needs_of(call, cluster, major) if where is place):
+                needs = needs_of(call, cluster, major, native=native)
+                for privilege in (name for where, name in needs if where is place):
                     known = found.get((path, privilege))
                     verbs = {*call.verbs, *(known.verbs if known else ())}
                     requests = (*known.requests, call.request) if known else (call.request,)
@@ -251,14 +267,25 @@ def rights_by_path(rights: Iterable[Right]) -> dict[str, tuple[str, ...]]:
     return {path: tuple(sorted(privileges)) for path, privileges in found.items()}
 
 
-def needs_of(call: Call, cluster: ClusterSpec, major: int) -> Iterator[tuple[Place, str]]:
-    """Yield place and privilege of one call in a cluster of a major version."""
-    if call.simulated and cluster.guests is not GuestKind.SIMULATED:
+def makes_native_drives(fleet: FleetSpec, cluster: ClusterSpec) -> bool:
+    """Say whether Proxmox makes the cloud-init drive of any of a cluster's nodes."""
+    names = {server.name for server in fleet.hypervisors.values() if server.cluster == cluster.name}
+    return any(
+        node.hypervisor in names and node.cloud_init is CloudInit.PROXMOX and not node.adopt
+        for node in fleet.nodes.values()
+    )
+
+
+def needs_of(call: Call, cluster: ClusterSpec, major: int, *, native: bool = False) -> Iterator[tuple[Place, str]]:
+    """Yield place and privilege of one call in a cluster of a major version; `native` is of `makes_native_drives`."""
+    if (call.simulated and cluster.guests is not GuestKind.SIMULATED) or (call.native and not native):
         return
+    known = 8 if major < 9 else 9
+    by_agent = {_AGENT: _AGENT_EXEC[known], _AGENT_FILE: _AGENT_READ[known]}
     for place, privileges in call.needs:
         for privilege in privileges:
             # From version 9 on, each agent command takes a privilege of its own.
-            yield place, (_AGENT_EXEC[8 if major < 9 else 9] if privilege == _AGENT else privilege)
+            yield place, by_agent.get(privilege, privilege)
 
 
 def propagates(place: Place) -> bool:

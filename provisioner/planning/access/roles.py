@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from provisioner.domain.access import AccessSeen, AccessWanted, HolderKind, RoleSeen, Rule
 from provisioner.domain.access_plan import AccessStep, Obstacle
 from provisioner.domain.fleet import ClusterSpec
-from provisioner.planning.access.rights import CALLS, Place, needs_of, paths_of, propagates
+from provisioner.planning.access.rights import CALLS, Place, makes_native_drives, needs_of, paths_of, propagates
 
 SUPERUSER = "root@pam"
 
@@ -52,17 +52,22 @@ class Grant:
     propagates: bool
 
 
-def role_privileges(role: str, cluster: ClusterSpec, major: int) -> frozenset[str]:
-    """Return what one of our roles carries in a major version."""
+def role_privileges(role: str, cluster: ClusterSpec, major: int, *, native: bool = False) -> frozenset[str]:
+    """Return what one of our roles carries in a major version; `native` is of `makes_native_drives`."""
     optional = role == SEEDS_ROLE
     places = frozenset({Place.SEEDS}) if optional else ROLES[role]
     return frozenset(
         privilege
         for call in CALLS
         if call.optional is optional
-        for place, privilege in needs_of(call, cluster, major)
+        for place, privilege in needs_of(call, cluster, major, native=native)
         if place in places
     )
+
+
+def _privileges(role: str, seen: AccessSeen, wanted: AccessWanted) -> frozenset[str]:
+    native = makes_native_drives(wanted.fleet, wanted.cluster)
+    return role_privileges(role, wanted.cluster, seen.major, native=native)
 
 
 def grants(wanted: AccessWanted) -> tuple[Grant, ...]:
@@ -86,7 +91,7 @@ def role_and_rule_steps(
     obstacles: list[Obstacle] = []
     used: set[str] = set()
     for grant in grants(wanted):
-        privileges = role_privileges(grant.role, wanted.cluster, seen.major)
+        privileges = _privileges(grant.role, seen, wanted)
         lacking = []
         for kind, holder in holders(seen, wanted):
             if _has_rule(seen, holder, grant):
@@ -199,7 +204,7 @@ def _left_alone(kind: HolderKind, holder: str, grant: Grant, displaced: frozense
 
 
 def _role_steps(seen: AccessSeen, wanted: AccessWanted, role: str) -> Iterator[AccessStep]:
-    privileges = role_privileges(role, wanted.cluster, seen.major)
+    privileges = _privileges(role, seen, wanted)
     text = ",".join(sorted(privileges))
     existing = seen.roles.get(role)
     needs = (("/access", "Sys.Modify"),)

@@ -9,7 +9,7 @@ import pytest
 from provisioner.domain.fleet import FleetSpec
 from provisioner.domain.names import ClusterName
 from provisioner.planning.access import Permissions, Right, Verb, is_held, missing_rights, needed_rights, rights_by_path
-from tests.fleets import FLEET, fleet_from
+from tests.fleets import FLEET, NATIVE, fleet_from
 
 HOME = ClusterName("homelab")
 
@@ -158,3 +158,28 @@ def test_a_right_on_the_vms_of_the_fleet_is_enough(tmp_path: Path) -> None:
 )
 def test_what_is_listed_above_a_path_reaches_it_as_in_proxmox(permissions: Permissions, held: bool) -> None:
     assert is_held(permissions, "/vms/1", "P") is held
+
+
+@pytest.mark.parametrize(("major", "reads"), [(8, "VM.Monitor"), (9, "VM.GuestAgent.FileRead")])
+def test_drives_that_proxmox_makes_take_three_more(tmp_path: Path, major: int, reads: str) -> None:
+    fleet = fleet_from(tmp_path, NATIVE)
+    more = set(work(fleet, major)["/vms"].split()) - set(LEAST["/vms"].split())
+    assert more == {"VM.Config.CDROM", "VM.Config.Cloudinit", reads}
+    assert work(fleet, major) | {"/vms": ""} == LEAST | {"/vms": ""}
+    needed = {right.privilege: right for right in rights(fleet, major)}
+    assert {needed[each].verbs for each in more} == {(Verb.UP,)}
+
+
+def test_adopted_vms_and_other_clusters_drives_take_nothing_more(tmp_path: Path) -> None:
+    one = "modes: [small], cloud_init: proxmox, nameservers: [10.10.0.1]}"
+    two = FLEET.replace(
+        "hypervisors:\n",
+        "  office:\n    api: https://10.20.0.2:8006\n    token: {id: provisioner@pve!fleet, secret: env:X}\n"
+        "    storage: {disks: a0, images: a1, iso: a2}\nhypervisors:\n  pve7: {cluster: office}\n",
+    ).replace("gpus: [rtx3090], modes: [small]}", one, 1)
+    text = two.replace("llm-gpu-02: {hypervisor: pve1", "llm-gpu-02: {hypervisor: pve7")
+    assert "cloud_init" in text
+    assert work(fleet_from(tmp_path, text)) == LEAST
+    assert "VM.Config.Cloudinit" in str(
+        needed_rights(fleet_from(tmp_path, text), fleet_from(tmp_path, text).clusters[ClusterName("office")], 9)
+    )
