@@ -124,7 +124,15 @@ class GuestAccess:
 
     @staticmethod
     def _switch_off(shell: GuestShell, node: NodeSpec) -> None:
-        result = shell.run(["touch", _SWITCHED_OFF], seconds=_SMALL_ACT_SECONDS, privileged=True)
+        try:
+            result = shell.run(["touch", _SWITCHED_OFF], seconds=_SMALL_ACT_SECONDS, privileged=True)
+        except GuestAway as gone:
+            raise NotReadyError(
+                f"cannot switch cloud-init off in the guest: {gone}",
+                subject=node.subject,
+                next_step=f"provisioner up {node.name} continues where this run ended",
+                retryable=True,
+            ) from gone
         if result.exit_code != 0:
             raise GuestError(
                 f"cannot switch cloud-init off in the guest: {result.err.strip()}",

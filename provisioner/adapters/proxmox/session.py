@@ -194,8 +194,9 @@ class ProxmoxSession:
             )
             if answer.status == _OK:
                 data = json.loads(answer.data)["data"]
-                self._has_answered = True
-                return data
+                if data is not None:
+                    self._has_answered = True
+                    return data
         except (urllib3.exceptions.HTTPError, requests.exceptions.RequestException, OSError, ValueError, LookupError):
             pass
         return self.call("GET", path, purpose=purpose)
@@ -223,8 +224,9 @@ class ProxmoxSession:
             raise refusal(error, words) from error
         except requests.exceptions.RequestException as error:
             raise failure(error, words) from error
-        if isinstance(answer, dict) and set(answer) == {"errors"}:
-            # proxmoxer hands through a 200 that is no JSON: something else listens there.
+        # proxmoxer hands through a 200 that is no JSON, and makes nothing of a redirection: something else
+        # listens there. Whatever we read from Proxmox is there, if only as an empty list.
+        if (isinstance(answer, dict) and set(answer) == {"errors"}) or (answer is None and method == "GET"):
             raise not_ours(words)
         self._has_answered = True
         return answer

@@ -57,7 +57,10 @@ class AgentShell:
     ) -> CommandResult:
         """Run a program; the agent is root anyway."""
         try:
-            pid = self._session.call("POST", f"{self._path}/exec", command=list(command), input_data=stdin)["pid"]
+            started = self._session.call("POST", f"{self._path}/exec", command=list(command), input_data=stdin)
+            if not isinstance(started, dict) or "pid" not in started:
+                raise GuestAway(f"{command[0]} was not started")
+            pid = started["pid"]
 
             def look() -> dict[str, Any] | NotYet:
                 status: dict[str, Any] = self._session.call("GET", f"{self._path}/exec-status", pid=pid)

@@ -2,7 +2,8 @@
 
 Every one is a coroutine over the lab with named arguments; where things can be
 mended there is an opposite. They change the lab's own state, so that whatever
-comes afterwards is answered as the real thing would.
+comes afterwards is answered as the real thing would. What cannot happen, to a
+VM that is not there or with a card that is taken, does not.
 """
 
 from __future__ import annotations
@@ -82,7 +83,9 @@ async def vm_started(lab: Lab, vmid: int) -> None:
     """Somebody starts a VM."""
     from provisioner.lab.vm.power import power_on
 
-    guest = lab.cluster.guests[str(vmid)]
+    guest = lab.cluster.guests.get(str(vmid))
+    if guest is None:
+        return
     if not lab.is_running(guest):
         await power_on(lab, guest)
 
@@ -90,7 +93,9 @@ async def vm_started(lab: Lab, vmid: int) -> None:
 @_happening
 async def vm_paused(lab: Lab, vmid: int) -> None:
     """Somebody pauses a running VM."""
-    guest = lab.cluster.guests[str(vmid)]
+    guest = lab.cluster.guests.get(str(vmid))
+    if guest is None:
+        return
     guest.paused = True
     lab.cluster.save_guest(guest)
 
@@ -98,7 +103,9 @@ async def vm_paused(lab: Lab, vmid: int) -> None:
 @_happening
 async def vm_resumed(lab: Lab, vmid: int) -> None:
     """Somebody lets a paused VM go on."""
-    guest = lab.cluster.guests[str(vmid)]
+    guest = lab.cluster.guests.get(str(vmid))
+    if guest is None:
+        return
     guest.paused = False
     lab.cluster.save_guest(guest)
 
@@ -106,7 +113,9 @@ async def vm_resumed(lab: Lab, vmid: int) -> None:
 @_happening
 async def vm_changed(lab: Lab, vmid: int, key: str, value: str) -> None:
     """Somebody writes an option of a VM, such as ``lock: backup``, ``tags: mine``, ``protection: 1``."""
-    guest = lab.cluster.guests[str(vmid)]
+    guest = lab.cluster.guests.get(str(vmid))
+    if guest is None:
+        return
     guest.config[key] = value
     lab.cluster.save_guest(guest)
 
@@ -114,7 +123,9 @@ async def vm_changed(lab: Lab, vmid: int, key: str, value: str) -> None:
 @_happening
 async def vm_option_removed(lab: Lab, vmid: int, key: str) -> None:
     """Somebody removes an option of a VM; a lock is taken off this way too."""
-    guest = lab.cluster.guests[str(vmid)]
+    guest = lab.cluster.guests.get(str(vmid))
+    if guest is None:
+        return
     guest.config.pop(key, None)
     lab.cluster.save_guest(guest)
 
@@ -122,7 +133,9 @@ async def vm_option_removed(lab: Lab, vmid: int, key: str) -> None:
 @_happening
 async def vm_moved(lab: Lab, vmid: int, node: str) -> None:
     """A VM migrates to another server."""
-    guest = lab.cluster.guests[str(vmid)]
+    guest = lab.cluster.guests.get(str(vmid))
+    if guest is None:
+        return
     guest.node = node
     lab.cluster.save_guest(guest)
 

@@ -165,7 +165,7 @@ async def upload(lab: Lab, call: Call) -> object:
         finally:
             source.unlink(missing_ok=True)
 
-    return lab.tasks.start(call.node, "imgcopy", "", call.who, work)
+    return lab.tasks.start(call.node, "imgcopy", "", call.who, work, undo=lambda: source.unlink(missing_ok=True))
 
 
 @serves("POST", _STORAGE + "/download-url")
