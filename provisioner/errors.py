@@ -8,6 +8,7 @@
         ├── HypervisorError       Proxmox VE
         │   ├── UnreachableError      no answer came; whether the act happened is unknown
         │   ├── OutcomeUnknownError   it was taken, and nobody can tell how it ended
+        │   ├── TaskOverdueError      it is still under way after all the time it was given
         │   ├── VmMissingError        the VM is gone, or on another server
         │   ├── LoginRefusedError     the token, user or password is not accepted
         │   ├── VmidTakenError        another VM has that VMID
@@ -89,6 +90,10 @@ class UnreachableError(HypervisorError):
 
 class OutcomeUnknownError(HypervisorError):
     """A task ended without a word, or Proxmox no longer knows it. What it was for may be done."""
+
+
+class TaskOverdueError(HypervisorError):
+    """A task is still under way after all the time it was given; a person must look at it."""
 
 
 class VmMissingError(HypervisorError):

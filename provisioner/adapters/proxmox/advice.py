@@ -113,6 +113,12 @@ _ROWS: tuple[tuple[str, type[HypervisorError], str, bool], ...] = (
         False,
     ),
     (
+        r"No such storage",
+        HypervisorError,
+        "name a storage that this server has under clusters.*.storage (Datacenter > Storage)",
+        False,
+    ),
+    (
         r"storage '([^']+)' is not online|could not activate storage '([^']+)'|unable to activate storage '([^']+)'",
         HypervisorError,
         "storage {0} does not answer: see that its server is up and its share mounted (Proxmox > storage > Summary)",

@@ -18,6 +18,7 @@ from provisioner.adapters.proxmox.tasks import Task
 from provisioner.errors import (
     HypervisorError,
     OutcomeUnknownError,
+    TaskOverdueError,
     UnreachableError,
     VmidTakenError,
     VmMissingError,
@@ -32,8 +33,10 @@ _GROWTH = 1.15
 _LONGEST_SECONDS = 2.0
 # Where many wait, each looks less often: together no more than a hundred times a second.
 _SECONDS_PER_WAITING = 0.01
-# These tasks end when the request is queued (PVE/API2/Qemu.pm); the cluster's manager acts on it later.
-_QUEUED = frozenset({"hastart", "hastop"})
+# These tasks end when the request is queued (PVE/API2/Qemu.pm); the cluster's manager acts on it later, and cuts the
+# power of a guest that does not shut down in its time (PVE/HA/Resources/PVEVM.pm).
+_MANAGED = "the VM is managed by high availability, whose manager carries it out"
+_QUEUED = {"hastart": _MANAGED, "hastop": f"{_MANAGED}, and cuts the power of a guest that takes too long"}
 
 
 def _nothing_under_way() -> str | None:
@@ -97,6 +100,7 @@ class Change:
     _is_queued: bool = False
     _was_in_doubt: bool = False
     _doubt: HypervisorError | None = None
+    _trouble: HypervisorError | None = None
     _not_before: float = 0.0
     _until: float | None = None
     _pause: float = field(default=AGAIN.first)
@@ -179,6 +183,8 @@ class Change:
             self._task = None
             self.warnings += end.warnings
             self._is_queued = task.kind in _QUEUED
+            if self._is_queued:
+                self.warnings += (_QUEUED[task.kind],)
             self._is_done = not self._is_queued or self.is_so()
 
     def _resolve(self, doubt: HypervisorError) -> None:
@@ -211,14 +217,14 @@ class Change:
     def _doubted(self, doubt: HypervisorError) -> None:
         self._was_in_doubt = True
         self._doubt = doubt
-        self._put_off()
+        self._put_off(doubt)
 
     def _later(self, error: HypervisorError) -> None:
         """Let it be tried again after a pause, if that is of any use."""
         # A VM that is missing does not come back by itself.
         is_passing = (error.retryable and not isinstance(error, VmMissingError)) or self.passes(error)
         if is_passing and not self._is_time_up():
-            self._put_off()
+            self._put_off(error)
         elif self.fact_outranks and self._is_so_after_all():
             self._is_done = True
             self._remark(error, "it is as it should be all the same")
@@ -235,7 +241,8 @@ class Change:
     def _is_time_up(self) -> bool:
         return self._until is not None and self.clock.monotonic() >= self._until
 
-    def _put_off(self) -> None:
+    def _put_off(self, trouble: HypervisorError) -> None:
+        self._trouble = trouble
         now = self.clock.monotonic()
         if self._until is None:
             self._until = now + self.session.cluster.retry_seconds
@@ -254,7 +261,7 @@ class Change:
         """Return the error of a caller who has waited that long and gives up."""
         span = f"{seconds / 3600:g} h" if seconds >= 3600 else f"{seconds:g} s"
         if self._is_queued:
-            return HypervisorError(
+            return TaskOverdueError(
                 f"cannot {self.what}: it is managed by high availability, which took the request but has not "
                 f"carried it out after {span}",
                 subject=self.session.subject,
@@ -262,7 +269,10 @@ class Change:
                 "a node that sleeps and wakes on demand needs none",
                 retryable=True,
             )
-        return HypervisorError(
+        if self._task is None and self._trouble is not None:
+            # Nothing is under way: it was about to be tried again.
+            return self._trouble
+        return TaskOverdueError(
             f"cannot {self.what}: the task still runs after {span}",
             subject=self._task.subject if self._task else self.session.subject,
             next_step="look at it, and stop it if it hangs (Proxmox > Tasks), then run the same command again",

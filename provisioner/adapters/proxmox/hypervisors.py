@@ -22,7 +22,14 @@ from provisioner.domain.snapshot import (
     VmConfig,
     VmSeen,
 )
-from provisioner.errors import GpuTakenError, HypervisorError, RefusedError, ShutdownIgnoredError, VmMissingError
+from provisioner.errors import (
+    GpuTakenError,
+    HypervisorError,
+    RefusedError,
+    ShutdownIgnoredError,
+    TaskOverdueError,
+    VmMissingError,
+)
 from provisioner.ports.clock import Clock
 from provisioner.ports.guest_shell import GuestAway
 
@@ -273,13 +280,22 @@ class ProxmoxHypervisors:
         try:
             return change.in_full()
         except HypervisorError as error:
-            if _IGNORED in error.summary:
+            if _IGNORED in error.summary or isinstance(error, TaskOverdueError):
                 raise ShutdownIgnoredError(error.summary, subject=error.subject, next_step=error.next_step) from error
             raise
 
     def stop_vm(self, hypervisor: HypervisorName, vmid: Vmid) -> tuple[str, ...]:
         """Cut the power."""
-        return self._power(hypervisor, vmid, "stop", is_so=lambda: self._is_off(hypervisor, vmid)).in_full()
+        # A shutdown that waits for its guest holds the VM's lock; the cut would wait for it in vain. High
+        # availability knows no such parameter, and its own shutdowns end by themselves.
+        hangs = "qmshutdown" in self.active_tasks(hypervisor, vmid) and not self._is_under_ha(hypervisor, vmid)
+        return self._power(
+            hypervisor,
+            vmid,
+            "stop",
+            is_so=lambda: self._is_off(hypervisor, vmid),
+            overrule_shutdown=True if hangs else None,
+        ).in_full()
 
     def destroy_vm(self, hypervisor: HypervisorName, vmid: Vmid) -> tuple[str, ...]:
         """Delete a stopped VM with its disks, also from backup jobs and replication."""
@@ -371,6 +387,10 @@ class ProxmoxHypervisors:
     def _is_off(self, hypervisor: HypervisorName, vmid: Vmid) -> bool:
         vm = self.vm(hypervisor, vmid)
         return vm is None or vm.power is Power.STOPPED
+
+    def _is_under_ha(self, hypervisor: HypervisorName, vmid: Vmid) -> bool:
+        row = self._session.call("GET", f"{_vm_path(hypervisor, vmid)}/status/current", purpose=f"look at VM {vmid}")
+        return bool((row.get("ha") or {}).get("managed"))
 
     def _has_power(self, hypervisor: HypervisorName, vmid: Vmid) -> bool:
         row = self._session.call("GET", f"{_vm_path(hypervisor, vmid)}/status/current", purpose=f"look at VM {vmid}")

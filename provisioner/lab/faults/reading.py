@@ -12,11 +12,12 @@ from provisioner.lab.faults.reasons import REASONS
 from provisioner.lab.faults.rules import ANSWERS, GUEST_FAULTS, FaultRule, Happening
 
 _LIMITS = ("vmid", "node", "skip", "times", "chance")
-_KEYS: Mapping[str, tuple[str, ...]] = {
+KEYS: Mapping[str, tuple[str, ...]] = {
     "request": ("method", "path", *_LIMITS, "delay", "status", "reason", "says", "drop", "answers", "work", "happens"),
     "task": ("task", *_LIMITS, "delay", "fails", "says", "ends", "hangs", "warns", "vanishes", "work", "happens"),
     "guest": ("guest", "vmid", "skip", "times", "chance"),
 }
+"""The keys of a rule, by what it is about."""
 _EFFECTS = {
     "request": ("delay", "status", "says", "drop", "answers", "happens"),
     "task": ("delay", "fails", "says", "ends", "hangs", "warns", "vanishes", "happens"),
@@ -44,9 +45,9 @@ def read_rule(entry: object, number: int) -> FaultRule:
     if not isinstance(entry, Mapping):
         raise _wrong(f"rule {number} is no mapping", "write each rule as {key: value, ...}")
     kind = "task" if "task" in entry else "guest" if "guest" in entry else "request"
-    allowed = f"a rule about {_A[kind]} has the keys {', '.join(_KEYS[kind])}"
+    allowed = f"a rule about {_A[kind]} has the keys {', '.join(KEYS[kind])}"
     for key in entry:
-        if key not in _KEYS[kind]:
+        if key not in KEYS[kind]:
             raise _wrong(f"rule {number} has the unknown key '{key}'", allowed)
     if kind != "guest":
         if not any(key in entry for key in _EFFECTS[kind]):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from provisioner.errors import HypervisorError, RefusedError, UnreachableError
+from provisioner.errors import HypervisorError, RefusedError, TaskOverdueError, UnreachableError
 from tests.lab.faults.bench import Case, Yard
 from tests.lab.faults.cases_api import CREATE, HASTY, START
 
@@ -211,6 +211,7 @@ CASES = (
         "wake",
         "asleep",
         before=befall("ha_managed", vmid=5001),
+        says=["the VM is managed by high availability"],
         left="running",
         mend=befall("ha_released", vmid=5001),
     ),
@@ -219,6 +220,7 @@ CASES = (
         "sleep",
         "awake",
         before=befall("ha_managed", vmid=5001),
+        says=["the VM is managed by high availability"],
         left="stopped",
         mend=befall("ha_released", vmid=5001),
     ),
@@ -239,7 +241,7 @@ CASES = (
         "asleep",
         before=befall("ha_managed", vmid=5001, acts=0),
         times={"task_within": "3s"},
-        error=HypervisorError,
+        error=TaskOverdueError,
         says=["managed by high availability, which took the request but has not carried it out after 3 s"],
         then=["Datacenter > HA"],
         left="stopped",

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from provisioner.errors import HypervisorError, OutcomeUnknownError, StorageFullError
+from provisioner.errors import (
+    HypervisorError,
+    OutcomeUnknownError,
+    ShutdownIgnoredError,
+    StorageFullError,
+    TaskOverdueError,
+)
 from tests.lab.faults.bench import Case, Yard
 from tests.lab.faults.cases_api import CREATE, HASTY, START, UPLOAD, made_once, started_once
 
@@ -152,7 +158,7 @@ CASES = (
         "up",
         rules=[{"task": "qmcreate", "hangs": True, "times": 1}],
         times=BRIEF,
-        error=HypervisorError,
+        error=TaskOverdueError,
         says=["cannot create VM 5001: the task still runs after 3 s"],
         then=["stop it if it hangs (Proxmox > Tasks)"],
         mend=abort_all,
@@ -162,7 +168,7 @@ CASES = (
         "up",
         rules=[{"task": "qmstart", "hangs": True, "times": 1}],
         times=BRIEF,
-        error=HypervisorError,
+        error=TaskOverdueError,
         says=["cannot start VM 5001: the task still runs after 3 s"],
         then=["stop it if it hangs"],
         left="stopped",
@@ -174,7 +180,7 @@ CASES = (
         "asleep",
         rules=[{"task": "qmstart", "hangs": True, "times": 1}],
         times={"boot_within": "2s", "engine_within": "2s", "task_within": "1s"},
-        error=HypervisorError,
+        error=TaskOverdueError,
         says=["cannot start VM 5001: the task still runs after 5 s"],
         then=["stop it if it hangs"],
         left="stopped",
@@ -186,11 +192,20 @@ CASES = (
         "awake",
         rules=[{"task": "qmshutdown", "hangs": True, "times": 1}],
         times=BRIEF,
-        error=HypervisorError,
+        error=ShutdownIgnoredError,
         says=["cannot shut down VM 5001: the task still runs after 3 s"],
-        then=["stop it if it hangs"],
+        then=["provisioner sleep llm-gpu-01 --force cuts the power"],
         left="running",
         mend=abort_all,
+    ),
+    Case(
+        "the shutdown hangs",
+        "sleep --force",
+        "awake",
+        rules=[{"task": "qmshutdown", "hangs": True, "times": 1}],
+        times=BRIEF,
+        says=["power cut"],
+        left="stopped",
     ),
     Case(
         "the deletion hangs",
@@ -198,7 +213,7 @@ CASES = (
         "asleep",
         rules=[{"task": "qmdestroy", "hangs": True, "times": 1}],
         times=BRIEF,
-        error=HypervisorError,
+        error=TaskOverdueError,
         says=["cannot delete VM 5001: the task still runs after 3 s"],
         then=["stop it if it hangs"],
         left="stopped",

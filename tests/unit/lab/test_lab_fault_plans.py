@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import urllib.error
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,11 +10,14 @@ from random import Random
 from typing import Any
 
 import pytest
+import yaml
 
 from provisioner.errors import InputError
+from provisioner.lab import faults
 from provisioner.lab.faults import GUEST_FAULTS, REASONS, FaultPlan
 from provisioner.lab.faults.delays import Delay
 from provisioner.lab.faults.happenings import HAPPENINGS
+from provisioner.lab.faults.reading import KEYS
 from provisioner.lab.harness import RunningLab
 from provisioner.lab.model import TaskRecord
 from tests.unit.lab.lab_vms import GPU_VM
@@ -184,3 +188,35 @@ def test_every_guest_fault_is_looked_up_at_power_on(tmp_path: Path, fault: str) 
 def spoiled_lab(tmp_path_factory: pytest.TempPathFactory) -> Any:
     with RunningLab(tmp_path_factory.mktemp("spoiled")) as lab:
         yield lab
+
+
+def documented() -> list[dict[str, Any]]:
+    """Every rule that the documentation shows, made whole where it shows only a part."""
+    text = faults.__doc__ or ""
+    rules: list[dict[str, Any]] = []
+    for line in re.findall(r"^    (\{.*\}|\w+: [^#]*?)\s*(?:#.*)?$", text, re.MULTILINE):
+        shown = yaml.safe_load(line if line.startswith("{") else f"{{{line}}}")
+        assert isinstance(shown, dict), line
+        rules.append(shown)
+    return rules
+
+
+def completed(shown: dict[str, Any]) -> dict[str, Any]:
+    if "guest" in shown:
+        return shown
+    of_tasks = {"fails", "ends", "hangs", "warns", "vanishes", "task"}
+    base: dict[str, Any] = {"task": "qmstart"} if of_tasks & set(shown) else {"path": "/"}
+    effects = {"delay", "status", "says", "drop", "answers", "fails", "ends", "hangs", "warns", "vanishes", "happens"}
+    if "work" in shown:
+        base["says"] = "no_quorum"
+    elif not effects & set(shown):
+        base["delay"] = 0.1
+    return base | shown
+
+
+def test_everything_that_the_documentation_shows_is_understood() -> None:
+    shown = documented()
+    assert len(shown) >= 25
+    FaultPlan.read([completed(rule) for rule in shown])
+    said = (faults.__doc__ or "") + " ".join(HAPPENINGS)
+    assert all(key in said for keys in KEYS.values() for key in keys), "a key that nobody tells of"
