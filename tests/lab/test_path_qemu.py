@@ -26,7 +26,7 @@ from provisioner.lab import host_packages
 from provisioner.lab.images.store import default_cache_dir
 from tests.lab.support import NODE
 
-pytestmark = [pytest.mark.qemu, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.qemu, pytest.mark.timeout(1800)]
 
 STEPS = ("image", "seed", "create", "grow disk", "start", "guest", "seal seed", "configure", "prove")
 
