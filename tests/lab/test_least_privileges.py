@@ -23,6 +23,7 @@ TOKEN = "provisioner@pve!fleet"
 FREE = {
     "GET /version",
     "GET /access/permissions",
+    "GET /nodes/{node}/tasks",
     "GET /nodes/{node}/tasks/{upid}/status",
     "GET /nodes/{node}/tasks/{upid}/log",
 }

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from provisioner.adapters.proxmox.session import ProxmoxSession, TokenLogin
+from provisioner.adapters.proxmox.session import PasswordLogin, ProxmoxSession, TokenLogin
 from provisioner.adapters.secrets import SecretText
 from provisioner.domain.fleet import ClusterAddress
 from provisioner.domain.names import ClusterName
@@ -113,6 +113,14 @@ def test_a_wrong_token_is_refused_after_one_look_at_its_source(lab: RunningLab) 
     assert len(reads) == 2
     assert opened.calls == 1
     assert "wrong" not in str(caught.value)
+
+
+def test_a_ticket_that_the_restarted_server_does_not_know_is_asked_for_anew(lab: RunningLab) -> None:
+    login = PasswordLogin("root@pam", SecretText(lab.credentials["root@pam"]))
+    opened = ProxmoxSession(cluster_spec(lab).address, login, clock=FakeClock())
+    assert opened.call("GET", "nodes/pve1/status")["kversion"]
+    lab.lab.forget_tickets(b"another secret of thirty-two bytes")
+    assert opened.call("GET", "nodes/pve1/status")["kversion"]
 
 
 def test_another_certificate_is_not_asked_again(lab: RunningLab) -> None:

@@ -8,6 +8,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -102,3 +103,24 @@ def test_a_taken_port_is_an_input_error_with_a_remedy(tmp_path: Path) -> None:
         with pytest.raises(InputError) as error:
             serve(Wishes(listen=listen, state_dir=tmp_path))
     assert error.value.summary.startswith(f"cannot listen on {listen}")
+
+
+def test_a_fault_plan_from_a_file_strikes(tmp_path: Path) -> None:
+    plan = tmp_path / "faults.yml"
+    plan.write_text("seed: 7\nrules:\n  - {path: ^/version$, says: overloaded, times: 1}\n")
+    running = LabCommand(tmp_path, "--faults", str(plan))
+    with pytest.raises(urllib.error.HTTPError) as error:
+        running.ask("GET", "/version")
+    error.value.close()
+    assert error.value.code == 503
+    assert running.ask("GET", "/version")["release"] == "9.1"
+    assert running.end(signal.SIGTERM) == 0
+
+
+def test_a_wrong_fault_plan_is_refused_before_anything_listens(tmp_path: Path) -> None:
+    plan = tmp_path / "faults.yml"
+    plan.write_text("- {path: /version, delay: 1}\n- {task: qmstart, delay: soon}\n")
+    with pytest.raises(InputError) as error:
+        serve(Wishes(listen="127.0.0.1:0", state_dir=tmp_path / "state", faults_file=plan))
+    assert "rule 2 has delay: 'soon'" in error.value.summary
+    assert not (tmp_path / "state").exists()
