@@ -123,6 +123,14 @@ def test_a_ticket_that_the_restarted_server_does_not_know_is_asked_for_anew(lab:
     assert opened.call("GET", "nodes/pve1/status")["kversion"]
 
 
+@pytest.mark.parametrize("fault", [{"says": "out_of_time"}, {"answers": "html"}, {"drop": "after"}], ids=str)
+def test_a_login_that_gets_no_answer_is_no_wrong_password(lab: RunningLab, fault: dict[str, object]) -> None:
+    lab.faults.add(path="/access/ticket", times=2, **fault)
+    login = PasswordLogin("root@pam", SecretText(lab.credentials["root@pam"]))
+    opened = ProxmoxSession(cluster_spec(lab).address, login, clock=FakeClock())
+    assert opened.call("GET", "version")["release"] == "9.1"
+
+
 def test_another_certificate_is_not_asked_again(lab: RunningLab) -> None:
     clock = FakeClock()
     opened = session(lab, clock)

@@ -68,7 +68,7 @@ def refusal(error: ResourceException, words: Words) -> ProvisionerError:
         details = "; ".join(f"{name}: {str(reason).strip()}" for name, reason in error.errors.items())
         text = f"{text} {details}".strip()
     if error.status_code in NO_ANSWER:
-        return _no_answer(f"{error.status_code} {text}", words)
+        return no_answer(f"{error.status_code} {text}", words)
     if error.status_code == 401:
         return LoginRefusedError(
             f"cannot log in: Proxmox does not accept {words.login} ({text or '401'})",
@@ -142,7 +142,8 @@ def failure(error: requests.exceptions.RequestException, words: Words) -> Provis
     return silence
 
 
-def _no_answer(text: str, words: Words) -> UnreachableError:
+def no_answer(text: str, words: Words) -> UnreachableError:
+    """Return our error for a server that says that the one behind it did not answer."""
     server = _SERVER.match(words.path)
     who = f"hypervisor {server[1]}" if server else "the server behind the API"
     return UnreachableError(

@@ -1,15 +1,13 @@
-"""One cluster's API over proxmoxer: trust, login, connection reuse, call counting, and patience with a silent server.
+"""One cluster's API over proxmoxer: connection reuse, call counting, and patience with a silent server.
 
 No proxmoxer or requests exception leaves this module; `answers` turns them into
 ours. What may be asked twice without harm is asked again while the patience of
-the fleet file lasts; for the rest, `acts` looks whether it happened.
+the fleet file lasts; for the rest, `changes` looks whether it happened.
 """
 
 from __future__ import annotations
 
 import json
-import logging
-import ssl
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,18 +16,13 @@ from urllib.parse import urlsplit
 
 import requests
 import urllib3
-from proxmoxer import ProxmoxAPI
-from proxmoxer.backends.https import ProxmoxHTTPAuthBase
 from proxmoxer.core import ResourceException
-from requests.adapters import HTTPAdapter
-from requests.cookies import cookiejar_from_dict
-from urllib3.util.ssl_ import create_urllib3_context
 
 from provisioner.adapters.proxmox.answers import TaskMissing, Words, failure, not_ours, refusal
-from provisioner.adapters.secrets import SecretText
+from provisioner.adapters.proxmox.connection import PasswordLogin, TokenLogin, connected
 from provisioner.adapters.system_clock import SystemClock
 from provisioner.domain.fleet import ClusterAddress
-from provisioner.errors import HypervisorError, LoginRefusedError, UnreachableError
+from provisioner.errors import LoginRefusedError, UnreachableError
 from provisioner.ports.clock import Clock
 from provisioner.waiting import Pace
 
@@ -39,48 +32,6 @@ AGAIN = Pace(first=0.05, growth=2.0, longest=2.0)
 """Pauses between two tries of the same request."""
 
 _OK = 200
-
-# At INFO proxmoxer logs request bodies, keys and passwords included.
-logging.getLogger("proxmoxer").setLevel(logging.WARNING)
-
-
-@dataclass(frozen=True, slots=True)
-class TokenLogin:
-    """An API token, ``USER@REALM!TOKENID``."""
-
-    token_id: str
-    secret: SecretText
-
-    @property
-    def words(self) -> str:
-        """Who this is, in the words of messages."""
-        return f"token {self.token_id}"
-
-    def same_as(self, other: TokenLogin | PasswordLogin) -> bool:
-        """Say whether another login would get the same answer."""
-        return (
-            isinstance(other, TokenLogin)
-            and other.token_id == self.token_id
-            and other.secret.reveal() == self.secret.reveal()
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class PasswordLogin:
-    """A person's login, ``USER@REALM``: for what no token may do, such as acting as ``root@pam``."""
-
-    user: str
-    password: SecretText
-    otp: str | None = None
-
-    @property
-    def words(self) -> str:
-        """Who this is, in the words of messages."""
-        return f"user {self.user}"
-
-    def same_as(self, other: TokenLogin | PasswordLogin) -> bool:
-        """Say whether another login would get the same answer; a second factor is good for one only."""
-        return other is self
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,107 +203,5 @@ class ProxmoxSession:
         api = getattr(self._local, "api", None)
         if api is None:
             self._local.api, self._local.login = None, self._login
-            api = self._local.api = self._connected()
+            api = self._local.api = connected(self._cluster, self._login)
         return api
-
-    def _connected(self) -> Any:
-        trust = self._cluster.tls
-        login = self._login
-        if isinstance(login, TokenLogin):
-            user, _, token = login.token_id.partition("!")
-            secret = login.secret.reveal()
-        else:
-            user, token, secret = login.user, "none", "none"
-        address = urlsplit(self._cluster.api_url)
-        host = f"[{address.hostname}]" if ":" in (address.hostname or "") else address.hostname
-        api = ProxmoxAPI(
-            host,
-            port=address.port or 443,
-            user=user,
-            token_name=token,
-            token_value=secret,
-            # With a pinned fingerprint the chain says nothing more: Proxmox signs its certificates itself.
-            verify_ssl=trust.fingerprint is None and (str(trust.ca_file) if trust.ca_file else True),
-            timeout=self._cluster.answer_seconds,
-        )
-        session = api._store["session"]
-        # The server is on the local network: a proxy meant for the internet has no way there.
-        session.trust_env = False
-        if trust.fingerprint is not None:
-            # proxmoxer offers no pinning; the session under it does.
-            session.mount("https://", _PinnedAdapter(trust.fingerprint))
-        if isinstance(login, PasswordLogin):
-            # proxmoxer would send the password over a connection of its own, without the pinned certificate.
-            session.auth = self._ticket(session, api._store["base_url"], login)
-        return api
-
-    def _ticket(self, session: Any, base_url: str, login: PasswordLogin) -> _TicketAuth:
-        verify_ssl = session.auth.verify_ssl
-        session.auth = _TicketAuth(self._cluster.answer_seconds, verify_ssl)
-        answer = self._asked_for_ticket(session, base_url, username=login.user, password=login.password.reveal())
-        if answer.get("NeedTFA"):
-            if login.otp is None:
-                raise HypervisorError(
-                    "cannot log in: this user has a second factor",
-                    subject=f"{login.words} on {self.subject}",
-                    next_step="give the six digits of the authenticator app with --otp, or use an API token",
-                )
-            answer = self._asked_for_ticket(
-                session,
-                base_url,
-                username=login.user,
-                password=f"totp:{login.otp}",
-                **{"tfa-challenge": answer["ticket"]},
-            )
-        return _TicketAuth(
-            self._cluster.answer_seconds, verify_ssl, str(answer["ticket"]), str(answer["CSRFPreventionToken"])
-        )
-
-    def _asked_for_ticket(self, session: Any, base_url: str, **form: str) -> dict[str, Any]:
-        response = session.request("POST", f"{base_url}/access/ticket", data=form, timeout=self._cluster.answer_seconds)
-        if response.status_code != 200:
-            raise LoginRefusedError(
-                f"cannot log in: Proxmox does not accept {self._login.words} "
-                f"({response.reason or response.status_code})",
-                subject=self.subject,
-                next_step="check the user, its realm (root@pam, NAME@pve) and the password",
-            )
-        return dict(response.json()["data"])
-
-
-class _TicketAuth(ProxmoxHTTPAuthBase):  # type: ignore[misc]
-    """Sends a login's ticket, good for two hours, longer than anything that a person logs in for here."""
-
-    def __init__(
-        self, timeout: float, verify_ssl: bool | str, ticket: str | None = None, csrf: str | None = None
-    ) -> None:
-        super().__init__(timeout=timeout, verify_ssl=verify_ssl)
-        self._ticket = ticket
-        self._csrf = csrf
-
-    def get_cookies(self) -> Any:
-        return cookiejar_from_dict({"PVEAuthCookie": self._ticket} if self._ticket else {})  # type: ignore[no-untyped-call]
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        if request.method != "GET" and self._csrf:
-            request.headers["CSRFPreventionToken"] = self._csrf
-        return request
-
-
-class _PinnedAdapter(HTTPAdapter):
-    """Accepts one certificate: the one with this SHA-256 fingerprint."""
-
-    def __init__(self, fingerprint: str) -> None:
-        self._fingerprint = fingerprint
-        # Left to itself, each connection would load the system's authorities, which cannot vouch for this
-        # certificate and take 30 ms.
-        self._context = create_urllib3_context(cert_reqs=ssl.CERT_NONE)
-        super().__init__()
-
-    def init_poolmanager(self, *args: Any, **keywords: Any) -> None:
-        super().init_poolmanager(*args, assert_fingerprint=self._fingerprint, ssl_context=self._context, **keywords)
-
-    def proxy_manager_for(self, *args: Any, **keywords: Any) -> Any:
-        return super().proxy_manager_for(
-            *args, assert_fingerprint=self._fingerprint, ssl_context=self._context, **keywords
-        )
