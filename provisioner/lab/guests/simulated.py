@@ -224,13 +224,14 @@ class SimulatedBackend:
             loading_seconds=self._engine_seconds,
             fault=next(iter(sorted(ENGINE_FAULTS & guest.faults)), None),
         )
+        guest.engine = engine
         try:
             await engine.open()
         except OSError as error:
             # Another lab's guest has the address; this one stays silent, as a guest without a network would.
             _LOG.warning("vm %s: no engine at %s: %s", guest.hardware.vmid, guest.address, error.strerror)
-            return
-        guest.engine = engine
+            if guest.engine is engine:
+                guest.engine = None
 
     async def _shut_down(self, vmid: int) -> None:
         await asyncio.sleep(self._shutdown_seconds)

@@ -46,6 +46,7 @@ class SimulatedEngine:
         self._ready_at = time.monotonic() + loading_seconds
         self._token_seconds = token_seconds
         self._runner: web.AppRunner | None = None
+        self._opening: asyncio.Task[None] | None = None
         self._closing = asyncio.Event()
         self._processing = 0
         self._predicted = 0
@@ -53,7 +54,12 @@ class SimulatedEngine:
         self._decodes = 0
 
     async def open(self) -> None:
-        """Listen."""
+        """Listen; a guest that loses its power meanwhile finds a socket that `close` can still close."""
+        # A server cancelled half-way listens on, and nobody has it in hand any more.
+        self._opening = asyncio.create_task(self._listen())
+        await asyncio.shield(self._opening)
+
+    async def _listen(self) -> None:
         app = web.Application(middlewares=[self._misbehave])
         app.router.add_get("/health", self._health)
         app.router.add_get("/v1/models", self._models)
@@ -69,6 +75,8 @@ class SimulatedEngine:
     async def close(self) -> None:
         """Hang up on everybody, as power off does."""
         self._closing.set()
+        if self._opening is not None:
+            await asyncio.wait((self._opening,))
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
