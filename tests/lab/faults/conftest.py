@@ -47,9 +47,10 @@ class Yards:
         self._stack = ExitStack()
 
 
-@pytest.fixture(scope="session")
+# Not for the session: the last yard's node would sit on the address that the next module's nodes get.
+@pytest.fixture(scope="module")
 def yards(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Yards]:
-    """Yards for as long as the tests run."""
+    """Yards for as long as a module's tests run."""
     made = Yards(tmp_path_factory.mktemp("yards"))
     yield made
     made.close()
