@@ -216,7 +216,7 @@ CHANGES = [
 ]
 
 
-@pytest.mark.parametrize("changes", CHANGES, ids=str)
+@pytest.mark.parametrize("changes", CHANGES, ids=", ".join)
 @pytest.mark.parametrize("power", [Power.STOPPED, Power.RUNNING], ids=lambda power: power.value)
 def test_traits_change_at_once_or_wait_for_the_next_start(case: Case, power: Power, changes: dict[str, object]) -> None:
     vmid, change = created(case), wished(case, **changes)
