@@ -155,4 +155,13 @@ class PlaybookError(GuestError):
 
 
 class EngineError(OutsideError):
-    """An inference server did not come up or did not answer."""
+    """An inference server did not come up or did not answer.
+
+    `diagnosis` names the cause, where the server's own journal shows one.
+    """
+
+    diagnosis: str | None = None
+
+    def as_dict(self) -> dict[str, object]:
+        """Return the error as plain values."""
+        return super().as_dict() | ({"diagnosis": self.diagnosis} if self.diagnosis else {})

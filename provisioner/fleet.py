@@ -6,7 +6,7 @@ longer than most of them run.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,7 @@ from provisioner.bootstrap import RealWorld, access_door
 from provisioner.domain.fleet import ClusterSpec, FleetSpec, NodeSpec
 from provisioner.domain.names import GpuName, HypervisorName
 from provisioner.engines.registry import ENGINES
-from provisioner.errors import HypervisorError, InputError, ProvisionerError, RefusedError
+from provisioner.errors import InputError, ProvisionerError
 from provisioner.ports.clock import Clock
 from provisioner.services.events import OnEvent, ignore
 from provisioner.settings import Settings, read_settings
@@ -26,10 +26,12 @@ from provisioner.settings import Settings, read_settings
 if TYPE_CHECKING:
     from provisioner.adapters.proxmox.session import PasswordLogin, TokenLogin
     from provisioner.adapters.ssh.command_line import SshCommand
+    from provisioner.adapters.ssh.tunnel import Tunnel
     from provisioner.domain.access_plan import AccessPlan
     from provisioner.domain.actions import Plan
     from provisioner.domain.fleet import GpuSpec
     from provisioner.domain.host_files import RunningGuest
+    from provisioner.domain.journal import JournalLine
     from provisioner.planning.doctor import DoctorReport
     from provisioner.planning.idle import IdleDecision
     from provisioner.planning.readiness import Check
@@ -333,25 +335,51 @@ class Fleet:
     def ssh(self, node: str) -> SshCommand:
         """Return how to log in to a node's guest with the OpenSSH client, host key included."""
         from provisioner.adapters.ssh.command_line import ssh_command
-        from provisioner.domain.notes import read_notes
+        from provisioner.services.entering import Entering
 
         spec = self.spec.node(node)
-        if spec.adopt:
-            raise RefusedError(
-                "cannot log in: the node is adopted, so its guest knows neither our key nor we its host key",
-                subject=spec.subject,
-                next_step=f"log in your own way: ssh YOU@{spec.reach.address}",
-            )
-        api = self._world.clusters[self.spec.cluster_of(spec).name]
-        host_key = read_notes(api.config(spec.hypervisor, spec.vmid).notes).host_key
-        if host_key is None:
-            raise HypervisorError(
-                "cannot log in: the node's VM does not exist, or its notes do not hold the guest's host key",
-                subject=spec.subject,
-                next_step=f"provisioner up {spec.name}",
-            )
+        host_key = Entering(self.spec, self._world).host_key(spec)
         folder = self._settings.state_folder / "known_hosts"
         return ssh_command(spec, self.spec.ssh, host_key, self._world.login_key.path, folder)
+
+    def logs(
+        self, node: str, *, count: int = 50, since: str | None = None, follow: bool = False
+    ) -> Generator[JournalLine, None, None]:
+        """Yield what the engine of a node that runs said last; raises as `EngineJournals.lines`.
+
+        Args:
+            node: whose.
+            count: how many lines.
+            since: only later ones: a time back such as ``20m``, or a moment.
+            follow: then go on with new ones, until the iterator is closed.
+        """
+        from provisioner.services.engine_journals import EngineJournals
+
+        return EngineJournals(self.spec, self._world).lines(
+            self.spec.node(node), count=count, since=since, follow=follow
+        )
+
+    def forward(self, node: str, port: int | None = None) -> Tunnel:
+        """Return a tunnel that brings a node's engine to this machine; it is open inside a ``with``.
+
+        Args:
+            node: one that runs.
+            port: the port here; by default the engine's own number, 0 for any that is free.
+
+        Raises:
+            NotReadyError: the node is off.
+            RefusedError: it is adopted.
+        """
+        from provisioner.adapters.ssh.tunnel import Forward, Tunnel
+        from provisioner.services.deployments import engine_of
+        from provisioner.services.entering import Entering
+
+        spec = self.spec.node(node)
+        command = self.ssh(node)
+        Entering(self.spec, self._world).require_running(spec)
+        engine = engine_of(self.spec, self._world, spec)
+        wanted = Forward(engine.name, engine.port, engine.port if port is None else port)
+        return Tunnel(command, (wanted,), spec.subject, self._world.clock)
 
     @cached_property
     def _provisioning(self) -> Provisioning:

@@ -11,7 +11,7 @@ import click
 from provisioner.cli.context import Session
 from provisioner.cli.demo import demo
 from provisioner.cli.fleet import destroy, plan, schema, status, up
-from provisioner.cli.guest import ssh
+from provisioner.cli.guest import forward, logs, ssh
 from provisioner.cli.hypervisor import doctor, init, prepare
 from provisioner.cli.lab import lab
 from provisioner.cli.output import print_error
@@ -38,7 +38,24 @@ def root(context: click.Context, fleet_file: Path | None, debug: bool) -> None:
     context.obj = Session(fleet_file, debug)
 
 
-for _command in (init, up, plan, status, wake, sleep, idle, destroy, ssh, doctor, prepare, schema, demo, lab):
+for _command in (
+    init,
+    up,
+    plan,
+    status,
+    wake,
+    sleep,
+    idle,
+    destroy,
+    ssh,
+    logs,
+    forward,
+    doctor,
+    prepare,
+    schema,
+    demo,
+    lab,
+):
     root.add_command(_command)
 
 

@@ -1,8 +1,9 @@
-"""ssh."""
+"""ssh, logs, forward."""
 
 from __future__ import annotations
 
 import os
+import sys
 
 import click
 
@@ -39,3 +40,46 @@ def ssh(session: Session, node: str, command: tuple[str, ...]) -> None:
         os.execvp(how.arguments[0], [*how.arguments, *command])  # noqa: S606 - no shell is wanted
     except FileNotFoundError:
         raise click.ClickException("there is no ssh on this machine: install openssh-client") from None
+
+
+@click.command(epilog="Example: provisioner logs llm-gpu-01 --since 20m -f")
+@click.argument("node")
+@click.option("-n", "--lines", "count", type=click.IntRange(0), default=50, show_default=True, help="How many.")
+@click.option("--since", help="Only later ones: a time back such as 20m, or a moment.")
+@click.option("-f", "--follow", is_flag=True, help="Go on with what comes, until Ctrl-C.")
+@json_option
+@pass_session
+def logs(session: Session, node: str, count: int, since: str | None, follow: bool) -> None:
+    """Show what the engine of a node says: its unit's journal in the guest."""
+    lines = session.fleet().logs(node, count=count, since=since, follow=follow)
+    try:
+        for line in lines:
+            if session.json:
+                print_json(line.as_dict())
+            else:
+                click.echo(str(line))
+    except KeyboardInterrupt:
+        if not follow:
+            raise
+    finally:
+        lines.close()
+
+
+@click.command(epilog="Example: provisioner forward llm-gpu-01 --port 8000")
+@click.argument("node")
+@click.option("--port", type=click.IntRange(0, 65535), help="The port here [default: the engine's own]; 0 for any.")
+@json_option
+@pass_session
+def forward(session: Session, node: str, port: int | None) -> None:
+    """Bring a node's engine to this machine through an SSH tunnel, until Ctrl-C."""
+    with session.fleet().forward(node, port) as tunnel:
+        for each in tunnel.forwards:
+            if session.json:
+                print_json({"forward": each.as_dict()})
+            else:
+                click.echo(f"{each.name} of {node}: {each.url} (Ctrl-C ends it)")
+        sys.stdout.flush()
+        try:
+            tunnel.wait()
+        except KeyboardInterrupt:
+            click.echo("closed", err=True)

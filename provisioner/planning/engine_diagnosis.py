@@ -19,14 +19,13 @@ _EVIDENCE_LENGTH = 300
 
 @dataclass(frozen=True, slots=True)
 class Silence:
-    """Which engine does not answer, in the words that a next step needs. `gpus` is how many cards the node has."""
+    """Which engine does not answer, in the words that a next step needs."""
 
     node: str
     engine: str
     unit: str
     model: str
     port: int
-    gpus: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol
@@ -32,6 +32,13 @@ class GuestShell(Protocol):
 
     def run(self, command: Sequence[str], *, seconds: float, privileged: bool = False) -> CommandResult:
         """Run a program with arguments (no shell). Raises GuestAway when the connection breaks."""
+        ...
+
+    def lines(self, command: Sequence[str], *, privileged: bool = False) -> Iterator[str]:
+        """Run a program that goes on, and yield its lines as they come; it ends with the iterator.
+
+        Raises GuestAway when the connection breaks.
+        """
         ...
 
     def __enter__(self) -> GuestShell: ...

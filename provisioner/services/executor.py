@@ -17,18 +17,18 @@ from provisioner.errors import (
     EngineError,
     HypervisorError,
     NotReadyError,
-    ProvisionerError,
     RefusedError,
     VmidTakenError,
 )
 from provisioner.planning.native_drive import is_native
 from provisioner.planning.vm_shape import cold_drifts, new_notes
 from provisioner.ports.clock import Clock
-from provisioner.ports.guest_shell import GuestAway
+from provisioner.ports.guest_shell import GuestShell
 from provisioner.ports.hypervisors import Hypervisors
 from provisioner.ports.playbooks import Playbooks
 from provisioner.ports.seeds import HostKeyPair, Seeds
 from provisioner.ports.web import Web
+from provisioner.services.diagnosing import LOGIN_SECONDS, explained
 from provisioner.services.gpu_holder import naming_gpu_holder
 from provisioner.services.guest_access import GuestAccess
 from provisioner.services.guest_disk import fill_root_disk
@@ -40,7 +40,6 @@ from provisioner.waiting import NotYet, Pace, WaitedInVain, wait_until
 # A boot that has died shows in Proxmox, not in the guest; looking there costs an API call each time.
 _POWER_LOOK_SECONDS = 10.0
 _CREATION_SECONDS = 1800.0
-_LOG_TAIL_SECONDS = 10.0
 _CREATES = frozenset({"qmcreate", "qmrestore"})
 # The guest has answered a moment before.
 _SHELL_SECONDS = 60.0
@@ -308,25 +307,13 @@ class Executor:
         try:
             self.proof = probe.prove(seconds=seconds, still_worth_it=self._watch_power())
         except EngineError as error:
-            raise _with_log(error, self._log_tail()) from error
+            raise explained(error, self.fleet, self.node, self.engine, self._shell_for_evidence) from error
         return Outcome(False, f"answers at {self.proof.endpoint.url}")
 
-    def _log_tail(self) -> str:
-        """Return the engine's last log lines: the evidence for why it does not answer. Best effort."""
-        try:
-            with self.guests.shell(self.node, self._host_key(), seconds=1.0) as shell:
-                command = ["journalctl", "-u", self.engine.unit, "-n", "8", "--no-pager", "-o", "cat"]
-                return shell.run(command, seconds=_LOG_TAIL_SECONDS, privileged=True).out.strip()
-        except (ProvisionerError, GuestAway) as reason:
-            return f"(its log could not be read: {str(reason).splitlines()[0]})"
+    def _shell_for_evidence(self) -> AbstractContextManager[GuestShell]:
+        return self.guests.shell(self.node, self._host_key(), seconds=LOGIN_SECONDS)
 
 
 def _done(detail: str, warnings: tuple[str, ...]) -> Outcome:
     """Return the outcome of a change, with its warnings where a reader sees them."""
     return Outcome(True, "; ".join((detail, *warnings)))
-
-
-def _with_log(error: EngineError, log: str) -> EngineError:
-    """Return the error with the engine's own last words."""
-    summary = f"{error.summary}\nits log ends:\n  " + "\n  ".join(log.splitlines()) if log else error.summary
-    return EngineError(summary, subject=error.subject, next_step=error.next_step, retryable=error.retryable)

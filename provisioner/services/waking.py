@@ -11,8 +11,11 @@ from provisioner.planning.start_times import start_seconds
 from provisioner.planning.wake import WakeNeed, wake_decision
 from provisioner.ports.clock import Clock
 from provisioner.ports.hypervisors import Hypervisors, Ticket
+from provisioner.services.diagnosing import LOGIN_SECONDS, explained
+from provisioner.services.entering import Entering
 from provisioner.services.events import OnEvent, running_step
 from provisioner.services.gpu_holder import naming_gpu_holder
+from provisioner.services.guest_access import GuestAccess
 from provisioner.services.looking import find_vm
 from provisioner.services.proving import Endpoint, EngineProbe
 from provisioner.services.settling import settled
@@ -88,9 +91,10 @@ class Waking:
                 proof = probe.prove(seconds=longest, still_worth_it=start.look)
             except EngineError as error:
                 # An engine cannot answer while Proxmox has not even started its VM.
-                raise (start.unfinished(longest) or error) from error
+                raise (start.unfinished(longest) or self._explained(node, error)) from error
             except _BootOverdue as overdue:
-                raise probe.silence(patience, probe.health() or "it has just become ready") from overdue
+                silence = probe.silence(patience, probe.health() or "it has just become ready")
+                raise self._explained(node, silence) from overdue
             start.take_note()
             found = f"{decision.reason}; " if decision.need is WakeNeed.PROOF else ""
             step.detail, step.changed = f"{found}{proof.endpoint.url}", False
@@ -105,6 +109,21 @@ class Waking:
             added_seconds=ended - proof.healthy_at,
             calls=api.calls - calls,
             reason=decision.reason,
+        )
+
+    def _explained(self, node: NodeSpec, error: EngineError) -> EngineError:
+        """Return the error with what the engine's journal says, where we may log in."""
+        if node.adopt:
+            return error
+        guests = GuestAccess(self._world.shells[self._fleet.cluster_of(node).name], self._world.clock)
+        entering = Entering(self._fleet, self._world)
+        engine = self._world.engines[self._fleet.mode_of(node).engine]
+        return explained(
+            error,
+            self._fleet,
+            node,
+            engine,
+            lambda: guests.shell(node, entering.host_key(node), seconds=LOGIN_SECONDS),
         )
 
 

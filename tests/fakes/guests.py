@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 
@@ -58,6 +58,11 @@ class FakeGuests:
     asked: list[str] = field(default_factory=list)
     """URLs that were fetched."""
     has_agent: bool = True
+    journal: list[str] = field(default_factory=lambda: ["nothing of interest"])
+    """What journalctl prints."""
+    news: list[str] = field(default_factory=list)
+    """What it prints when it is followed, until the guest goes away."""
+    followed: list[tuple[str, ...]] = field(default_factory=list)
     first_boots: int = 0
     """From drives of the cluster's own making, each with a new host key."""
 
@@ -185,8 +190,12 @@ class FakeShell:
             disk.filesystem_bytes = disk.partition_bytes
             return CommandResult(0, "The filesystem is now 2 (4k) blocks long.", "")
         if command[0] == "journalctl":
-            return CommandResult(0, "error: failed to load model", "")
+            return CommandResult(0, "\n".join(self.guests.journal), "")
         return CommandResult(127, "", f"{command[0]}: command not found")
+
+    def lines(self, command: Sequence[str], *, privileged: bool = False) -> Iterator[str]:
+        self.guests.followed.append(tuple(command))
+        yield from self.guests.news
 
     def _block_devices(self, disk: GuestDisk) -> str:
         whole = {"name": "sda", "pkname": None, "type": "disk", "fstype": None, "mountpoint": None}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -21,6 +21,7 @@ from provisioner.ports.playbooks import PlaybookOutcome
 from provisioner.waiting import NotYet, Pace, WaitedInVain, wait_until
 
 _CONFIGURE_SECONDS = 60.0
+_LINES_SECONDS = 30.0
 
 
 class AgentShells:
@@ -74,6 +75,10 @@ class AgentShell:
         return CommandResult(
             int(status.get("exitcode", -1)), str(status.get("out-data", "")), str(status.get("err-data", ""))
         )
+
+    def lines(self, command: Sequence[str], *, privileged: bool = False) -> Iterator[str]:
+        """Yield what the program has to say now: in a simulated guest nothing goes on."""
+        yield from self.run(command, seconds=_LINES_SECONDS).out.splitlines()
 
     def __enter__(self) -> AgentShell:
         return self

@@ -10,7 +10,7 @@ import base64
 import logging
 import shlex
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 
 import fabric
@@ -28,6 +28,9 @@ logging.getLogger("paramiko").setLevel(logging.CRITICAL)
 
 # A port forward can accept a connection long before anything behind it listens.
 _CONNECT_SECONDS = 1.0
+_OPEN_SECONDS = 15.0
+# A guest that lost its power says nothing any more; without a sign of life its connection would stay open for hours.
+_KEEPALIVE_SECONDS = 15
 # Key exchange in an emulated or swapping guest takes its time once the banner is there.
 _BANNER_SECONDS = 5.0
 
@@ -90,6 +93,23 @@ class _FabricShell:
             raise GuestAway(_words(error)) from error
         return CommandResult(result.exited, result.stdout, result.stderr)
 
+    def lines(self, command: Sequence[str], *, privileged: bool = False) -> Iterator[str]:
+        """Run a program that goes on, and yield its lines as they come."""
+        line = shlex.join([*(("sudo", "-n") if privileged else ()), *command])
+        try:
+            transport = self._connection.transport
+            transport.set_keepalive(_KEEPALIVE_SECONDS)
+            with transport.open_session(timeout=_OPEN_SECONDS) as channel:
+                # A terminal hangs up on the program when we go; without one it would run until its next word.
+                channel.get_pty(width=1000)
+                channel.exec_command(line)
+                yield from _lines(channel)
+                code = channel.recv_exit_status()
+        except (OSError, EOFError, paramiko.SSHException) as error:
+            raise GuestAway(_words(error)) from error
+        if code != 0:
+            raise GuestAway(f"{command[0]} ended with exit code {code}" if code > 0 else "the connection was closed")
+
     def __enter__(self) -> _FabricShell:
         return self
 
@@ -97,6 +117,17 @@ class _FabricShell:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._connection.close()
+
+
+def _lines(channel: paramiko.Channel) -> Iterator[str]:
+    """Yield whole lines; a terminal ends each with a carriage return too."""
+    rest = b""
+    while part := channel.recv(1 << 16):
+        *whole, rest = (rest + part).split(b"\n")
+        for line in whole:
+            yield line.rstrip(b"\r").decode("utf-8", "replace")
+    if rest:
+        yield rest.decode("utf-8", "replace")
 
 
 def _fingerprint(key: paramiko.PKey) -> str:

@@ -22,9 +22,11 @@ from provisioner.lab.guests.seed import SeedUnreadable, outside_address, read_se
 from provisioner.lab.guests.simulated_agent import SimulatedAgent
 from provisioner.lab.guests.simulated_disk import SimulatedDisk
 from provisioner.lab.guests.simulated_engine import ENGINE_FAULTS, SimulatedEngine
+from provisioner.lab.guests.simulated_journal import ENGINE_DEATHS, Entry, engine_journal
 
 FaultLookup = Callable[[int], frozenset[str]]
 _LOG = logging.getLogger(__name__)
+_SERVES_NOTHING = frozenset({"never_boots", "dies_at_boot", "engine_never_answers", *ENGINE_DEATHS})
 _SILENT_SECONDS = 3.0
 """How long Proxmox waits for an agent that does not answer."""
 
@@ -197,15 +199,24 @@ class SimulatedBackend:
                 disk=disk,
                 disk_path=hardware.disk,
                 configured=lambda: self._later(guest, self._serve(guest)),
+                journal=lambda: self._engine_journal(guest),
             )
         if disk is not None and disk.engine is not None:
             self._later(guest, self._serve(guest))
         if "dies_at_boot" in guest.faults:
             self._later(guest, self._shut_down(hardware.vmid))
 
+    @staticmethod
+    def _engine_journal(guest: _Running) -> list[Entry]:
+        disk = SimulatedDisk.read_if_there(guest.hardware.disk)
+        if disk is None or disk.engine is None or "engine_never_answers" in guest.faults:
+            return []
+        unit, port = str(disk.engine.get("unit", "llama-server.service")), int(disk.engine.get("port", 8080))
+        return engine_journal(unit, port, guest.faults, guest.since)
+
     async def _serve(self, guest: _Running) -> None:
         """Serve the engine that is installed on the disk, once the guest has booted."""
-        if guest.address is None or {"never_boots", "dies_at_boot", "engine_never_answers"} & guest.faults:
+        if guest.address is None or _SERVES_NOTHING & guest.faults:
             return
         remaining = self.boot_remaining_seconds(guest.since)
         if remaining:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from provisioner.lab.guests.base import AgentRefused
 from provisioner.lab.guests.simulated_disk import CLOUD_INIT_OFF, SimulatedDisk
+from provisioner.lab.guests.simulated_journal import Entry, journalctl
 
 _ENGINE_SERVICES = frozenset({"llama-server", "ollama", "vllm", "tgi", "provisioner-engine"})
 _HOST_KEY = "/etc/ssh/ssh_host_ed25519_key.pub"
@@ -39,6 +40,7 @@ class SimulatedAgent:
         disk: SimulatedDisk,
         disk_path: Path | None,
         configured: Callable[[], None],
+        journal: Callable[[], Sequence[Entry]] = tuple,
     ) -> None:
         self._hostname = hostname
         self._address = address
@@ -47,6 +49,7 @@ class SimulatedAgent:
         self._disk = disk
         self._disk_path = disk_path
         self._configured = configured
+        self._journal = journal
         self._programs: dict[int, _Finished] = {}
         self._next_pid = 1000
         self._open_files: dict[int, bytes] = {}
@@ -169,8 +172,7 @@ class SimulatedAgent:
             case "systemctl":
                 return self._systemctl(words[1:])
             case "journalctl":
-                lines = "-- Boot simulated --\n" if self._disk.engine is None else "engine: listening\n"
-                return _Finished(0, lines)
+                return _Finished(0, journalctl(words[1:], self._journal()))
             case "hostname":
                 return _Finished(0, f"{self._hostname}\n")
             case "true":

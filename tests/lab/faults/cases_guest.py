@@ -98,6 +98,34 @@ CASES = (
         )
         for verb, given in (("up", "absent"), ("wake", "asleep"))
     ),
+    *(
+        Case(
+            f"the engine dies: {words}",
+            verb,
+            given,
+            rules=guest(kind),
+            times=BRIEF,
+            error=EngineError,
+            says=["cannot get an answer from llama.cpp", "its log shows why", words],
+            then=[step],
+            left="running",
+            mend=reset,
+        )
+        for kind, words, step in (
+            ("engine_crashes", "starts and then dies", "provisioner logs llm-gpu-01"),
+            ("engine_out_of_gpu_memory", "GPU memory ran out", "provisioner fit tiny.gguf"),
+            ("engine_model_missing", "there is no model tiny.gguf", "spelling"),
+            ("engine_model_gated", "the model is gated", "huggingface_token"),
+            ("engine_port_taken", "another program has port 8080", "sport = :8080"),
+            ("engine_disk_full", "a disk of the guest is full", "df -h"),
+            ("engine_no_network", "no way to the place that models come from", "nameservers"),
+            ("engine_driver_mismatch", "of different versions", "provisioner up llm-gpu-01"),
+            ("engine_card_lost", "fallen off the bus", "provisioner sleep llm-gpu-01 --force"),
+            ("engine_gpu_too_old", "the card is too old", "dtype: half"),
+            ("engine_unknown_argument", "does not know an argument: --mlock", "arguments"),
+        )
+        for verb, given in (("up", "absent"), ("wake", "asleep"))
+    ),
     Case(
         "the engine takes connections and says nothing",
         "wake",

@@ -15,7 +15,7 @@ srv  update_slots: all slots are idle
 
 
 def silence(engine: str = "llama.cpp") -> Silence:
-    return Silence("llm-gpu-01", engine, "llm-small.service", "Qwen/Qwen2.5-7B-Instruct", 8080, 1)
+    return Silence("llm-gpu-01", engine, "llm-small.service", "Qwen/Qwen2.5-7B-Instruct", 8080)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,132 @@
+"""What goes through a connection to a guest and stays: lines as they come, and tunnels; over a real OpenSSH server."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import requests
+
+from provisioner.adapters.ssh.command_line import SshCommand, trusting
+from provisioner.adapters.ssh.fabric_shell import FabricShells
+from provisioner.adapters.ssh.login_key import LoginKey
+from provisioner.adapters.ssh.tunnel import Forward, Tunnel
+from provisioner.adapters.system_clock import SystemClock
+from provisioner.domain.fleet import ConnectSpec, FleetSpec, NodeSpec, SshAccess
+from provisioner.errors import GuestError, InputError
+from provisioner.ports.guest_shell import GuestAway, GuestShell
+from tests.pve_host import PveHost
+
+SUBJECT = 'node "llm-gpu-01"'
+
+
+class Hello(BaseHTTPRequestHandler):
+    """An engine that says one thing."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"the engine")
+
+    def log_message(self, *words: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PveHost]:
+    with PveHost(tmp_path_factory.mktemp("guest") / "host", "=== uname\n6.8.0-85-generic\n") as running:
+        yield running
+
+
+@pytest.fixture
+def engine() -> Iterator[int]:
+    """The port of an engine in the guest."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hello) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_port
+        server.shutdown()
+
+
+def command(host: PveHost, folder: Path) -> SshCommand:
+    ssh = host.ssh
+    return trusting("guest", ssh.address, ssh.port, ssh.user, host.host_key, ssh.private_key, folder / "known")
+
+
+@pytest.fixture
+def shell(host: PveHost, fleet: FleetSpec, node: NodeSpec, tmp_path: Path) -> Iterator[GuestShell]:
+    """A shell as services get one."""
+    ssh = host.ssh
+    shells = FabricShells(SshAccess(user=ssh.user), LoginKey(ssh.private_key, tmp_path))
+    from dataclasses import replace
+
+    there = replace(node, connect=ConnectSpec(ssh.address, ssh.port))
+    with shells.open(there, host.host_key) as opened:
+        yield opened
+
+
+class TestTunnel:
+    """`forward`."""
+
+    def test_it_brings_a_port_of_the_guest_here_and_closes_cleanly(
+        self, host: PveHost, engine: int, tmp_path: Path
+    ) -> None:
+        with Tunnel(command(host, tmp_path), [Forward("engine", engine, 0)], SUBJECT, SystemClock()) as tunnel:
+            (there,) = tunnel.forwards
+            assert there.local_port != engine
+            assert requests.get(there.url, timeout=10).text == "the engine"
+        with pytest.raises(requests.ConnectionError):
+            requests.get(there.url, timeout=10)
+
+    def test_a_port_that_is_taken_here_is_said_before_anybody_logs_in(
+        self, host: PveHost, engine: int, tmp_path: Path
+    ) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            tunnel = Tunnel(command(host, tmp_path), [Forward("engine", engine, port)], SUBJECT, SystemClock())
+            with pytest.raises(InputError, match=f"cannot open port {port} on this machine: Address") as caught, tunnel:
+                pass
+        assert "--port" in caught.value.next_step
+
+    def test_a_guest_that_is_not_the_one_we_made_is_refused(self, host: PveHost, engine: int, tmp_path: Path) -> None:
+        wrong = command(host, tmp_path)
+        wrong.known_hosts.write_text("")
+        tunnel = Tunnel(wrong, [Forward("engine", engine, 0)], SUBJECT, SystemClock())
+        with pytest.raises(GuestError, match="Host key verification failed"), tunnel:
+            pass
+
+    def test_a_connection_that_ends_is_an_error_and_no_silence(
+        self, host: PveHost, engine: int, tmp_path: Path
+    ) -> None:
+        with Tunnel(command(host, tmp_path), [Forward("engine", engine, 0)], SUBJECT, SystemClock()) as tunnel:
+            threading.Timer(0.1, host.cut_sessions).start()
+            with pytest.raises(GuestError, match="the connection ended"):
+                tunnel.wait()
+
+
+class TestLines:
+    """Programs that go on."""
+
+    def test_lines_come_while_the_program_still_runs(self, shell: GuestShell) -> None:
+        lines = shell.lines(["sh", "-c", "echo one; echo 'two; three'; sleep 60"])
+        assert next(lines) == "one"
+        assert next(lines) == "two; three"
+        lines.close()  # type: ignore[attr-defined]
+
+    def test_a_program_ends_when_nobody_listens_any_more(self, shell: GuestShell, host: PveHost) -> None:
+        lines = shell.lines(["sh", "-c", "echo $$; exec sleep 3600"])
+        number = next(lines)
+        assert shell.run(["test", "-e", f"/proc/{number}"], seconds=10).exit_code == 0
+        lines.close()  # type: ignore[attr-defined]
+        gone = ["sh", "-c", f"for i in $(seq 100); do test -e /proc/{number} || exit 0; sleep 0.1; done; exit 1"]
+        assert shell.run(gone, seconds=30).exit_code == 0
+
+    def test_a_program_that_ends_ends_the_lines(self, shell: GuestShell) -> None:
+        assert list(shell.lines(["printf", "a\\nb"])) == ["a", "b"]
+
+    def test_a_program_that_fails_is_told(self, shell: GuestShell) -> None:
+        with pytest.raises(GuestAway, match="exit code 3"):
+            list(shell.lines(["sh", "-c", "exit 3"]))
