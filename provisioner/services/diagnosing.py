@@ -22,7 +22,7 @@ OpenShell = Callable[[], AbstractContextManager[GuestShell]]
 
 
 def explained(
-    error: EngineError, fleet: FleetSpec, node: NodeSpec, engine: InferenceEngine, open_shell: OpenShell
+    error: EngineError, fleet: FleetSpec, node: NodeSpec, engine: InferenceEngine, unit: str, open_shell: OpenShell
 ) -> EngineError:
     """Return the error with the cause that the engine's own journal shows, else with the journal's last lines.
 
@@ -31,14 +31,15 @@ def explained(
         fleet: the fleet.
         node: whose engine it is.
         engine: its description.
+        unit: the systemd unit that it runs as.
         open_shell: a way into the guest; its failure only means that nothing is added.
     """
     try:
-        journal = _journal(engine.unit, open_shell)
+        journal = _journal(unit, open_shell)
     except (ProvisionerError, GuestAway) as reason:
         return _with(error, f"(its log could not be read: {str(reason).splitlines()[0]})")
     mode = fleet.mode_of(node)
-    found = diagnose(journal, Silence(node.name, engine.name, engine.unit, mode.model, engine.port))
+    found = diagnose(journal, Silence(node.name, engine.name, unit, mode.model, engine.port))
     if found is None:
         return _with(error, "\n  ".join(journal.splitlines()[-_TAIL:]))
     explained_error = EngineError(

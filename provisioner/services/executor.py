@@ -307,7 +307,8 @@ class Executor:
         try:
             self.proof = probe.prove(seconds=seconds, still_worth_it=self._watch_power())
         except EngineError as error:
-            raise explained(error, self.fleet, self.node, self.engine, self._shell_for_evidence) from error
+            unit = self.engine.unit
+            raise explained(error, self.fleet, self.node, self.engine, unit, self._shell_for_evidence) from error
         return Outcome(False, f"answers at {self.proof.endpoint.url}")
 
     def _shell_for_evidence(self) -> AbstractContextManager[GuestShell]:

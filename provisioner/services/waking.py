@@ -11,6 +11,7 @@ from provisioner.planning.start_times import start_seconds
 from provisioner.planning.wake import WakeNeed, wake_decision
 from provisioner.ports.clock import Clock
 from provisioner.ports.hypervisors import Hypervisors, Ticket
+from provisioner.services.deployments import unit_of
 from provisioner.services.diagnosing import LOGIN_SECONDS, explained
 from provisioner.services.entering import Entering
 from provisioner.services.events import OnEvent, running_step
@@ -123,6 +124,7 @@ class Waking:
             self._fleet,
             node,
             engine,
+            unit_of(self._fleet, self._world, node),
             lambda: guests.shell(node, entering.host_key(node), seconds=LOGIN_SECONDS),
         )
 
