@@ -15,7 +15,7 @@ from provisioner.adapters.storage.node_locks import FileNodeLocks
 from provisioner.adapters.system_clock import SystemClock
 from provisioner.domain.fleet import ClusterSpec, FleetSpec, GuestKind
 from provisioner.domain.names import ClusterName, EngineName
-from provisioner.engines.registry import ENGINES
+from provisioner.engines.registry import ENGINE_TRAITS, ENGINES
 
 if TYPE_CHECKING:
     from provisioner.adapters.proxmox.session import PasswordLogin, TokenLogin
@@ -170,4 +170,4 @@ def discovering(login: Callable[[], TokenLogin | PasswordLogin]) -> Discovering:
     from provisioner.adapters.proxmox.door import ProxmoxDoor
     from provisioner.services.discovering import Discovering
 
-    return Discovering(ProxmoxDoor(login), FleetFileWriter(tuple(ENGINES)))
+    return Discovering(ProxmoxDoor(login), FleetFileWriter(ENGINE_TRAITS))

@@ -17,7 +17,7 @@ from provisioner.adapters.files.fleet_file import load_fleet
 from provisioner.bootstrap import RealWorld, access_door
 from provisioner.domain.fleet import ClusterSpec, FleetSpec, NodeSpec
 from provisioner.domain.names import GpuName, HypervisorName
-from provisioner.engines.registry import ENGINES
+from provisioner.engines.registry import ENGINE_TRAITS
 from provisioner.errors import InputError, ProvisionerError
 from provisioner.ports.clock import Clock
 from provisioner.services.events import OnEvent, ignore
@@ -221,7 +221,7 @@ class Fleet:
             InputError: with file, line, what was found and what is allowed.
         """
         settings = settings or read_settings()
-        return cls(load_fleet(Path(path or settings.fleet_file), engines=tuple(ENGINES)), settings, clock=clock)
+        return cls(load_fleet(Path(path or settings.fleet_file), engines=ENGINE_TRAITS), settings, clock=clock)
 
     def hypervisor(self, name: str) -> Hypervisor:
         """Return a hypervisor of the fleet. Raises InputError that lists the known ones."""

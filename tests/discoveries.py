@@ -21,14 +21,14 @@ from provisioner.domain.fleet import FleetSpec, SecretReference, SecretSource, T
 from provisioner.domain.host import PciAddress
 from provisioner.domain.proposal import FleetProposal, TokenChoice
 from provisioner.domain.quantities import GIB
-from provisioner.engines.registry import ENGINES
+from provisioner.engines.registry import ENGINE_TRAITS
 from provisioner.planning.proposal import propose_fleet
 
 EVERYTHING = {
     "/": dict.fromkeys(("Sys.Audit", "VM.Audit", "Datastore.Audit", "SDN.Audit", "Mapping.Audit"), 1),
 }
 TOKEN = TokenChoice("provisioner@pve!fleet", SecretReference(SecretSource.ENV, "PROXMOX_TOKEN_SECRET"))
-WRITER = FleetFileWriter(tuple(ENGINES))
+WRITER = FleetFileWriter(ENGINE_TRAITS)
 
 
 def card(

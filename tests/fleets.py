@@ -6,7 +6,7 @@ from pathlib import Path
 
 from provisioner.adapters.files.fleet_file import load_fleet
 from provisioner.domain.fleet import FleetSpec
-from provisioner.engines.registry import ENGINES
+from provisioner.engines.registry import ENGINE_TRAITS
 
 SUM = "612b2c0cc1bc413a6cb8c38fd611794caf0f2b436c50013d8b3794db12ad7354"
 
@@ -46,4 +46,4 @@ def fleet_from(folder: Path, text: str = FLEET) -> FleetSpec:
     """Write a fleet file and load it."""
     path = folder / "fleet.yml"
     path.write_text(text)
-    return load_fleet(path, engines=tuple(ENGINES))
+    return load_fleet(path, engines=ENGINE_TRAITS)

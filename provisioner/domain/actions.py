@@ -8,6 +8,7 @@ from enum import Enum
 
 from provisioner.domain.fleet import ImageSpec, NodeSpec
 from provisioner.domain.names import MappingId, StorageName, Vmid
+from provisioner.domain.refusal import Refusal as Refusal
 from provisioner.domain.snapshot import VmConfig
 from provisioner.domain.vm_traits import Drift, Trait
 from provisioner.domain.vm_traits import VmShape as VmShape
@@ -212,14 +213,6 @@ class Step:
 
     def __str__(self) -> str:
         return f"{self.name}: {self.reason}"
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why nothing will be done, and what to do about it."""
-
-    reason: str
-    next_step: str
 
 
 @dataclass(frozen=True, slots=True)

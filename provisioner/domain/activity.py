@@ -12,11 +12,13 @@ class EngineActivity:
     `work_total` only grows while the engine runs, and only by real work: a
     change between two looks means the engine was used in between. Engines
     reset it when they restart, so any difference counts, also downwards.
+    `doubt` says why it may be in use though nothing shows it; empty for none.
     """
 
     running: int
     waiting: int
     work_total: float
+    doubt: str = ""
 
     @property
     def is_busy(self) -> bool:

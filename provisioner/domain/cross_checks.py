@@ -2,36 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 
 from provisioner.domain.cloud_init import CloudInit
 from provisioner.domain.fleet import FleetSpec
-
-Place = tuple[str | int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One thing wrong in the fleet file: where it stands, what was found, what is allowed."""
-
-    place: Place
-    found: str
-    allowed: str
+from provisioner.domain.mode import EngineTraits
+from provisioner.domain.mode_checks import mode_checks
+from provisioner.domain.names import EngineName
+from provisioner.domain.problems import Place as Place
+from provisioner.domain.problems import Problem as Problem
+from provisioner.domain.problems import known
 
 
-def cross_checks(fleet: FleetSpec, *, engines: tuple[str, ...]) -> tuple[Problem, ...]:
+def cross_checks(fleet: FleetSpec, *, engines: Mapping[EngineName, EngineTraits]) -> tuple[Problem, ...]:
     """Return every broken law, in the order of the file's sections.
 
     Args:
         fleet: the fleet as written, names not yet resolved.
-        engines: the engines that are known.
+        engines: the engines that are known, with what each can be told.
     """
     return (
         *_clusters_are_defined(fleet),
         *_mappings_are_used_once(fleet),
-        *_engines_are_known(fleet, engines),
-        *_models_have_a_source(fleet),
+        *mode_checks(fleet, engines),
         *_nodes_name_what_exists(fleet),
         *_nodes_are_distinct(fleet),
         *_options_fit_together(fleet),
@@ -40,18 +33,13 @@ def cross_checks(fleet: FleetSpec, *, engines: tuple[str, ...]) -> tuple[Problem
     )
 
 
-def _known(names: object) -> str:
-    listed = ", ".join(str(name) for name in names) if isinstance(names, (list, tuple)) else ""
-    return f"one of: {listed}" if listed else "none is defined"
-
-
 def _clusters_are_defined(fleet: FleetSpec) -> Iterator[Problem]:
     for hypervisor in fleet.hypervisors.values():
         if hypervisor.cluster not in fleet.clusters:
             yield Problem(
                 ("hypervisors", hypervisor.name, "cluster"),
                 f'unknown cluster "{hypervisor.cluster}"',
-                _known(list(fleet.clusters)),
+                known(list(fleet.clusters)),
             )
 
 
@@ -69,44 +57,18 @@ def _mappings_are_used_once(fleet: FleetSpec) -> Iterator[Problem]:
             first.setdefault(gpu.mapping, gpu.name)
 
 
-def _engines_are_known(fleet: FleetSpec, engines: tuple[str, ...]) -> Iterator[Problem]:
-    for name in fleet.engines:
-        if name not in engines:
-            yield Problem(("engines", name), f'unknown engine "{name}"', _known(engines))
-    for mode in fleet.modes.values():
-        if mode.engine not in engines:
-            yield Problem(("modes", mode.name, "engine"), f'unknown engine "{mode.engine}"', _known(engines))
-        elif mode.engine not in fleet.engines:
-            yield Problem(
-                ("modes", mode.name, "engine"),
-                f'engine "{mode.engine}" has no archive',
-                f"an entry engines.{mode.engine} with source and sha256",
-            )
-
-
-def _models_have_a_source(fleet: FleetSpec) -> Iterator[Problem]:
-    for mode in fleet.modes.values():
-        if mode.model not in fleet.models:
-            yield Problem(
-                ("modes", mode.name, "model"),
-                f'model "{mode.model}" has no source',
-                f'an entry "{mode.model}" under models, with source and sha256; defined are: '
-                f"{', '.join(fleet.models) or 'none'}",
-            )
-
-
 def _nodes_name_what_exists(fleet: FleetSpec) -> Iterator[Problem]:
     for node in fleet.nodes.values():
         here: Place = ("nodes", node.name)
         for at, mode in enumerate(node.modes):
-            if mode not in fleet.modes:
-                yield Problem((*here, "modes", at), f'unknown mode "{mode}"', _known(list(fleet.modes)))
+            if mode not in fleet.modes and mode not in fleet.releases:
+                yield Problem((*here, "modes", at), f'unknown mode "{mode}"', known([*fleet.modes, *fleet.releases]))
         if node.image not in fleet.images:
-            yield Problem((*here, "image"), f'unknown image "{node.image}"', _known(list(fleet.images)))
+            yield Problem((*here, "image"), f'unknown image "{node.image}"', known(list(fleet.images)))
         hypervisor = fleet.hypervisors.get(node.hypervisor)
         if hypervisor is None:
             yield Problem(
-                (*here, "hypervisor"), f'unknown hypervisor "{node.hypervisor}"', _known(list(fleet.hypervisors))
+                (*here, "hypervisor"), f'unknown hypervisor "{node.hypervisor}"', known(list(fleet.hypervisors))
             )
             continue
         for at, gpu in enumerate(node.gpus):
@@ -114,7 +76,7 @@ def _nodes_name_what_exists(fleet: FleetSpec) -> Iterator[Problem]:
                 yield Problem(
                     (*here, "gpus", at),
                     f'unknown GPU "{gpu}" on hypervisor "{hypervisor.name}"',
-                    _known(list(hypervisor.gpus)),
+                    known(list(hypervisor.gpus)),
                 )
             elif gpu in node.gpus[:at]:
                 yield Problem((*here, "gpus", at), f'GPU "{gpu}" twice', "each GPU once")

@@ -6,13 +6,17 @@ Pure values. Secrets are references here; reading one is an edge's business.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 from typing import TypeVar
 
 from provisioner.domain.cloud_init import CloudInit
+from provisioner.domain.mode import Artifact as Artifact
+from provisioner.domain.mode import EngineSpec as EngineSpec
+from provisioner.domain.mode import GpuRelease as GpuRelease
+from provisioner.domain.mode import ModeSpec as ModeSpec
 from provisioner.domain.names import (
     ClusterName,
     EngineName,
@@ -167,32 +171,6 @@ class ImageSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class Artifact:
-    """A file pinned by checksum: an engine's archive or a model. `source` is http(s) or a local path."""
-
-    name: str
-    source: str
-    sha256: str
-
-    @property
-    def local_path(self) -> Path | None:
-        """The file on this machine, or None when the guest fetches it itself."""
-        return None if self.source.startswith(("http://", "https://")) else Path(self.source)
-
-
-@dataclass(frozen=True, slots=True)
-class ModeSpec:
-    """A named purpose: engine, model, arguments."""
-
-    name: ModeName
-    engine: EngineName
-    model: str
-    context: int | None = None
-    parallel: int | None = None
-    threads: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class SshAccess:
     """How we log in to guests."""
 
@@ -258,6 +236,8 @@ class NodeSpec:
     adopt: bool = False
     """The VM is somebody else's work: woken, slept and watched, never created, changed or deleted."""
     options: VmOptions = VmOptions()
+    noted_mode: ModeName | None = None
+    """What its VM's notes say that it is for; None while nobody has looked, or where they say nothing."""
     cloud_init: CloudInit = CloudInit.SEED
 
     @property
@@ -271,9 +251,9 @@ class NodeSpec:
         return self.connect or ConnectSpec(str(self.address.ip))
 
     @property
-    def first_mode(self) -> ModeName:
-        """What the node serves after `up`."""
-        return self.modes[0]
+    def mode(self) -> ModeName:
+        """What the node is for now: as noted on its VM, else its first mode."""
+        return self.noted_mode or self.modes[0]
 
 
 _Name = TypeVar("_Name", bound=str)
@@ -288,11 +268,14 @@ class FleetSpec:
     clusters: Mapping[ClusterName, ClusterSpec]
     hypervisors: Mapping[HypervisorName, HypervisorSpec]
     images: Mapping[ImageName, ImageSpec]
-    engines: Mapping[EngineName, Artifact]
+    engines: Mapping[EngineName, EngineSpec]
     models: Mapping[str, Artifact]
     modes: Mapping[ModeName, ModeSpec]
     nodes: Mapping[NodeName, NodeSpec]
     ssh: SshAccess = SshAccess()
+    releases: Mapping[ModeName, GpuRelease] = field(default_factory=dict)
+    """The modes without an engine; no name is in both tables."""
+    huggingface_token: SecretReference | None = None
 
     def node(self, name: str) -> NodeSpec:
         """Return a node. Raises InputError that lists the known ones."""
@@ -311,14 +294,37 @@ class FleetSpec:
         return tuple(self.hypervisors[node.hypervisor].gpus[gpu] for gpu in node.gpus)
 
     def mode_of(self, node: NodeSpec) -> ModeSpec:
-        """Return the mode that a node serves after `up`."""
-        return self.modes[node.first_mode]
+        """Return the mode that a node serves; while its GPUs are given away, the one that it comes back to."""
+        if node.mode in self.modes:
+            return self.modes[node.mode]
+        return self.modes_of(node)[0]
+
+    def modes_of(self, node: NodeSpec) -> tuple[ModeSpec, ...]:
+        """Return the modes that a node may serve, in the order it names them; never none."""
+        return tuple(self.modes[name] for name in node.modes if name in self.modes)
+
+    def release_of(self, node: NodeSpec) -> GpuRelease | None:
+        """Return to whom a node's GPUs are given, or None while it has them itself."""
+        return self.releases.get(node.mode)
+
+    def in_mode(self, node: NodeSpec, noted: ModeName | None) -> NodeSpec:
+        """Return a node as its VM's notes say that it is used; a mode that is no longer one of its modes is none."""
+        return replace(node, noted_mode=noted if noted in node.modes else None)
 
     def nodes_serving(self, model: str) -> tuple[NodeSpec, ...]:
-        """Return the nodes that serve a model, in file order. Raises InputError that lists the known models."""
-        found = tuple(node for node in self.nodes.values() if self.mode_of(node).model == model)
+        """Return the nodes that have a mode with a model, in file order, each in the first such mode.
+
+        Raises InputError that lists the known models.
+        """
+        found = tuple(
+            self.in_mode(node, mode.name)
+            for node in self.nodes.values()
+            if (mode := next((each for each in self.modes_of(node) if model in each.models), None))
+        )
         if not found:
-            known = sorted({self.mode_of(node).model for node in self.nodes.values()})
+            known = sorted(
+                {each for node in self.nodes.values() for mode in self.modes_of(node) for each in mode.models}
+            )
             raise InputError(
                 f'cannot find a node that serves model "{model}"',
                 subject=f"fleet file {self.path}",

@@ -11,6 +11,8 @@ import re
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from provisioner.domain.names import ModeName
+
 # One sentence for people, which Proxmox shows on the VM's page with the address as a link.
 _HEAD = re.compile(
     r"^Managed by provisioner: node (?P<node>\S+?)(?:, made from (?P<image>\S+?))?"
@@ -19,7 +21,8 @@ _HEAD = re.compile(
 )
 _HOST_KEY = re.compile(r"^ssh-host-key: (ssh-ed25519 [A-Za-z0-9+/=]+)\s*$", re.MULTILINE)
 _SEED = re.compile(r"^seed: (open|sealed|anew)\s*$", re.MULTILINE)
-_OURS = re.compile(r"^(?:Managed by provisioner:|ssh-host-key: |seed: ).*\n?", re.MULTILINE)
+_MODE = re.compile(r"^mode: (?P<mode>[^\s,]+)(?P<waits>, from the next start on)?\s*$", re.MULTILINE)
+_OURS = re.compile(r"^(?:Managed by provisioner:|ssh-host-key: |seed: |mode: ).*\n?", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,8 @@ class NodeNotes:
     `image` is the name of the image that the disk was made from. `boots_anew`
     means that Proxmox's cloud-init drive was changed since the host key was
     read: the next cold start is a new first boot, and makes new keys.
+    `mode` is what the node is for; None is its first mode. `mode_waits` means
+    that it was chosen while the VM was off: its guest does not know of it yet.
     """
 
     host_key: str | None
@@ -46,6 +51,8 @@ class NodeNotes:
     image: str | None = None
     serving: Serving | None = None
     boots_anew: bool = False
+    mode: ModeName | None = None
+    mode_waits: bool = False
 
 
 def read_notes(text: str) -> NodeNotes:
@@ -53,12 +60,15 @@ def read_notes(text: str) -> NodeNotes:
     head = _HEAD.search(text)
     key = _HOST_KEY.search(text)
     seed = _SEED.search(text)
+    mode = _MODE.search(text)
     return NodeNotes(
         host_key=key[1] if key else None,
         seed_is_sealed=seed is not None and seed[1] == "sealed",
         image=head["image"] if head else None,
         serving=Serving(head["model"], head["url"]) if head and head["model"] else None,
         boots_anew=seed is not None and seed[1] == "anew",
+        mode=ModeName(mode["mode"]) if mode else None,
+        mode_waits=mode is not None and mode["waits"] is not None,
     )
 
 
@@ -89,4 +99,6 @@ def write_notes(text: str, node: str, notes: NodeNotes) -> str:
     if notes.host_key:
         ours.append(f"ssh-host-key: {notes.host_key}")
     ours.append(f"seed: {'anew' if notes.boots_anew else 'sealed' if notes.seed_is_sealed else 'open'}")
+    if notes.mode is not None:
+        ours.append(f"mode: {notes.mode}{', from the next start on' if notes.mode_waits else ''}")
     return "\n".join(ours) + "\n" + (f"\n{rest}\n" if rest else "")

@@ -2,66 +2,105 @@
 
 While it loads, every path answers 503. Its metrics need ``--metrics`` and hold
 no request counter, so evidence of use is the growth of generated tokens and
-decode calls; both reset when the process restarts.
+decode calls; both reset when the process restarts. ``/slots`` would wake a
+server that sleeps, so nobody here asks for it; ``/props`` does not.
 """
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping
 
 from provisioner.domain.activity import EngineActivity
+from provisioner.domain.mode import ArgumentValue, EngineSpec, EngineTraits, Software
 from provisioner.domain.names import EngineName
-from provisioner.engines import metrics_text, openai_dialect
-from provisioner.engines.base import Deployment, JsonRequest
+from provisioner.domain.refusal import Refusal
+from provisioner.engines import metrics_text
+from provisioner.engines.arguments import command_line, variables_of
+from provisioner.engines.base import FOLDER, MODELS, AnswerUnreadable, Installation, Launch, Setting
+from provisioner.engines.limits import cpu_quota_percent, memory_max_bytes
+from provisioner.engines.one_model import OneModelEngine
 
 _DEFAULT_CONTEXT = 4096
+# ggml's CUDA 13 build starts at Turing; its CUDA 12 build holds Volta and older (ggml/src/ggml-cuda/CMakeLists.txt).
+_CUDA_13_FLOOR = (7, 5)
 
 
-class LlamaCpp:
+class LlamaCpp(OneModelEngine):
     """llama-server, run as a systemd unit from its release archive."""
 
     name = EngineName("llama.cpp")
+    traits = EngineTraits(
+        software=Software.ARCHIVES,
+        serves_files=True,
+        serves_many=False,
+        knows=frozenset({"context", "parallel", "threads", "gpu_layers"}),
+    )
     port = 8080
     playbook = "deploy-llama-cpp"
-    unit = "llama-server.service"
     health_path = "/health"
-    models_path = "/v1/models"
     activity_path = "/metrics"
-    api = "openai"
-    api_path = "/v1"
+    resting_path = "/props"
 
-    def variables(self, deployment: Deployment) -> Mapping[str, object]:
-        """Return what ``playbooks/deploy-llama-cpp.yml`` lists in its header."""
-        mode, archive, model = deployment.mode, deployment.archive, deployment.model
+    def installation(self, software: EngineSpec) -> Installation:
+        """Return its archives: the release, and with CUDA the libraries beside it."""
+        return Installation(archives=software.archives)
+
+    def refusal(self, setting: Setting) -> Refusal | None:
+        """Refuse a build for CUDA 13 on a card that it holds no code for."""
+        builds = [match for each in setting.software.archives if (match := re.search(r"cuda-(\d+)", each.source))]
+        if setting.compute is None or not builds or int(builds[0][1]) < 13 or setting.compute >= _CUDA_13_FLOOR:
+            return None
+        return Refusal(
+            f"llama.cpp's build for CUDA {builds[0][1]} holds no code for the GPU's compute capability "
+            f"{setting.compute[0]}.{setting.compute[1]}; it starts at 7.5",
+            "pin the build for CUDA 12 of the same release (...-bin-ubuntu-cuda-12.8-x64.tar.gz) under engines",
+        )
+
+    def cautions(self, setting: Setting) -> tuple[str, ...]:
+        """Say what is lost without a build for the card."""
+        if setting.gpus and not any(re.search(r"cuda|vulkan|rocm", each.source) for each in setting.software.archives):
+            return ("the archive's name does not say that it is built for a GPU",)
+        return ()
+
+    def launch(self, setting: Setting) -> Launch:
+        """Return the command line; several GPUs share the layers, as they do by default."""
+        mode, node = setting.mode, setting.node
         parallel = mode.parallel or 1
-        return {
-            "llama_cpp_archive": archive.source,
-            "llama_cpp_archive_sha256": archive.sha256,
-            "llama_cpp_model": model.source,
-            "llama_cpp_model_sha256": model.sha256,
-            "llama_cpp_alias": mode.model,
-            "llama_cpp_port": self.port,
+        file = setting.files[mode.model]
+        own: dict[str, ArgumentValue] = {
+            "model": f"{MODELS}/{file.sha256[:12]}.gguf",
+            "alias": mode.model,
+            "host": "0.0.0.0",  # noqa: S104 - clients are on other machines
+            "port": self.port,
             # Every request gets the context the mode promises, however many are served at once.
-            "llama_cpp_context": (mode.context or _DEFAULT_CONTEXT) * parallel,
-            "llama_cpp_parallel": parallel,
-            "llama_cpp_threads": mode.threads or deployment.node.cores,
-            # Without a GPU all layers stay on the CPU; with one, all of them must fit on it.
-            "llama_cpp_gpu_layers": "all" if deployment.node.gpus else "0",
+            "ctx-size": (mode.context or _DEFAULT_CONTEXT) * parallel,
+            "parallel": parallel,
+            "threads": mode.threads or node.cores,
+            "gpu-layers": _gpu_layers(setting),
         }
+        if len(setting.gpus) > 1:
+            own["split-mode"] = "layer"
+            own |= _shares(setting)
+        own |= {"metrics": True, "slots": True}
+        return Launch(
+            argv=(f"{FOLDER}/llama-server", *command_line(own, mode.arguments)),
+            environment=variables_of(mode.arguments),
+            needs_gpu=bool(setting.gpus),
+            memory_max_bytes=memory_max_bytes(mode),
+            cpu_quota_percent=cpu_quota_percent(mode),
+        )
 
-    def served_models(self, answer: str) -> tuple[str, ...]:
-        """Read ``/v1/models``."""
-        return openai_dialect.served_models(answer)
+    def is_resting(self, answer: str) -> bool:
+        """Read ``/props``: with ``sleep-idle-seconds`` it sleeps by itself, and the next request wakes it."""
+        try:
+            document = json.loads(answer)
+            return bool(document.get("is_sleeping", False))
+        except (ValueError, AttributeError) as error:
+            raise AnswerUnreadable(f"no properties in: {answer[:200]}") from error
 
-    def chat(self, model: str, prompt: str, *, max_tokens: int) -> JsonRequest:
-        """Return a chat request."""
-        return openai_dialect.chat(model, prompt, max_tokens)
-
-    def chat_reply(self, answer: str) -> str:
-        """Read a chat reply."""
-        return openai_dialect.chat_reply(answer)
-
-    def activity(self, answer: str) -> EngineActivity:
+    def activity(self, answer: str, now: float) -> EngineActivity:
         """Read ``/metrics``."""
         running, waiting, tokens, decodes = metrics_text.values(
             answer,
@@ -71,3 +110,19 @@ class LlamaCpp:
             "llamacpp:n_decode_total",
         )
         return EngineActivity(int(running), int(waiting), tokens + decodes)
+
+
+def _gpu_layers(setting: Setting) -> ArgumentValue:
+    # Without a GPU all layers stay on the CPU; with one, all of them must fit on it unless the mode says how many.
+    if not setting.gpus:
+        return "0"
+    return "all" if setting.mode.gpu_layers is None else str(setting.mode.gpu_layers)
+
+
+def _shares(setting: Setting) -> Mapping[str, ArgumentValue]:
+    """Return how unlike cards share the model: by their memory, where all of it is known."""
+    sizes = [gpu.vram_bytes for gpu in setting.gpus]
+    known = [size for size in sizes if size is not None]
+    if len(known) < len(sizes) or len(set(known)) == 1:
+        return {}
+    return {"tensor-split": ",".join(str(round(size / 2**30)) for size in known)}

@@ -85,6 +85,9 @@ def idle_decision(use: NodeUse, now: float) -> IdleDecision:
         running, waiting = use.activity.running, use.activity.waiting
         busy = ActivityRecord(use.activity.work_total, now)
         return IdleDecision(node, IdleVerdict.STAY, f"{running} requests running, {waiting} waiting", busy)
+    if use.activity.doubt:
+        in_doubt = ActivityRecord(use.activity.work_total, now)
+        return IdleDecision(node, IdleVerdict.STAY, f"{use.activity.doubt}, and unknown counts as busy", in_doubt)
     if vm.uptime_seconds < node.min_uptime_seconds:
         up, least = duration_text(vm.uptime_seconds), duration_text(node.min_uptime_seconds)
         return IdleDecision(node, IdleVerdict.STAY, f"up for only {up} of at least {least}", record)

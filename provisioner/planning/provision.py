@@ -17,7 +17,6 @@ from provisioner.domain.actions import (
     Refusal,
     RenewNotes,
     RestartVm,
-    RunPlaybook,
     SealSeed,
     StartVm,
     Step,
@@ -31,7 +30,9 @@ from provisioner.domain.notes import read_notes
 from provisioner.domain.quantities import size_text
 from provisioner.domain.snapshot import NodeSeen, Power, VmConfig
 from provisioner.domain.vm_traits import Drift, Trait
-from provisioner.engines.base import Deployment, InferenceEngine
+from provisioner.engines.base import InferenceEngine
+from provisioner.planning.engine_steps import engine_refusal, engine_steps
+from provisioner.planning.launches import Engines
 from provisioner.planning.native_drive import (
     NEW_KEYS,
     anew_step,
@@ -60,22 +61,24 @@ _CHANGE, _ENSURE = StepKind.CHANGE, StepKind.ENSURE
 _ADOPTED = "adopted, so nothing is created, changed or configured"
 
 
-def plan_node(fleet: FleetSpec, node: NodeSpec, seen: NodeSeen, engine: InferenceEngine) -> Plan:
+def plan_node(fleet: FleetSpec, node: NodeSpec, seen: NodeSeen, engines: Engines) -> Plan:
     """Return the steps that bring one node into being, or the reason why not.
 
     Args:
         fleet: what is wanted.
         node: the node to bring about.
         seen: its place in the cluster right now.
-        engine: the description of its first mode's engine.
+        engines: the descriptions of all engines.
     """
+    # What it is for now is noted on its VM.
+    node = fleet.in_mode(node, read_notes(seen.config.notes).mode if seen.config is not None else None)
     if node.adopt:
         return _adopted_plan(fleet, node, seen)
-    refusal = _refusal(fleet, node, seen)
+    refusal = _refusal(fleet, node, seen, engines)
     if refusal is not None:
         return Plan(node, (), refusal, seen.config)
-    vm_steps = _vm_steps(fleet, node, seen, engine)
-    return Plan(node, (*vm_steps, *_guest_steps(fleet, node, seen, engine, vm_steps)), None, seen.config)
+    vm_steps = _vm_steps(fleet, node, seen, engines)
+    return Plan(node, (*vm_steps, *_guest_steps(fleet, node, seen, engines, vm_steps)), None, seen.config)
 
 
 def _adopted_plan(fleet: FleetSpec, node: NodeSpec, seen: NodeSeen) -> Plan:
@@ -106,7 +109,7 @@ def _proof(fleet: FleetSpec, node: NodeSpec) -> Step:
     return Step("prove", _ENSURE, ProveEngine(node.patience.engine_seconds), f"{model} answers a chat")
 
 
-def _refusal(fleet: FleetSpec, node: NodeSpec, seen: NodeSeen) -> Refusal | None:
+def _refusal(fleet: FleetSpec, node: NodeSpec, seen: NodeSeen, engines: Engines) -> Refusal | None:
     # A running VM holds its GPUs already; mappings matter to the next start.
     starts = needs_mappings(fleet, node, seen.vm, seen.config)
     needed = {f"mapping_{gpu}" for gpu in node.gpus} if starts else set()
@@ -120,12 +123,14 @@ def _refusal(fleet: FleetSpec, node: NodeSpec, seen: NodeSeen) -> Refusal | None
     found = objection(node, vm, Act.PROVISION)
     if found is None:
         being_made = vm is not None and vm.lock == "create"
-        return None if being_made else made_otherwise(node, seen.config) or limits(fleet, node, seen)
+        if being_made:
+            return None
+        return made_otherwise(node, seen.config) or limits(fleet, node, seen) or engine_refusal(fleet, node, engines)
     free = f"; {free_vmid(node, seen.cluster.vms)} is free" if found.why is Why.FOREIGN else ""
     return Refusal(found.reason, found.next_step + free)
 
 
-def _vm_steps(fleet: FleetSpec, node: NodeSpec, seen: NodeSeen, engine: InferenceEngine) -> tuple[Step, ...]:
+def _vm_steps(fleet: FleetSpec, node: NodeSpec, seen: NodeSeen, engines: Engines) -> tuple[Step, ...]:
     if seen.vm is None or seen.config is None:
         return _creation_steps(fleet, node, seen)
     if seen.vm.lock == "create":
@@ -134,6 +139,7 @@ def _vm_steps(fleet: FleetSpec, node: NodeSpec, seen: NodeSeen, engine: Inferenc
     runs = seen.vm.power is Power.RUNNING
     cold = cold_drifts(fleet, node, seen.config) if runs else ()
     steps: list[Step] = []
+    engine = engines[fleet.mode_of(node).engine]
     drift = drifts(fleet, node, engine, seen.config)
     if drift:
         steps.append(_change_step(fleet, node, engine, seen.config, drift, cold))
@@ -242,13 +248,11 @@ def _reseeding_steps(node: NodeSpec, config: VmConfig) -> list[Step]:
 
 
 def _guest_steps(
-    fleet: FleetSpec, node: NodeSpec, seen: NodeSeen, engine: InferenceEngine, vm_steps: tuple[Step, ...]
+    fleet: FleetSpec, node: NodeSpec, seen: NodeSeen, engines: Engines, vm_steps: tuple[Step, ...]
 ) -> tuple[Step, ...]:
     grows = any(isinstance(step.action, GrowDisk) for step in vm_steps)
     changes = (step.action.change for step in vm_steps if isinstance(step.action, ChangeVm))
     renewed = any(change.notes is not None and read_notes(change.notes).boots_anew for change in changes)
-    mode = fleet.mode_of(node)
-    deployment = Deployment(node, mode, fleet.engines[mode.engine], fleet.models[mode.model])
     sealed = seen.config is not None and read_notes(seen.config.notes).seed_is_sealed and not renewed
     seal = Step(
         "seal seed",
@@ -265,11 +269,6 @@ def _guest_steps(
         Step("guest", settled, AwaitGuest(node.patience.boot_seconds), "cloud-init has finished"),
         # On its first boot cloud-init grows it, and is switched off then.
         fill if sealed else seal,
-        Step(
-            "configure",
-            settled,
-            RunPlaybook(engine.playbook, engine.variables(deployment)),
-            f"{engine.name} serves {mode.model}",
-        ),
+        *engine_steps(fleet, node, engines, settled),
         _proof(fleet, node),
     )

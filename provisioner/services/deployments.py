@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from provisioner.domain.fleet import FleetSpec, NodeSpec
 from provisioner.engines.base import InferenceEngine
+from provisioner.planning import launches
 from provisioner.services.world import World
 
 
@@ -14,4 +15,4 @@ def engine_of(fleet: FleetSpec, world: World, node: NodeSpec) -> InferenceEngine
 
 def unit_of(fleet: FleetSpec, world: World, node: NodeSpec) -> str:
     """Return the systemd unit that the engine runs as."""
-    return engine_of(fleet, world, node).unit
+    return launches.unit_of(fleet, node, world.engines).service

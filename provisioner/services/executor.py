@@ -20,6 +20,7 @@ from provisioner.errors import (
     RefusedError,
     VmidTakenError,
 )
+from provisioner.planning.launches import unit_of
 from provisioner.planning.native_drive import is_native
 from provisioner.planning.vm_shape import cold_drifts, new_notes
 from provisioner.ports.clock import Clock
@@ -307,9 +308,12 @@ class Executor:
         try:
             self.proof = probe.prove(seconds=seconds, still_worth_it=self._watch_power())
         except EngineError as error:
-            unit = self.engine.unit
+            unit = self._service()
             raise explained(error, self.fleet, self.node, self.engine, unit, self._shell_for_evidence) from error
         return Outcome(False, f"answers at {self.proof.endpoint.url}")
+
+    def _service(self) -> str:
+        return unit_of(self.fleet, self.node, {self.engine.name: self.engine}).service
 
     def _shell_for_evidence(self) -> AbstractContextManager[GuestShell]:
         return self.guests.shell(self.node, self._host_key(), seconds=LOGIN_SECONDS)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from provisioner.domain.fleet import FleetSpec, NodeSpec
 from provisioner.engines.base import AnswerUnreadable, InferenceEngine
 from provisioner.errors import EngineError
+from provisioner.planning.launches import unit_of
 from provisioner.ports.clock import Clock
 from provisioner.ports.web import NoAnswer, Web
 from provisioner.waiting import NotYet, Pace, WaitedInVain, wait_until
@@ -63,6 +64,8 @@ class EngineProbe:
 
     def __init__(self, fleet: FleetSpec, node: NodeSpec, engine: InferenceEngine, web: Web, clock: Clock) -> None:
         self._mode = fleet.mode_of(node)
+        unit = unit_of(fleet, node, {engine.name: engine}, self._mode)
+        self._log = f"provisioner ssh {node.name} -- sudo journalctl -u {unit.service} -n 50"
         self._node = node
         self._engine = engine
         self._web = web
@@ -121,7 +124,7 @@ class EngineProbe:
         return EngineError(
             f"cannot get an answer from {self._engine.name} within {seconds:g} s; last: {last_seen}",
             subject=self._node.subject,
-            next_step=f"provisioner ssh {self._node.name} -- sudo journalctl -u {self._engine.unit} -n 50",
+            next_step=self._log,
             retryable=True,
         )
 
@@ -159,7 +162,7 @@ class EngineProbe:
         return EngineError(
             f"{summary} ({self._engine.name} at {self._address})",
             subject=self._node.subject,
-            next_step=f"provisioner ssh {self._node.name} -- sudo journalctl -u {self._engine.unit} -n 50",
+            next_step=self._log,
         )
 
 

@@ -75,7 +75,7 @@ class Provisioning:
     def plan(self, node: NodeSpec) -> Plan:
         """Look, and return what `up` would do."""
         self._world.seeds.verify(node)
-        return plan_node(self._fleet, node, look(self._fleet, self._api(node), node), self._engine(node))
+        return plan_node(self._fleet, node, look(self._fleet, self._api(node), node), self._world.engines)
 
     def plans(self, nodes: Sequence[NodeSpec]) -> dict[NodeName, Plan | ProvisionerError]:
         """Look at several nodes and return what `up` would do, or why that cannot be told; in the order given.
@@ -87,7 +87,7 @@ class Provisioning:
         def one(node: NodeSpec) -> Plan | ProvisionerError:
             try:
                 self._world.seeds.verify(node)
-                return plan_node(self._fleet, node, looker.look(self._api(node), node), self._engine(node))
+                return plan_node(self._fleet, node, looker.look(self._api(node), node), self._world.engines)
             except ProvisionerError as error:
                 return error
 

@@ -147,7 +147,7 @@ class Sleeping:
         engine = self._world.engines[self._fleet.mode_of(node).engine]
         probe = EngineProbe(self._fleet, node, engine, self._world.web, self._world.clock)
         try:
-            return engine.activity(probe.activity_text()), ""
+            return engine.activity(probe.activity_text(), self._world.clock.now()), ""
         except (NoAnswer, AnswerUnreadable) as reason:
             return None, str(reason)
 
@@ -158,6 +158,14 @@ class Sleeping:
                 f"cannot put the node to sleep: its engine does not say whether it is busy ({why})",
                 subject=node.subject,
                 next_step=f"provisioner sleep {node.name} --force, if you know that nobody uses it",
+                retryable=True,
+            )
+        if activity.doubt and not activity.is_busy:
+            raise RefusedError(
+                f"cannot put the node to sleep: whether it is in use is not known: {activity.doubt}",
+                subject=node.subject,
+                next_step=f"wait until it is unloaded; provisioner sleep {node.name} --force, if you know that nobody "
+                "uses it",
                 retryable=True,
             )
         if activity.is_busy:

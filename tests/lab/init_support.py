@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from provisioner.adapters.files.fleet_file import load_fleet
 from provisioner.cli.app import root
 from provisioner.domain.fleet import FleetSpec
-from provisioner.engines.registry import ENGINES
+from provisioner.engines.registry import ENGINE_TRAITS
 from provisioner.lab.harness import RunningLab
 from provisioner.lab.tls import certificate
 
@@ -76,7 +76,7 @@ def make_token(lab: RunningLab, name: str, grants: dict[str, str]) -> str:
 
 def read_back(path: Path) -> FleetSpec:
     """Load a written fleet file as every command does."""
-    return load_fleet(path, engines=tuple(ENGINES))
+    return load_fleet(path, engines=ENGINE_TRAITS)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,12 +17,17 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from provisioner.adapters.files.fleet_schema import (
+    FLAG,
+    IMAGE,
+    VERSION,
     ArtifactShape,
     ClusterShape,
     DefaultsShape,
+    EngineShape,
     FleetShape,
     HypervisorShape,
     HypervisorSshShape,
+    ModeShape,
     NodeShape,
 )
 from provisioner.adapters.files.positions import Document, YamlBroken, read_document
@@ -35,7 +40,9 @@ from provisioner.domain.fleet import (
     Artifact,
     ClusterSpec,
     ConnectSpec,
+    EngineSpec,
     FleetSpec,
+    GpuRelease,
     GpuSpec,
     GuestKind,
     HypervisorSpec,
@@ -51,6 +58,7 @@ from provisioner.domain.fleet import (
     TlsTrust,
     VmOptions,
 )
+from provisioner.domain.mode import EngineTraits, Pull
 from provisioner.domain.names import (
     ClusterName,
     EngineName,
@@ -65,7 +73,7 @@ from provisioner.domain.names import (
 )
 from provisioner.errors import InputError
 
-_SECRET_KEYS = {"secret", "api_key", "password"}
+_SECRET_KEYS = {"secret", "api_key", "password", "huggingface_token"}
 _LONGEST_FOUND = 120
 _PCI_ADDRESS = re.compile(r"([0-9a-fA-F]{4,}:)?[0-9a-fA-F]{2}:[0-9a-fA-F]{2}(\.[0-7])?")
 _MAPPING_NOT_ADDRESS = (
@@ -111,12 +119,12 @@ class FleetFileError(InputError):
         }
 
 
-def load_fleet(path: Path, *, engines: tuple[str, ...]) -> FleetSpec:
+def load_fleet(path: Path, *, engines: Mapping[EngineName, EngineTraits]) -> FleetSpec:
     """Read and check a fleet file.
 
     Args:
         path: the file; relative paths inside it are taken from its folder.
-        engines: the names of the engines that are known.
+        engines: the engines that are known, with what each can be told.
 
     Raises:
         FleetFileError: with every problem found, each with its line.
@@ -217,6 +225,9 @@ _PATTERN_WORDS = {
     ),
     r"^https?://\S+$": "an http or https URL",
     r"^[a-z0-9_][a-z0-9_\-+.]*$": "a tag of small letters, digits and _ - + .",
+    VERSION: "a version such as 0.33.0 or b10884, in quotes where it would be a number",
+    IMAGE: "an image pinned by its digest: NAME:TAG@sha256:... (docker buildx imagetools inspect NAME:TAG shows it)",
+    FLAG: "a flag's name without its dashes, such as max-num-seqs",
     name_rules.TOKEN_ID: "USER@REALM!TOKENID, such as provisioner@pve!fleet",
 }
 
@@ -266,18 +277,23 @@ def _fleet(path: Path, shape: FleetShape) -> FleetSpec:
         },
         images=IMAGES
         | {ImageName(n): ImageSpec(ImageName(n), entry.url, entry.sha256) for n, entry in shape.images.items()},
-        engines={EngineName(name): _artifact(name, entry, folder) for name, entry in shape.engines.items()},
+        engines={EngineName(name): _engine(name, entry, folder) for name, entry in shape.engines.items()},
         models={name: _artifact(name, entry, folder) for name, entry in shape.models.items()},
         modes={
-            ModeName(name): ModeSpec(
-                ModeName(name), EngineName(entry.engine), entry.model, entry.context, entry.parallel, entry.threads
-            )
+            ModeName(name): _mode(ModeName(name), entry)
             for name, entry in shape.modes.items()
+            if entry.release_gpu_to is None
+        },
+        releases={
+            ModeName(name): GpuRelease(ModeName(name), Vmid(entry.release_gpu_to), entry.may_shut_down)
+            for name, entry in shape.modes.items()
+            if entry.release_gpu_to is not None
         },
         nodes={
             NodeName(name): _node(NodeName(name), entry, shape.defaults, folder) for name, entry in shape.nodes.items()
         },
         ssh=SshAccess(shape.ssh.user, _path(key, folder) if key else None),
+        huggingface_token=_secret(shape.huggingface_token, folder) if shape.huggingface_token else None,
     )
 
 
@@ -285,16 +301,52 @@ def _path(text: str, folder: Path) -> Path:
     return folder / Path(text).expanduser()
 
 
-def _cluster(name: str, entry: ClusterShape, folder: Path) -> ClusterSpec:
-    source, _, where = entry.token.secret.partition(":")
+def _secret(text: str, folder: Path) -> SecretReference:
+    source, _, where = text.partition(":")
     if source == SecretSource.FILE.value:
         where = str(_path(where, folder))
+    return SecretReference(SecretSource(source), where)
+
+
+def _mode(name: ModeName, entry: ModeShape) -> ModeSpec:
+    models = entry.models or [entry.model or ""]
+    return ModeSpec(
+        name=name,
+        engine=EngineName(entry.engine or ""),
+        model=models[0],
+        more_models=tuple(models[1:]),
+        tokenizer=entry.tokenizer,
+        context=entry.context,
+        parallel=entry.parallel,
+        threads=entry.threads,
+        gpu_layers=entry.gpu_layers,
+        arguments=entry.arguments,
+        pinned=tuple(entry.pinned),
+        memory_limit_bytes=entry.memory_limit,
+        cpu_limit=entry.cpu_limit,
+        pull=Pull(entry.pull),
+        model_disk_budget_bytes=entry.model_disk_budget,
+    )
+
+
+def _engine(name: str, entry: EngineShape, folder: Path) -> EngineSpec:
+    first = [ArtifactShape(source=entry.source, sha256=entry.sha256)] if entry.source and entry.sha256 else []
+    return EngineSpec(
+        name=EngineName(name),
+        version=entry.version or "",
+        archives=tuple(_artifact(name, each, folder) for each in (*first, *entry.more_archives)),
+        requirements=_path(entry.requirements, folder) if entry.requirements else None,
+        image=entry.image or "",
+    )
+
+
+def _cluster(name: str, entry: ClusterShape, folder: Path) -> ClusterSpec:
     tls = entry.tls
     return ClusterSpec(
         name=ClusterName(name),
         api_url=entry.api.rstrip("/"),
         token_id=entry.token.id,
-        token_secret=SecretReference(SecretSource(source), where),
+        token_secret=_secret(entry.token.secret, folder),
         tls=TlsTrust(tls.fingerprint, _path(tls.ca_file, folder) if tls.ca_file else None) if tls else TlsTrust(),
         storage=StorageRoles(
             StorageName(entry.storage.disks), StorageName(entry.storage.images), StorageName(entry.storage.iso)

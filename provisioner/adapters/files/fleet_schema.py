@@ -97,6 +97,13 @@ ExtraUserData = Annotated[
 Tag = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_][a-z0-9_\-+.]*$", max_length=124)]
 
 
+VERSION = r"^[0-9A-Za-z][0-9A-Za-z.+_-]*$"
+IMAGE = r"^[a-z0-9][a-z0-9./:_-]*@sha256:[0-9a-f]{64}$"
+FLAG = r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$"
+Flag = Annotated[str, StringConstraints(pattern=FLAG)]
+Argument = bool | int | float | str | list[str | int | float] | dict[str, Any]
+
+
 class Shape(BaseModel):
     """Base of all entries: strict, closed, frozen."""
 
@@ -202,14 +209,78 @@ class ArtifactShape(Shape):
     sha256: Sha256
 
 
-class ModeShape(Shape):
-    """A named purpose: engine, model, arguments."""
+class EngineShape(Shape):
+    """An engine's software, pinned. Which of these an engine needs, an error says."""
 
-    engine: str
-    model: Annotated[str, StringConstraints(min_length=1)]
+    version: Annotated[str, StringConstraints(pattern=VERSION)] | None = Field(
+        None, description="Such as 0.33.0 or b10884; what its flags are checked against."
+    )
+    source: Annotated[str, StringConstraints(min_length=1)] | None = Field(
+        None, description="The release archive: a URL that the guest fetches, or a file that we copy in."
+    )
+    sha256: Sha256 | None = None
+    more_archives: list[ArtifactShape] = Field(
+        default_factory=list, description="Unpacked over the first one, such as CUDA libraries or ROCm."
+    )
+    requirements: str | None = Field(
+        None, description="A pip requirements file with hashes, for engines that are Python packages."
+    )
+    image: Annotated[str, StringConstraints(pattern=IMAGE)] | None = Field(
+        None, description="A container image pinned by digest: NAME:TAG@sha256:..."
+    )
+
+    @model_validator(mode="after")
+    def _source_with_sum(self) -> EngineShape:
+        if (self.source is None) != (self.sha256 is None):
+            raise ValueError("source and sha256 together")
+        return self
+
+
+class ModeShape(Shape):
+    """A named purpose: engine, model, arguments; or release_gpu_to alone."""
+
+    engine: str | None = None
+    model: Annotated[str, StringConstraints(min_length=1)] | None = None
+    models: Annotated[list[Annotated[str, StringConstraints(min_length=1)]], Field(min_length=1)] | None = Field(
+        None, description="Several models; the first is asked for a proof."
+    )
+    tokenizer: Annotated[str, StringConstraints(min_length=1)] | None = None
     context: Annotated[int, Field(ge=128)] | None = Field(None, description="Context length in tokens.")
     parallel: Annotated[int, Field(ge=1, le=256)] | None = Field(None, description="Requests served at once.")
     threads: Annotated[int, Field(ge=1, le=1024)] | None = Field(None, description="CPU threads of the engine.")
+    gpu_layers: Annotated[int, Field(ge=0)] | Literal["all", "auto"] | None = Field(
+        None, description="Layers on the GPU; all of them by default."
+    )
+    arguments: dict[Flag, Argument] = Field(
+        default_factory=dict,
+        description="The engine's own flags without dashes, or its variables; true for a bare flag.",
+    )
+    memory_limit: Size | None = Field(None, description="The most memory the engine may use.")
+    cpu_limit: Annotated[float, Field(gt=0, le=1024)] | None = Field(
+        None, strict=False, description="The most cores the engine may use."
+    )
+    pinned: list[str] = Field(default_factory=list, description="Models that stay loaded.")
+    pull: Literal["up", "demand"] = Field("up", description="When models are fetched: at up, or when first wanted.")
+    model_disk_budget: Size | None = Field(None, description="Least recently used models go beyond this.")
+    release_gpu_to: Annotated[int, Field(ge=100, le=999_999_999)] | None = Field(
+        None, description="The node is off, and the VM with this VMID may run with its GPUs."
+    )
+    may_shut_down: bool = Field(
+        False, description="true: that VM is shut down cleanly when the node wants its GPUs back."
+    )
+
+    @model_validator(mode="after")
+    def _one_purpose(self) -> ModeShape:
+        if self.release_gpu_to is not None:
+            beside = sorted(self.model_fields_set - {"release_gpu_to", "may_shut_down"})
+            if beside:
+                raise ValueError(f"release_gpu_to without {', '.join(beside)}: the node is off in such a mode")
+            return self
+        if self.engine is None or (self.model is None) == (self.models is None):
+            raise ValueError("engine with either model or models; or release_gpu_to alone")
+        if self.may_shut_down:
+            raise ValueError("may_shut_down beside release_gpu_to only")
+        return self
 
 
 class ConnectShape(Shape):
@@ -293,7 +364,10 @@ class FleetShape(Shape):
     defaults: DefaultsShape = DefaultsShape()
     ssh: SshShape = SshShape()
     images: dict[Word, ImageShape] = Field(default_factory=dict)
-    engines: dict[str, ArtifactShape] = Field(default_factory=dict)
+    engines: dict[str, EngineShape] = Field(default_factory=dict)
+    huggingface_token: Secret | None = Field(
+        None, description="For gated models. Where the token is: env:NAME or file:PATH."
+    )
     models: dict[str, ArtifactShape] = Field(default_factory=dict)
     modes: dict[Word, ModeShape] = Field(default_factory=dict)
     nodes: dict[Label, NodeShape] = Field(default_factory=dict)

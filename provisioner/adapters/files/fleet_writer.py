@@ -5,20 +5,22 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from provisioner.adapters.files.fleet_file import load_fleet
 from provisioner.adapters.files.fleet_text import fleet_text
 from provisioner.domain.fleet import FleetSpec
+from provisioner.domain.mode import EngineTraits
+from provisioner.domain.names import EngineName
 from provisioner.domain.proposal import FleetProposal
 from provisioner.errors import InputError
 
 
 class FleetFileWriter:
-    """The port `FleetFiles` over this machine's disk. `engines` are the names that a fleet file may use."""
+    """The port `FleetFiles` over this machine's disk. `engines` are those that a fleet file may use."""
 
-    def __init__(self, engines: tuple[str, ...]) -> None:
+    def __init__(self, engines: Mapping[EngineName, EngineTraits]) -> None:
         self._engines = engines
 
     def require_absent(self, path: Path) -> None:

@@ -15,6 +15,7 @@ from provisioner.adapters.files.fleet_file import FleetFileError
 from provisioner.adapters.files.fleet_schema import json_schema
 from provisioner.domain.names import HypervisorName, NodeName
 from provisioner.domain.quantities import GIB
+from provisioner.engines.registry import ENGINE_TRAITS
 from provisioner.errors import InputError, ProvisionerError
 from tests.fleets import FLEET, SUM, fleet_from
 
@@ -212,7 +213,7 @@ def test_a_damaged_file_loads_or_is_refused_but_never_breaks_the_loader(
     from provisioner.adapters.files.fleet_file import load_fleet
 
     with contextlib.suppress(ProvisionerError):
-        load_fleet(path, engines=("llama.cpp",))
+        load_fleet(path, engines=ENGINE_TRAITS)
 
 
 def test_the_schema_describes_the_same_keys() -> None:

@@ -133,7 +133,7 @@ def plan(fleet: FleetSpec, node: NodeSpec, row: Row) -> Plan:
         image_present=True,
         seed_present=True,
     )
-    return plan_node(fleet, wished, replace(seen, **row.seen), engine)
+    return plan_node(fleet, wished, replace(seen, **row.seen), ENGINES)
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)

@@ -1,0 +1,119 @@
+"""What a node can be for: modes, the engines that serve them, and the files both are made of. Pure values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from types import MappingProxyType
+
+from provisioner.domain.names import EngineName, ModeName, Vmid
+
+ArgumentValue = bool | int | float | str | list[str | int | float] | dict[str, object]
+"""What a mode may say of one flag: a list is several values, a table is one JSON document."""
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A file pinned by checksum: an engine's archive or a model. `source` is http(s) or a local path."""
+
+    name: str
+    source: str
+    sha256: str
+
+    @property
+    def local_path(self) -> Path | None:
+        """The file on this machine, or None when the guest fetches it itself."""
+        return None if self.source.startswith(("http://", "https://")) else Path(self.source)
+
+
+class Software(Enum):
+    """What pins an engine's software, in the words of the fleet file."""
+
+    ARCHIVES = "source and sha256"
+    VERSION = "version"
+    IMAGE = "image"
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSpec:
+    """One engine's software as the fleet pins it.
+
+    `archives` are unpacked over each other. `requirements` is a file with the
+    hashes of every package, for engines that are Python packages. `image` is a
+    container image with its digest.
+    """
+
+    name: EngineName
+    version: str = ""
+    archives: tuple[Artifact, ...] = ()
+    requirements: Path | None = None
+    image: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineTraits:
+    """What an engine can be told: the laws by which the fleet file is checked.
+
+    `knows` are those of the optional keys of a mode that have an effect on it;
+    a word without effect misleads. `serves_files` means that its models are
+    files that the fleet pins, not names that it fetches by itself.
+    """
+
+    software: Software
+    serves_files: bool
+    serves_many: bool
+    knows: frozenset[str]
+
+
+class Pull(Enum):
+    """When a model is fetched to a node."""
+
+    UP = "up"
+    DEMAND = "demand"
+
+
+@dataclass(frozen=True, slots=True)
+class ModeSpec:
+    """A named purpose: engine, model, arguments.
+
+    `model` is the one that proves that the mode answers; `more_models` are
+    served beside it. `context` is in tokens, for each of the `parallel`
+    requests. `gpu_layers` is a number, or ``all`` or ``auto``. `cpu_limit` is
+    in cores.
+    """
+
+    name: ModeName
+    engine: EngineName
+    model: str
+    context: int | None = None
+    parallel: int | None = None
+    threads: int | None = None
+    more_models: tuple[str, ...] = ()
+    tokenizer: str | None = None
+    arguments: Mapping[str, ArgumentValue] = field(default_factory=lambda: MappingProxyType({}))
+    gpu_layers: int | str | None = None
+    pinned: tuple[str, ...] = ()
+    memory_limit_bytes: int | None = None
+    cpu_limit: float | None = None
+    pull: Pull = Pull.UP
+    model_disk_budget_bytes: int | None = None
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Every model it serves; the first is the one that is asked for a proof."""
+        return (self.model, *self.more_models)
+
+
+@dataclass(frozen=True, slots=True)
+class GpuRelease:
+    """A purpose without an engine: the node is off, and another VM may run with its GPUs.
+
+    `may_shut_down` is the permission to shut that VM down cleanly when the node
+    wants its GPUs back; its power is never cut.
+    """
+
+    name: ModeName
+    vmid: Vmid
+    may_shut_down: bool = False

@@ -1,0 +1,117 @@
+"""Laws of modes and engines in the fleet file. Each returns where, what was found, what is allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from provisioner.domain.fleet import FleetSpec, NodeSpec
+from provisioner.domain.mode import EngineSpec, EngineTraits, ModeSpec, Pull, Software
+from provisioner.domain.names import EngineName, ModeName
+from provisioner.domain.problems import Problem, known
+
+
+def mode_checks(fleet: FleetSpec, engines: Mapping[EngineName, EngineTraits]) -> Iterator[Problem]:
+    """Return every broken law, in the order of the file's sections."""
+    for name in fleet.engines:
+        if name not in engines:
+            yield Problem(("engines", name), f'unknown engine "{name}"', known(engines))
+    for mode in fleet.modes.values():
+        traits = engines.get(mode.engine)
+        if traits is None:
+            yield Problem(("modes", mode.name, "engine"), f'unknown engine "{mode.engine}"', known(engines))
+            continue
+        yield from _software_is_pinned(mode, fleet.engines.get(mode.engine), traits)
+        yield from _models_are_served(fleet, mode, traits)
+        yield from _keys_have_an_effect(mode, traits)
+    for node in fleet.nodes.values():
+        yield from _purposes_fit(fleet, node)
+
+
+def _software_is_pinned(mode: ModeSpec, spec: EngineSpec | None, traits: EngineTraits) -> Iterator[Problem]:
+    needed = traits.software
+    missing = (
+        spec is None
+        or not {
+            Software.ARCHIVES: bool(spec.archives),
+            Software.VERSION: bool(spec.version),
+            Software.IMAGE: bool(spec.image),
+        }[needed]
+    )
+    if missing:
+        what = {Software.ARCHIVES: "archive", Software.VERSION: "version", Software.IMAGE: "image"}[needed]
+        yield Problem(
+            ("modes", mode.name, "engine"),
+            f'engine "{mode.engine}" has no {what}',
+            f"an entry engines.{mode.engine} with {needed.value}",
+        )
+
+
+def _models_are_served(fleet: FleetSpec, mode: ModeSpec, traits: EngineTraits) -> Iterator[Problem]:
+    if len(mode.models) > 1 and not traits.serves_many:
+        yield Problem(
+            ("modes", mode.name, "models"),
+            f"{len(mode.models)} models",
+            f"one model per mode: {mode.engine} serves one at a time; give each a mode of its own",
+        )
+    for at, model in enumerate(mode.models):
+        place = ("modes", mode.name, "models", at) if mode.more_models else ("modes", mode.name, "model")
+        if model in mode.models[:at]:
+            yield Problem(place, f'model "{model}" twice', "each model once")
+        elif traits.serves_files and model not in fleet.models:
+            yield Problem(
+                place,
+                f'model "{model}" has no source',
+                f'an entry "{model}" under models, with source and sha256; defined are: '
+                f"{', '.join(fleet.models) or 'none'}",
+            )
+    for at, model in enumerate(mode.pinned):
+        if model not in mode.models:
+            yield Problem(("modes", mode.name, "pinned", at), f'"{model}"', f"models of the mode, {known(mode.models)}")
+
+
+def _keys_have_an_effect(mode: ModeSpec, traits: EngineTraits) -> Iterator[Problem]:
+    given = {
+        "tokenizer": mode.tokenizer is not None,
+        "context": mode.context is not None,
+        "parallel": mode.parallel is not None,
+        "threads": mode.threads is not None,
+        "gpu_layers": mode.gpu_layers is not None,
+        "pinned": bool(mode.pinned),
+        "pull": mode.pull is not Pull.UP,
+        "model_disk_budget": mode.model_disk_budget_bytes is not None,
+    }
+    for key, is_given in given.items():
+        if is_given and key not in traits.knows:
+            yield Problem(
+                ("modes", mode.name, key),
+                f"{key} of a mode with engine {mode.engine}",
+                f"no such key: {mode.engine} has nothing it would change; it knows: {', '.join(sorted(traits.knows))}",
+            )
+
+
+def _purposes_fit(fleet: FleetSpec, node: NodeSpec) -> Iterator[Problem]:
+    for at, name in enumerate(node.modes):
+        here = ("nodes", node.name, "modes", at)
+        if name in node.modes[:at]:
+            yield Problem(here, f'mode "{name}" twice', "each mode once")
+        elif name in fleet.releases:
+            yield from _release_fits(fleet, node, at, name)
+
+
+def _release_fits(fleet: FleetSpec, node: NodeSpec, at: int, name: ModeName) -> Iterator[Problem]:
+    here, release = ("nodes", node.name, "modes", at), fleet.releases[name]
+    if at == 0:
+        yield Problem(here, f'"{name}", which serves nothing', "a mode with an engine first: it is what `up` brings")
+    if not node.gpus:
+        yield Problem(here, f'"{name}" of a node without GPUs', "no mode with release_gpu_to: there is none to give")
+    if release.vmid == node.vmid:
+        yield Problem(here, f'"{name}", which gives its GPUs to VM {release.vmid}: itself', "another VM's vmid")
+    hypervisor = fleet.hypervisors.get(node.hypervisor)
+    for gpu in node.gpus:
+        spec = hypervisor.gpus.get(gpu) if hypervisor is not None else None
+        if spec is not None and not spec.survives_stop:
+            yield Problem(
+                here,
+                f'"{name}", though GPU "{gpu}" does not survive the stop of a VM (survives_stop: false)',
+                "no mode with release_gpu_to: the next VM would not get the card back",
+            )

@@ -1,0 +1,143 @@
+"""exo: one model spread over several machines that find each other. On Linux it computes on CPUs.
+
+A model answers once an instance of it has been placed and its runners are
+ready, which ``/state`` tells; the same document lists the tasks under way. It
+promises neither a health check nor numbers, and has no release to install but
+its source. The shapes here are those of its source of June 2026
+(src/exo/shared/types), and nobody has run them for us.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from provisioner.domain.activity import EngineActivity
+from provisioner.domain.mode import EngineSpec, EngineTraits, Software
+from provisioner.domain.names import EngineName
+from provisioner.domain.refusal import Refusal
+from provisioner.engines.arguments import command_line, variables_of
+from provisioner.engines.base import (
+    DATA,
+    FOLDER,
+    AnswerUnreadable,
+    Installation,
+    JsonRequest,
+    Launch,
+    LoadedModel,
+    Setting,
+)
+from provisioner.engines.limits import cpu_quota_percent, memory_max_bytes
+from provisioner.engines.one_model import OneModelEngine
+
+_WORKING = frozenset({"Pending", "Running"})
+_READY = frozenset({"RunnerReady", "RunnerRunning"})
+
+
+class Exo(OneModelEngine):
+    """exo, run as a systemd unit from its source with an environment of its own."""
+
+    name = EngineName("exo")
+    traits = EngineTraits(software=Software.ARCHIVES, serves_files=False, serves_many=False, knows=frozenset())
+    port = 52415
+    playbook = "deploy-exo"
+    health_path = "/node_id"
+    loaded_path = "/state"
+    activity_path = "/state"
+
+    def installation(self, software: EngineSpec) -> Installation:
+        """Return its source, which is built on the node."""
+        return Installation(archives=software.archives)
+
+    def refusal(self, setting: Setting) -> Refusal | None:
+        """Refuse nothing: what it cannot use it leaves alone."""
+        return None
+
+    def cautions(self, setting: Setting) -> tuple[str, ...]:
+        """Say that GPUs lie idle."""
+        return ("exo computes on the CPU on Linux: the node's GPU lies idle",) if setting.gpus else ()
+
+    def launch(self, setting: Setting) -> Launch:
+        """Return the command line; only nodes of one mode find each other."""
+        mode = setting.mode
+        return Launch(
+            argv=(f"{FOLDER}/.venv/bin/exo", *command_line({}, mode.arguments)),
+            environment={
+                "EXO_DEFAULT_MODELS_DIR": f"{DATA}/exo",
+                "EXO_LIBP2P_NAMESPACE": f"provisioner-{mode.name}",
+                "HF_HOME": f"{DATA}/huggingface",
+                **variables_of(mode.arguments),
+            },
+            secrets={"HF_TOKEN": setting.huggingface_token} if setting.huggingface_token else {},
+            needs_gpu=False,
+            memory_max_bytes=memory_max_bytes(mode),
+            cpu_quota_percent=cpu_quota_percent(mode),
+        )
+
+    def load(self, model: str, *, pinned: bool = False) -> JsonRequest | None:
+        """Return the request that places an instance of a model; it is answered before the instance is ready."""
+        return JsonRequest("/place_instance", {"model_id": model})
+
+    def loaded_models(self, answer: str) -> tuple[LoadedModel, ...]:
+        """Read ``/state``: the instances all of whose runners are ready."""
+        state = _state(answer)
+        ready = {name for name, status in _table(state, "runners").items() if _READY & set(_words(status))}
+        models = []
+        for instance in _table(state, "instances").values():
+            runners = {
+                name
+                for table in _found(instance, "runnerToShard", "runner_to_shard")
+                if isinstance(table, dict)
+                for name in table
+            }
+            names = [name for name in _found(instance, "modelId", "model_id") if isinstance(name, str)]
+            if names and runners and runners <= ready:
+                models.append(LoadedModel(names[0], 0, 0))
+        return tuple(models)
+
+    def activity(self, answer: str, now: float) -> EngineActivity:
+        """Read ``/state``: tasks that wait or run are use, and the number of all that it has had only grows."""
+        state = _state(answer)
+        tasks = _table(state, "tasks")
+        statuses = [next(iter(_found(task, "taskStatus", "task_status")), "") for task in tasks.values()]
+        running = sum(status == "Running" for status in statuses)
+        waiting = sum(status in _WORKING for status in statuses) - running
+        index = state.get("lastEventAppliedIdx", state.get("last_event_applied_idx"))
+        if not isinstance(index, int):
+            raise AnswerUnreadable(f"no count of events in: {answer[:200]}")
+        return EngineActivity(running, waiting, float(len(tasks)))
+
+
+def _state(answer: str) -> dict[str, Any]:
+    try:
+        document = json.loads(answer)
+    except ValueError as error:
+        raise AnswerUnreadable(f"no JSON: {answer[:200]}") from error
+    if not isinstance(document, dict):
+        raise AnswerUnreadable(f"no state in: {answer[:200]}")
+    return document
+
+
+def _table(state: dict[str, Any], key: str) -> dict[str, Any]:
+    table = state.get(key)
+    if not isinstance(table, dict):
+        raise AnswerUnreadable(f"a state without {key}")
+    return table
+
+
+def _found(value: Any, *keys: str) -> Iterator[Any]:
+    """Yield what stands under any of some keys, however deep."""
+    if isinstance(value, dict):
+        for key, each in value.items():
+            if key in keys:
+                yield each
+            yield from _found(each, *keys)
+    elif isinstance(value, list):
+        for each in value:
+            yield from _found(each, *keys)
+
+
+def _words(status: Any) -> tuple[str, ...]:
+    """Return the tags of a status: it is written as ``{"RunnerReady": {}}``."""
+    return tuple(status) if isinstance(status, dict) else (str(status),)

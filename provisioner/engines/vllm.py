@@ -1,0 +1,246 @@
+"""vLLM: one model from Hugging Face, on all of the node's GPUs, or on several nodes' at once.
+
+Its port is bound but refuses until the model is loaded, and ``/health`` stays
+200 while the engine sleeps, so a model is ready when ``/v1/models`` lists it
+too. Versions, what each holds code for and what each is told: the released
+wheels themselves, 0.6.4 to 0.33.0.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from provisioner.domain.activity import EngineActivity
+from provisioner.domain.mode import ArgumentValue, EngineSpec, EngineTraits, Software
+from provisioner.domain.names import EngineName
+from provisioner.domain.refusal import Refusal
+from provisioner.engines import metrics_text
+from provisioner.engines.arguments import command_line, flags_of, variables_of
+from provisioner.engines.base import (
+    DATA,
+    FOLDER,
+    AnswerUnreadable,
+    Installation,
+    JsonRequest,
+    Launch,
+    Setting,
+)
+from provisioner.engines.limits import cpu_quota_percent, memory_max_bytes
+from provisioner.engines.one_model import OneModelEngine
+from provisioner.engines.parallelism import shape_of
+from provisioner.engines.versions import numbers
+
+# From this version on the wheels' own code starts at Turing (cuobjdump of 0.19.1 and 0.20.2).
+_TURING_ONLY = (0, 20)
+# Reported not to start on Volta from here on (vllm issue 27729); nobody has run it for us.
+_VOLTA_REPORTED_BROKEN = (0, 11)
+_BFLOAT16_FLOOR = (8, 0)
+_NATIVE_NODES = (0, 12)
+_SLEEP = "enable-sleep-mode"
+
+
+class Vllm(OneModelEngine):
+    """``vllm serve``, run as a systemd unit from a virtual environment of its own."""
+
+    name = EngineName("vllm")
+    traits = EngineTraits(
+        software=Software.VERSION,
+        serves_files=False,
+        serves_many=False,
+        knows=frozenset({"context", "parallel", "tokenizer"}),
+    )
+    port = 8000
+    playbook = "deploy-vllm"
+    health_path = "/health"
+    activity_path = "/metrics"
+    resting_path = "/is_sleeping"
+
+    def installation(self, software: EngineSpec) -> Installation:
+        """Return the one package; a file with hashes, where there is one, pins all that it depends on."""
+        return Installation(
+            packages=(f"vllm=={software.version}",),
+            requirements=str(software.requirements) if software.requirements else "",
+        )
+
+    def refusal(self, setting: Setting) -> Refusal | None:
+        """Refuse a node without a GPU, and a version whose wheels hold no code for the GPU."""
+        version, compute = setting.software.version, setting.compute
+        if not setting.gpus:
+            return Refusal(
+                "vLLM's packages are built for GPUs, and the node has none",
+                f"write gpus: for {setting.node.name}, or take ollama or llama.cpp, which serve on the CPU too",
+            )
+        if _is_given(setting, _SLEEP) and not setting.node.reach.address.startswith("127."):
+            return Refusal(
+                "with enable-sleep-mode vLLM opens calls that let whoever reaches it run code, so it listens on the "
+                f"guest's loopback alone, and nobody reaches it at {setting.node.reach.address}",
+                "take enable-sleep-mode out of the mode's arguments, or reach the node through a tunnel "
+                "(connect: {address: 127.0.0.1})",
+            )
+        if compute is None:
+            return None
+        shown = f"{compute[0]}.{compute[1]}"
+        if compute < (7, 0):
+            return Refusal(
+                f"vLLM runs on compute capability 7.0 and above; the node's GPU has {shown}",
+                "take ollama or llama.cpp for this GPU",
+            )
+        if compute < (7, 5) and numbers(version)[:2] >= _TURING_ONLY:
+            return Refusal(
+                f"vLLM {version} holds no code for the GPU's compute capability {shown}: since 0.20 it starts at 7.5",
+                "pin engines.vllm.version to 0.10.2, the last that is reported to work on such a GPU, or take ollama "
+                "or llama.cpp",
+            )
+        if compute < _BFLOAT16_FLOOR and str(_given(setting, "dtype")) == "bfloat16":
+            return Refusal(
+                f"the GPU's compute capability {shown} has no bfloat16; it came with 8.0",
+                "take dtype out of the mode's arguments: half is chosen on such a GPU",
+            )
+        return None
+
+    def cautions(self, setting: Setting) -> tuple[str, ...]:
+        """Say what is reported, and not known, of old GPUs."""
+        compute, version = setting.compute, setting.software.version
+        said: list[str] = []
+        if compute is not None and compute < (7, 5):
+            if _VOLTA_REPORTED_BROKEN <= numbers(version)[:2] < _TURING_ONLY:
+                said.append(
+                    f"vLLM {version} is reported not to start on compute capability {compute[0]}.{compute[1]}; "
+                    "0.10.2 is the last that is reported to work"
+                )
+            if "awq" in setting.mode.model.lower():
+                said.append("AWQ needs compute capability 7.5; on this GPU only GPTQ checkpoints are quantised ones")
+        return tuple(said)
+
+    def launch(self, setting: Setting) -> Launch:
+        """Return the command line; tensor and pipeline parallel follow the number of GPUs."""
+        mode, span = setting.mode, setting.span
+        if span.is_shared and span.with_ray and span.rank > 0:
+            return self._ray_worker(setting)
+        sleeps = _is_given(setting, _SLEEP)
+        own: dict[str, ArgumentValue] = {
+            "host": "127.0.0.1" if sleeps else "0.0.0.0",  # noqa: S104 - clients are on other machines
+            "port": self.port,
+            "served-model-name": mode.model,
+        }
+        if mode.tokenizer is not None:
+            own["tokenizer"] = mode.tokenizer
+        if mode.context is not None:
+            own["max-model-len"] = mode.context
+        if mode.parallel is not None:
+            own["max-num-seqs"] = mode.parallel
+        if setting.compute is not None and setting.compute < _BFLOAT16_FLOOR:
+            own["dtype"] = "half"
+        own |= self._parallel(setting)
+        several = len(setting.gpus) > 1 or span.is_shared
+        return Launch(
+            argv=(f"{FOLDER}/bin/vllm", "serve", mode.model, *command_line(own, mode.arguments)),
+            environment={
+                "HF_HOME": f"{DATA}/huggingface",
+                "VLLM_CACHE_ROOT": f"{DATA}/vllm/cache",
+                # PATH finds the compiler that Triton calls, and the environment's own tools.
+                "PATH": f"{FOLDER}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+                **({"VLLM_SERVER_DEV_MODE": "1"} if sleeps else {}),
+                **(_between_gpus(setting) if several else {}),
+                **variables_of(mode.arguments),
+            },
+            secrets={"HF_TOKEN": setting.huggingface_token} if setting.huggingface_token else {},
+            needs_gpu=True,
+            memory_max_bytes=memory_max_bytes(mode),
+            cpu_quota_percent=cpu_quota_percent(mode),
+            shared_memory=several,
+            beside=(self._ray_head(setting),) if span.is_shared and span.with_ray else (),
+        )
+
+    def _parallel(self, setting: Setting) -> Mapping[str, ArgumentValue]:
+        span, nodes = setting.span, max(1, len(setting.span.addresses))
+        shape = shape_of(len(setting.gpus))
+        own: dict[str, ArgumentValue] = {}
+        if shape.tensor > 1:
+            own["tensor-parallel-size"] = shape.tensor
+        if shape.pipeline * nodes > 1:
+            own["pipeline-parallel-size"] = shape.pipeline * nodes
+        if span.is_shared and span.with_ray:
+            own["distributed-executor-backend"] = "ray"
+        elif span.is_shared:
+            own |= {
+                "nnodes": nodes,
+                "node-rank": span.rank,
+                "master-addr": span.addresses[0],
+                "master-port": span.port,
+                "headless": span.rank > 0,
+            }
+        return own
+
+    def _ray_head(self, setting: Setting) -> Launch:
+        words = ("--head", "--block", f"--node-ip-address={setting.span.addresses[0]}", f"--port={setting.span.port}")
+        return Launch((f"{FOLDER}/bin/ray", "start", *words), _between_gpus(setting), needs_gpu=True)
+
+    def _ray_worker(self, setting: Setting) -> Launch:
+        span = setting.span
+        words = (
+            "--block",
+            f"--node-ip-address={span.addresses[span.rank]}",
+            f"--address={span.addresses[0]}:{span.port}",
+        )
+        environment = {"HF_HOME": f"{DATA}/huggingface", **_between_gpus(setting)}
+        secrets = {"HF_TOKEN": setting.huggingface_token} if setting.huggingface_token else {}
+        return Launch((f"{FOLDER}/bin/ray", "start", *words), environment, secrets, needs_gpu=True, shared_memory=True)
+
+    def sleep(self, models: tuple[str, ...]) -> tuple[JsonRequest, ...]:
+        """Return the call that moves the weights to main memory once what runs has ended; aborting is its default."""
+        return (JsonRequest("/sleep?level=1&mode=wait"),)
+
+    def wake(self, models: tuple[str, ...]) -> tuple[JsonRequest, ...]:
+        """Return the call that brings the weights back."""
+        return (JsonRequest("/wake_up"),)
+
+    def is_resting(self, answer: str) -> bool:
+        """Read ``/is_sleeping``."""
+        try:
+            return bool(json.loads(answer)["is_sleeping"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise AnswerUnreadable(f"no word on sleep in: {answer[:200]}") from error
+
+    def activity(self, answer: str, now: float) -> EngineActivity:
+        """Read ``/metrics``; the names have been the same in all versions."""
+        running, waiting, ended, written = metrics_text.values(
+            answer,
+            "vllm:num_requests_running",
+            "vllm:num_requests_waiting",
+            "vllm:request_success_total",
+            "vllm:generation_tokens_total",
+        )
+        return EngineActivity(int(running), int(waiting), ended + written)
+
+
+def refusal_of_span(software: EngineSpec, *, with_ray: bool) -> Refusal | None:
+    """Return why a version cannot serve one model from several nodes, or None."""
+    if with_ray or numbers(software.version)[:2] >= _NATIVE_NODES:
+        return None
+    return Refusal(
+        f"vLLM {software.version} serves from several nodes through Ray only; by itself it does since 0.12",
+        "pin engines.vllm.version to 0.12.0 or later",
+    )
+
+
+def _between_gpus(setting: Setting) -> dict[str, str]:
+    """Return what NCCL is told in a VM.
+
+    Cards that are passed through seldom reach each other directly, and where
+    they only seem to, the first exchange hangs; through shared memory it is
+    slower and works. Whoever has NVLink says NCCL_P2P_DISABLE: 0 in the mode.
+    """
+    told = {"NCCL_P2P_DISABLE": "1", "NCCL_IB_DISABLE": "1"}
+    if setting.span.is_shared:
+        told["VLLM_HOST_IP"] = setting.span.addresses[setting.span.rank]
+    return told
+
+
+def _given(setting: Setting, flag: str) -> ArgumentValue | None:
+    return flags_of(setting.mode.arguments).get(flag)
+
+
+def _is_given(setting: Setting, flag: str) -> bool:
+    return _given(setting, flag) not in (None, False)

@@ -1,0 +1,153 @@
+"""The units of a node's engines: one for every distinct way in which its modes start one. Pure.
+
+All modes of a node are laid down at `up`, so that switching needs nothing but
+stopping one unit and starting another; modes whose engine is started alike,
+two sets of models of one Ollama for instance, share a unit, and switching
+between those restarts nothing at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from provisioner.domain.fleet import FleetSpec, NodeSpec
+from provisioner.domain.mode import Artifact, ModeSpec, Pull
+from provisioner.domain.names import EngineName, ModeName
+from provisioner.engines.base import InferenceEngine, Launch, Setting
+
+Engines = Mapping[EngineName, InferenceEngine]
+Compute = tuple[int, int] | None
+
+
+@dataclass(frozen=True, slots=True)
+class EngineUnit:
+    """One way in which a node runs an engine; `name` is that of the first mode that it serves."""
+
+    name: ModeName
+    engine: InferenceEngine
+    launch: Launch
+    modes: tuple[ModeSpec, ...]
+
+    @property
+    def service(self) -> str:
+        """The systemd unit."""
+        if self.engine.playbook == "deploy-llama-cpp":
+            return "llama-server.service"
+        return f"llm-{self.name}.service"
+
+
+def setting_of(fleet: FleetSpec, node: NodeSpec, mode: ModeSpec, compute: Compute = None) -> Setting:
+    """Return what an engine must know of one mode on one node."""
+    return Setting(
+        node=node,
+        mode=mode,
+        software=fleet.engines[mode.engine],
+        gpus=fleet.gpus_of(node),
+        files={model: fleet.models[model] for model in mode.models if model in fleet.models},
+        compute=compute,
+        huggingface_token=fleet.huggingface_token,
+    )
+
+
+def units_of(fleet: FleetSpec, node: NodeSpec, engines: Engines, compute: Compute = None) -> tuple[EngineUnit, ...]:
+    """Return the units of a node that these engines run, in the order of its modes."""
+    units: list[EngineUnit] = []
+    for mode in fleet.modes_of(node):
+        if mode.engine not in engines:
+            continue
+        engine = engines[mode.engine]
+        launch = engine.launch(setting_of(fleet, node, mode, compute))
+        at = next((i for i, each in enumerate(units) if each.engine is engine and each.launch == launch), None)
+        if at is None:
+            units.append(EngineUnit(mode.name, engine, launch, (mode,)))
+        else:
+            units[at] = EngineUnit(units[at].name, engine, launch, (*units[at].modes, mode))
+    return tuple(units)
+
+
+def unit_of(fleet: FleetSpec, node: NodeSpec, engines: Engines, mode: ModeSpec | None = None) -> EngineUnit:
+    """Return the unit that serves a mode of a node; that of the mode it is in when none is given."""
+    wanted = (mode or fleet.mode_of(node)).name
+    return next(unit for unit in units_of(fleet, node, engines) if any(each.name == wanted for each in unit.modes))
+
+
+def engine_variables(
+    fleet: FleetSpec, node: NodeSpec, engine: InferenceEngine, units: tuple[EngineUnit, ...]
+) -> dict[str, object]:
+    """Return the variables of an engine's playbook on a node, as its header lists them.
+
+    Secrets are references still: whoever runs the playbook puts them in.
+
+    Args:
+        fleet: what is wanted.
+        node: where.
+        engine: whose playbook.
+        units: all of the node's, from `units_of`.
+    """
+    software = fleet.engines[engine.name]
+    installation = engine.installation(software)
+    own = [unit for unit in units if unit.engine is engine]
+    modes = [mode for unit in own for mode in unit.modes]
+    current = fleet.mode_of(node).name
+    active = next((unit.name for unit in own if any(mode.name == current for mode in unit.modes)), "")
+    wanted = dict.fromkeys(model for mode in modes for model in mode.models)
+    files = [fleet.models[model] for model in wanted if model in fleet.models]
+    pulls = dict.fromkeys(model for mode in modes if mode.pull is Pull.UP for model in mode.models)
+    return {
+        "engine_version": software.version,
+        "engine_archives": [_file(each) for each in installation.archives],
+        "engine_packages": list(installation.packages),
+        "engine_requirements": installation.requirements,
+        "engine_image": installation.image,
+        "engine_launches": [_launch(unit, units) for unit in own],
+        "engine_active": str(active),
+        "engine_files": [{"name": each.name, **_file(each)} for each in files],
+        "engine_pulls": [] if engine.traits.serves_files else list(pulls),
+    }
+
+
+def _file(artifact: Artifact) -> dict[str, str]:
+    return {"source": artifact.source, "sha256": artifact.sha256}
+
+
+def _launch(unit: EngineUnit, units: tuple[EngineUnit, ...]) -> dict[str, object]:
+    launch = unit.launch
+    models = dict.fromkeys(model for mode in unit.modes for model in mode.models)
+    return {
+        "unit": str(unit.name),
+        "description": f"{unit.engine.name} serving {', '.join(models)}",
+        "argv": list(launch.argv),
+        "environment": dict(launch.environment),
+        "secrets": dict(launch.secrets),
+        "port": unit.engine.port,
+        "gpu": launch.needs_gpu,
+        "memory_max": launch.memory_max_bytes,
+        "cpu_quota": launch.cpu_quota_percent,
+        "shared_memory": launch.shared_memory,
+        "conflicts": [str(each.name) for each in units if each.name != unit.name],
+    }
+
+
+def playbook_variables(
+    fleet: FleetSpec, node: NodeSpec, engine: InferenceEngine, units: tuple[EngineUnit, ...]
+) -> dict[str, object]:
+    """Return the variables that an engine's playbook takes today."""
+    if engine.playbook != "deploy-llama-cpp":
+        return engine_variables(fleet, node, engine, units)
+    # Its playbook still takes the one mode that the node is in.
+    mode = fleet.mode_of(node)
+    archive, model = fleet.engines[mode.engine].archives[0], fleet.models[mode.model]
+    parallel = mode.parallel or 1
+    return {
+        "llama_cpp_archive": archive.source,
+        "llama_cpp_archive_sha256": archive.sha256,
+        "llama_cpp_model": model.source,
+        "llama_cpp_model_sha256": model.sha256,
+        "llama_cpp_alias": mode.model,
+        "llama_cpp_port": engine.port,
+        "llama_cpp_context": (mode.context or 4096) * parallel,
+        "llama_cpp_parallel": parallel,
+        "llama_cpp_threads": mode.threads or node.cores,
+        "llama_cpp_gpu_layers": "all" if node.gpus else "0",
+    }
