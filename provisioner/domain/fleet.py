@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from provisioner.domain.cloud_init import CloudInit
+from provisioner.domain.guest_software import GuestSoftware
 from provisioner.domain.mode import Artifact as Artifact
 from provisioner.domain.mode import EngineSpec as EngineSpec
 from provisioner.domain.mode import GpuRelease as GpuRelease
@@ -124,6 +125,8 @@ class GpuSpec:
     survives_stop: bool = True
     pool: bool = False
     """The mapping names several cards, any of which will do; other slots may name it too."""
+    driver: str = "auto"
+    """What the guest is to have for it, as `domain.gpu_driver` reads it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +242,7 @@ class NodeSpec:
     noted_mode: ModeName | None = None
     """What its VM's notes say that it is for; None while nobody has looked, or where they say nothing."""
     cloud_init: CloudInit = CloudInit.SEED
+    software: GuestSoftware = field(default_factory=GuestSoftware)
 
     @property
     def subject(self) -> str:

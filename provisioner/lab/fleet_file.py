@@ -71,7 +71,10 @@ def write_fleet(path: Path, cluster: Cluster, site: Site) -> None:
     # The card that the documents name first comes first.
     gpus.sort(key=lambda name: name != "rtx3090")
     storages = cluster.storages.values()
-    slots = "\n".join(f"      {name}: {{mapping: {name}, vram: {_VRAM.get(name, '24GiB')}}}" for name in gpus)
+    # Its cards exist in its API only: there is nothing that a driver could drive.
+    slots = "\n".join(
+        f"      {name}: {{mapping: {name}, vram: {_VRAM.get(name, '24GiB')}, driver: none}}" for name in gpus
+    )
     nodes = [
         _node(f"llm-gpu-{number:02d}", node.name, number, f"gpus: [{gpu}], ") for number, gpu in enumerate(gpus, 1)
     ]

@@ -59,6 +59,8 @@ from provisioner.domain.fleet import (
     VmOptions,
 )
 from provisioner.domain.mode import EngineTraits, Pull
+from provisioner.domain.gpu_driver import DRIVER_HELP, DRIVER_PATTERN
+from provisioner.domain.guest_software import GuestSoftware
 from provisioner.domain.names import (
     ClusterName,
     EngineName,
@@ -225,6 +227,8 @@ _PATTERN_WORDS = {
     ),
     r"^https?://\S+$": "an http or https URL",
     r"^[a-z0-9_][a-z0-9_\-+.]*$": "a tag of small letters, digits and _ - + .",
+    DRIVER_PATTERN: DRIVER_HELP,
+    r"^\d{2}-\d$": "a version in NVIDIA's own words, such as 12-9",
     VERSION: "a version such as 0.33.0 or b10884, in quotes where it would be a number",
     IMAGE: "an image pinned by its digest: NAME:TAG@sha256:... (docker buildx imagetools inspect NAME:TAG shows it)",
     FLAG: "a flag's name without its dashes, such as max-num-seqs",
@@ -364,7 +368,9 @@ def _hypervisor(name: str, entry: HypervisorShape, folder: Path) -> HypervisorSp
         name=HypervisorName(name),
         cluster=ClusterName(entry.cluster),
         gpus={
-            GpuName(gpu): GpuSpec(GpuName(gpu), MappingId(each.mapping), each.vram, each.survives_stop, each.pool)
+            GpuName(gpu): GpuSpec(
+                GpuName(gpu), MappingId(each.mapping), each.vram, each.survives_stop, each.pool, each.driver
+            )
             for gpu, each in entry.gpus.items()
         },
         ssh=_hypervisor_ssh(entry.ssh, folder) if entry.ssh else None,
@@ -410,6 +416,11 @@ def _node(name: NodeName, entry: NodeShape, defaults: DefaultsShape, folder: Pat
         extra_user_data=_path(extra, folder) if (extra := chosen("extra_user_data")) else None,
         adopt=entry.adopt,
         cloud_init=CloudInit(chosen("cloud_init")),
+        software=GuestSoftware(
+            allowed_networks=tuple(chosen("allowed_networks") or (address.network,)),
+            upgrades_itself=chosen("unattended_upgrades"),
+            cuda_toolkit=chosen("cuda_toolkit"),
+        ),
         options=VmOptions(
             numa=chosen("numa"),
             hugepages=chosen("hugepages"),

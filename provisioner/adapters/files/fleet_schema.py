@@ -7,7 +7,7 @@ shape as JSON Schema, so the descriptions here are what an editor shows.
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv4Interface
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from provisioner.domain import name_rules
+from provisioner.domain.gpu_driver import DRIVER_HELP, DRIVER_PATTERN
 from provisioner.domain.quantities import MIB, parse_duration, parse_size
 
 
@@ -51,6 +52,12 @@ def _address(value: object) -> IPv4Interface:
     if not isinstance(value, str) or "/" not in value:
         raise ValueError("an IPv4 address with its prefix length, such as 10.10.90.1/16")
     return IPv4Interface(value)
+
+
+def _network(value: object) -> IPv4Network:
+    if not isinstance(value, str) or "/" not in value:
+        raise ValueError("an IPv4 network with its prefix length, such as 10.10.0.0/16")
+    return IPv4Network(value)
 
 
 def _ip(value: object) -> IPv4Address:
@@ -86,6 +93,12 @@ HttpsUrl = Annotated[str, StringConstraints(pattern=name_rules.API_URL)]
 HttpUrl = Annotated[str, StringConstraints(pattern=r"^https?://\S+$")]
 TokenId = Annotated[str, StringConstraints(pattern=name_rules.TOKEN_ID)]
 
+
+Driver = Annotated[str, StringConstraints(pattern=DRIVER_PATTERN)]
+# NVIDIA's own names of its toolkit: cuda-toolkit-12-9 and so on.
+CudaToolkit = Annotated[str, StringConstraints(pattern=r"^\d{2}-\d$")]
+Network = Annotated[IPv4Network, BeforeValidator(_network), _text_schema(r"^[0-9.]+/\d+$", "10.10.0.0/16")]
+Networks = Annotated[list[Network], Field(min_length=1)]
 
 ExtraUserData = Annotated[
     Annotated[str, StringConstraints(min_length=1)] | None,
@@ -167,6 +180,7 @@ class GpuShape(Shape):
     vram: Size | None = None
     pool: bool = Field(False, description="The mapping names several such cards; other slots may name it too.")
     survives_stop: bool = Field(True, description="false: the card does not come back after a VM stop.")
+    driver: Driver = Field("auto", description=f"Of the guest: {DRIVER_HELP}.")
 
 
 HostKey = Annotated[
@@ -318,6 +332,9 @@ class DefaultsShape(Shape):
     secure_boot: bool = False
     protection: bool = False
     tags: list[Tag] = Field(default_factory=list)
+    allowed_networks: Networks | None = None
+    unattended_upgrades: bool = True
+    cuda_toolkit: CudaToolkit | None = None
 
 
 class NodeShape(Shape):
@@ -352,6 +369,15 @@ class NodeShape(Shape):
     secure_boot: bool | None = Field(None, description="true: enrolled keys; drivers built in the guest do not load.")
     protection: bool | None = Field(None, description="true: neither Proxmox nor destroy deletes the VM or its disks.")
     tags: list[Tag] | None = Field(None, description="Tags of the VM in Proxmox, beside ours.")
+    allowed_networks: Networks | None = Field(
+        None, description="Who may reach SSH and engines; by default the node's own network."
+    )
+    unattended_upgrades: bool | None = Field(
+        None, description="true: the guest mends its packages itself, never kernel and driver."
+    )
+    cuda_toolkit: CudaToolkit | None = Field(
+        None, description="NVIDIA's toolkit, such as 12-9; only for building software in the guest."
+    )
     connect: ConnectShape | None = None
     adopt: bool = Field(False, description="true: a VM that exists; woken, slept and watched, never reconfigured.")
 
