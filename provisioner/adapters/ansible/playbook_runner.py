@@ -159,7 +159,7 @@ class AnsiblePlaybooks:
 def private_folder() -> Iterator[Path]:
     """A folder for one run, readable by nobody else, gone afterwards."""
     # Short on purpose: a control socket lives in it, and socket paths end at 108 bytes.
-    folder = Path(tempfile.mkdtemp(prefix="prov-", dir="/tmp"))
+    folder = Path(tempfile.mkdtemp(prefix=f"prov-{os.getpid()}-", dir="/tmp"))
     try:
         yield folder
     finally:

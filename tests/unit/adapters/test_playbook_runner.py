@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -43,13 +44,13 @@ def test_urls_are_the_guests_business() -> None:
 @pytest.mark.skipif(shutil.which("ssh") is None, reason="no OpenSSH client on this machine")
 def test_an_unreachable_guest_is_reported_with_the_task_and_nothing_is_left(tmp_path: Path, node: NodeSpec) -> None:
     away = replace(node, connect=ConnectSpec("127.0.0.1", 1))
-    before = set(Path("/tmp").glob("prov-*"))
+    before = set(Path("/tmp").glob(f"prov-{os.getpid()}-*"))
     runner = AnsiblePlaybooks(SshAccess(), LoginKey(None, tmp_path))
     tasks: list[str] = []
     with pytest.raises(PlaybookError, match=r"Create the folder of this release.*refused"):
         runner.run("deploy-llama-cpp", away, "ssh-ed25519 AAAA", {"llama_cpp_archive_sha256": EMPTY_SUM}, tasks.append)
     assert tasks == ["Create the folder of this release"]
-    assert set(Path("/tmp").glob("prov-*")) == before
+    assert set(Path("/tmp").glob(f"prov-{os.getpid()}-*")) == before
 
 
 def test_no_more_playbooks_run_at_once_than_a_machine_bears(
