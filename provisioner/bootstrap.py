@@ -27,9 +27,11 @@ if TYPE_CHECKING:
     from provisioner.ports.host_preparation import HostPreparation
     from provisioner.ports.hosts import Hosts, HostShell
     from provisioner.ports.hypervisors import Hypervisors
+    from provisioner.ports.measurements import MeasurementLog
     from provisioner.ports.node_locks import NodeLocks
     from provisioner.ports.playbooks import Playbooks
     from provisioner.ports.seeds import Seeds
+    from provisioner.ports.streams import Streams
     from provisioner.ports.web import Web
     from provisioner.services.discovering import Discovering
     from provisioner.settings import Settings
@@ -125,6 +127,20 @@ class RealWorld:
         from provisioner.adapters.storage.sqlite import SqliteActivityLog
 
         return SqliteActivityLog(self._settings.state_folder / "provisioner.sqlite")
+
+    @cached_property
+    def streams(self) -> Streams:
+        """Streamed replies of engines."""
+        from provisioner.adapters.web.streaming import HttpStreams
+
+        return HttpStreams()
+
+    @cached_property
+    def measurements(self) -> MeasurementLog:
+        """What was measured of nodes."""
+        from provisioner.adapters.storage.measurements import SqliteMeasurements
+
+        return SqliteMeasurements(self._settings.state_folder / "provisioner.sqlite")
 
     def _hypervisors(self, name: ClusterName) -> Hypervisors:
         from provisioner.adapters.proxmox.hypervisors import ProxmoxHypervisors

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from provisioner.ports.access import AccessDoor
     from provisioner.ports.hosts import HostShell
     from provisioner.ports.playbooks import OnTaskEvent
+    from provisioner.services.benchmarking import BenchReport
     from provisioner.services.fleet_view import NodeStatus
     from provisioner.services.granting import GrantReport, OnGrantEvent
     from provisioner.services.preparing import Arrival, PrepareChoices, PreparePreview, PrepareReport, Preparing
@@ -358,6 +359,21 @@ class Fleet:
         return EngineJournals(self.spec, self._world).lines(
             self.spec.node(node), count=count, since=since, follow=follow
         )
+
+    def bench(
+        self, node: str, *, streams: Sequence[int] = (1, 4, 16), seconds: float = 10.0, on_event: OnEvent = ignore
+    ) -> BenchReport:
+        """Measure how fast a node that is awake answers; raises as `Benchmarking.bench`.
+
+        Args:
+            node: which; it is not woken.
+            streams: how many clients at once, level by level.
+            seconds: how long each level lasts.
+            on_event: told about the levels.
+        """
+        from provisioner.services.benchmarking import Benchmarking
+
+        return Benchmarking(self.spec, self._world).bench(self.spec.node(node), streams, seconds, on_event)
 
     def forward(self, node: str, port: int | None = None) -> Tunnel:
         """Return a tunnel that brings a node's engine to this machine; it is open inside a ``with``.

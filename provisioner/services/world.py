@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from provisioner.ports.guest_shell import GuestShells
     from provisioner.ports.hosts import Hosts
     from provisioner.ports.hypervisors import Hypervisors
+    from provisioner.ports.measurements import MeasurementLog
     from provisioner.ports.node_locks import NodeLocks
     from provisioner.ports.playbooks import Playbooks
     from provisioner.ports.seeds import Seeds
+    from provisioner.ports.streams import Streams
     from provisioner.ports.web import Web
 
 
@@ -62,6 +64,16 @@ class World(Protocol):
     @property
     def activity(self) -> ActivityLog:
         """When nodes were last used."""
+        ...
+
+    @property
+    def streams(self) -> Streams:
+        """Answers that come bit by bit."""
+        ...
+
+    @property
+    def measurements(self) -> MeasurementLog:
+        """What was measured before."""
         ...
 
     @property

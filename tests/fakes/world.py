@@ -14,6 +14,7 @@ from tests.fakes.clock import FakeClock
 from tests.fakes.guests import FakeGuests, FakeSeeds
 from tests.fakes.hosts import FakeHosts
 from tests.fakes.hypervisors import FakeHypervisors
+from tests.fakes.measuring import FakeStreams, MemoryMeasurements
 
 
 class MemoryActivityLog:
@@ -65,4 +66,6 @@ class FakeWorld:
         self.seeds = FakeSeeds()
         self.web = self.guests
         self.activity = MemoryActivityLog()
+        self.streams = FakeStreams(self.guests, self.clock)
+        self.measurements = MemoryMeasurements()
         self.locks = MemoryNodeLocks()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
@@ -41,7 +42,7 @@ class TestLogs:
         assert len(printed(run(site, "logs", NODE, "-f", "-n", "1", "--json"))) == 1
 
 
-@pytest.mark.parametrize("command", [["logs"], ["forward"]], ids=lambda words: words[0])
+@pytest.mark.parametrize("command", [["logs"], ["forward"], ["bench"]], ids=lambda words: words[0])
 def test_a_node_that_is_off_is_not_woken(site: Site, command: list[str]) -> None:
     fleet = site.fleet()
     fleet.up(NODE)
@@ -57,3 +58,25 @@ def test_a_tunnel_to_a_guest_without_ssh_says_so(site: Site) -> None:
     result = run(site, "forward", NODE, "--port", "0")
     assert isinstance(result.exception, ProvisionerError)
     assert "refused" in result.exception.summary
+
+
+class TestBench:
+    """`provisioner bench`."""
+
+    def test_it_measures_each_level_and_remembers(self, site: Site) -> None:
+        site.fleet().up(NODE)
+        *_, first = printed(run(site, "bench", NODE, "--streams", "1,4", "--seconds", "0.2", "--json"))
+        report = first["result"]
+        assert isinstance(report, dict)
+        assert [level["streams"] for level in report["levels"]] == [1, 4]
+        assert all(level["tokens_per_second_total"] > 0 for level in report["levels"])
+        assert report["earlier"] == [None, None]
+        shown = run(site, "bench", NODE, "--streams", "4", "--seconds", "0.2")
+        assert "tokens/s in all" in shown.stdout
+        (line,) = [line for line in shown.stdout.splitlines() if line.strip().startswith("4 ")]
+        assert line.split()[-1] == f"{report['levels'][1]['tokens_per_second_total']:.1f}"
+
+    @pytest.mark.parametrize("words", [["--streams", "0"], ["--streams", "a"], ["--seconds", "5 parsecs"]], ids=str)
+    def test_nonsense_is_wrong_usage(self, site: Site, words: list[str]) -> None:
+        result = run(site, "bench", NODE, *words)
+        assert isinstance(result.exception, click.UsageError)
