@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from provisioner.services.provisioning import Provisioning, UpReport
     from provisioner.services.readiness import OnDump, Readiness
     from provisioner.services.sleeping import Sleeping, SleepReport
+    from provisioner.services.templates import TemplateFate
     from provisioner.services.waking import WakeReport, Waking
 
 # Most of the time a node's thread waits: for Proxmox, for a boot, for a playbook. What must not happen too often at
@@ -332,6 +333,12 @@ class Fleet:
     def destroy(self, node: str, on_event: OnEvent = ignore) -> tuple[str, ...]:
         """Delete a node's VM, disks and seed; only a VM with our tag. Returns what was removed."""
         return self._provisioning.destroy(self.spec.node(node), on_event)
+
+    def remove_unused_templates(self) -> tuple[TemplateFate, ...]:
+        """Delete our templates that no node of the fleet file and no linked disk uses; return what became of each."""
+        from provisioner.services.templates import remove_unused_templates
+
+        return remove_unused_templates(self.spec, self._world)
 
     def ssh(self, node: str) -> SshCommand:
         """Return how to log in to a node's guest with the OpenSSH client, host key included."""

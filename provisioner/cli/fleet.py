@@ -76,12 +76,36 @@ def up(session: Session, nodes: tuple[str, ...]) -> None:
 
 
 @click.command(epilog="Example: provisioner destroy llm-gpu-01")
-@click.argument("node")
-@click.option("--confirm", metavar="NODE", help="The node's name again, instead of typing it when asked.")
+@click.argument("node", required=False)
+@click.option("--confirm", metavar="NAME", help="The node's name again, or `templates`, instead of typing it.")
+@click.option("--unused-templates", is_flag=True, help="Delete our templates that nothing is made from any more.")
 @json_option
 @pass_session
-def destroy(session: Session, node: str, confirm: str | None) -> None:
-    """Delete a node's VM, disks and seed. Only a VM that carries our tag; asks for the name."""
+def destroy(session: Session, node: str | None, confirm: str | None, *, unused_templates: bool) -> None:
+    """Delete a node's VM, disks and seed. Only a VM that carries our tag; asks for the name. Templates stay."""
+    if (node is None) != unused_templates:
+        raise click.UsageError("name either a node or --unused-templates")
+    if node is None:
+        _destroy_unused_templates(session, confirm)
+    else:
+        _destroy_node(session, node, confirm)
+
+
+def _destroy_unused_templates(session: Session, confirm: str | None) -> None:
+    fleet = session.fleet()
+    if confirm is None:
+        if not sys.stdin.isatty():
+            raise click.UsageError("there is no terminal to ask on; add --confirm templates")
+        click.echo("This deletes the templates with our tag that no node of the fleet file and no linked disk uses.")
+        confirm = click.prompt("Type templates to go on", default="", show_default=False)
+    if confirm != "templates":
+        raise click.UsageError(f'"{confirm}" is not "templates": nothing was deleted')
+    fates = fleet.remove_unused_templates()
+    lines = [f"removed {fate}" if fate.removed else str(fate) for fate in fates] or ["there is no template of ours"]
+    print_result({"templates": [fate.as_dict() for fate in fates]}, "\n".join(lines), as_json=session.json)
+
+
+def _destroy_node(session: Session, node: str, confirm: str | None) -> None:
     fleet = session.fleet()
     spec = fleet.spec.node(node)
     if confirm is None:

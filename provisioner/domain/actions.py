@@ -10,6 +10,7 @@ from provisioner.domain.fleet import ImageSpec, NodeSpec
 from provisioner.domain.names import MappingId, StorageName, Vmid
 from provisioner.domain.refusal import Refusal as Refusal
 from provisioner.domain.snapshot import VmConfig
+from provisioner.domain.templates import Template, TemplateShape
 from provisioner.domain.vm_traits import Drift, Trait
 from provisioner.domain.vm_traits import VmShape as VmShape
 
@@ -40,6 +41,29 @@ class AwaitCreation:
 @dataclass(frozen=True, slots=True)
 class CreateVm:
     """Create the VM with our tag, its disk imported from the image."""
+
+    shape: VmShape
+
+
+@dataclass(frozen=True, slots=True)
+class MakeTemplate:
+    """Make the template of an image, or finish one that was begun; whoever comes later uses the same."""
+
+    template: TemplateShape
+
+
+@dataclass(frozen=True, slots=True)
+class CloneVm:
+    """Make the VM with our tag as a linked clone; of `ready`, or of the template that a step before has made."""
+
+    shape: VmShape
+    template: TemplateShape
+    ready: Template | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ShapeClone:
+    """Give a clone whose making was cut short its shape, with all that it has for its first boot."""
 
     shape: VmShape
 
@@ -147,6 +171,9 @@ Action = (
     | UploadSeed
     | AwaitCreation
     | CreateVm
+    | MakeTemplate
+    | CloneVm
+    | ShapeClone
     | ChangeVm
     | RestartVm
     | RenewNotes

@@ -30,6 +30,7 @@ from provisioner.domain.names import (
     StorageName,
     Vmid,
 )
+from provisioner.domain.templates import CloneChoice
 from provisioner.errors import InputError
 
 
@@ -243,6 +244,8 @@ class NodeSpec:
     """What its VM's notes say that it is for; None while nobody has looked, or where they say nothing."""
     cloud_init: CloudInit = CloudInit.SEED
     software: GuestSoftware = field(default_factory=GuestSoftware)
+    clone: CloneChoice = CloneChoice.AUTO
+    """Whether its VM is made as a linked clone of a template."""
 
     @property
     def subject(self) -> str:

@@ -32,11 +32,18 @@ class VmSeen:
     uptime_seconds: float = 0.0
     is_container: bool = False
     """VMIDs are shared with containers; none of them is ever a node."""
+    is_template: bool = False
+    """Clones are made of it; it never runs. The cluster's report learns of it some seconds late."""
 
     @property
     def is_ours(self) -> bool:
         """It carries our tag."""
         return TAG in self.tags
+
+    @property
+    def is_being_made(self) -> bool:
+        """A creation or a clone is under way; what it will be, name and tags included, does not show yet."""
+        return self.lock in ("create", "clone")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +57,8 @@ class StorageSeen:
     free_bytes: int | None
     kind: str = ""
     """Proxmox's type of storage: ``lvmthin``, ``dir``, ..."""
+    is_shared: bool = False
+    """Every server of the cluster sees the same volumes on it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,3 +119,5 @@ class NodeSeen:
     mappings: Mapping[MappingId, MappingSeen]
     image_present: bool
     seed_present: bool
+    permissions: Mapping[str, Mapping[str, int]] | None = None
+    """What our login may do; asked for only where a VM may be cloned."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from provisioner.domain.fleet import FleetSpec, NodeSpec
 from provisioner.domain.actions import Refusal, RunPlaybook, Step, StepKind
+from provisioner.domain.fleet import FleetSpec, NodeSpec
 from provisioner.engines.base import InferenceEngine
 from provisioner.planning.launches import Compute, Engines, playbook_variables, setting_of, units_of
 

@@ -74,10 +74,10 @@ def objection(node: NodeSpec, vm: VmSeen | None, act: Act) -> Objection | None:
         )
     if vm is None:
         return _missing(node, act)
-    if vm.lock == "create" and (act is not Act.PROVISION or node.adopt or vm.hypervisor != node.hypervisor):
+    if vm.is_being_made and (act is not Act.PROVISION or node.adopt or vm.hypervisor != node.hypervisor):
         # What is being created shows neither name nor tags: whose it is cannot be told yet.
         return _locked(vm)
-    if vm.lock == "create":
+    if vm.is_being_made:
         # Waited for, and judged again once it shows whose it is.
         return None
     if vm.is_container or not has_power_over(vm, node):

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from provisioner.domain.actions import AwaitCreation, ChangeVm, CreateVm, GrowDisk, Plan, Step, StepKind
+from provisioner.domain.actions import (
+    AwaitCreation,
+    ChangeVm,
+    CloneVm,
+    CreateVm,
+    GrowDisk,
+    Plan,
+    ShapeClone,
+    Step,
+    StepKind,
+)
 from provisioner.domain.notes import read_notes
 from provisioner.domain.snapshot import VmConfig
 
@@ -27,7 +37,7 @@ def what_outdates(shown: Plan, now: Plan) -> str | None:
         steps = "; ".join(str(step) for step in unseen)
         changed = f"{what_changed(shown.seen, now.seen)}, " if shown.seen and now.seen else ""
         return f"{changed}now to be done: {steps} ({digests})"
-    writes = any(isinstance(step.action, (ChangeVm, GrowDisk)) for step in then)
+    writes = any(isinstance(step.action, (ChangeVm, GrowDisk, ShapeClone)) for step in then)
     is_untouched = [step.name for step in then] == [step.name for step in left]
     if writes and is_untouched and shown.seen and now.seen and shown.digest != now.digest:
         return f"{what_changed(shown.seen, now.seen)} ({digests})"
@@ -58,6 +68,6 @@ def _changes(plan: Plan) -> list[Step]:
 
 
 def _was_shown(step: Step, shown: list[Step]) -> bool:
-    if isinstance(step.action, AwaitCreation):
-        return any(isinstance(each.action, (AwaitCreation, CreateVm)) for each in shown)
+    if isinstance(step.action, (AwaitCreation, ShapeClone)):
+        return any(isinstance(each.action, (AwaitCreation, CreateVm, CloneVm, ShapeClone)) for each in shown)
     return any(each.name == step.name and set(step.drifts) <= set(each.drifts) for each in shown)

@@ -8,29 +8,26 @@ from provisioner.domain.actions import (
     AwaitCreation,
     AwaitGuest,
     ChangeVm,
-    CreateVm,
-    DownloadImage,
     GrowDisk,
     GrowFilesystem,
     Plan,
     ProveEngine,
     Refusal,
-    RenewNotes,
     RestartVm,
     SealSeed,
     StartVm,
     Step,
     StepKind,
-    UploadSeed,
     VmChange,
 )
 from provisioner.domain.fleet import FleetSpec, NodeSpec
-from provisioner.domain.names import StorageName
 from provisioner.domain.notes import read_notes
 from provisioner.domain.quantities import size_text
 from provisioner.domain.snapshot import NodeSeen, Power, VmConfig
+from provisioner.domain.templates import is_half_cloned
 from provisioner.domain.vm_traits import Drift, Trait
 from provisioner.engines.base import InferenceEngine
+from provisioner.planning.creation import creation_steps, new_seed_steps, no_clone, seed_of, shaping_steps
 from provisioner.planning.engine_steps import engine_refusal, engine_steps
 from provisioner.planning.launches import Engines
 from provisioner.planning.native_drive import (
@@ -52,7 +49,6 @@ from provisioner.planning.vm_shape import (
     is_renamed,
     known_gpus,
     needs_mappings,
-    seed_volume,
     vm_shape,
     wanted_notes,
 )
@@ -122,20 +118,26 @@ def _refusal(fleet: FleetSpec, node: NodeSpec, seen: NodeSeen, engines: Engines)
         vm = replace(vm, name=node.name)
     found = objection(node, vm, Act.PROVISION)
     if found is None:
-        being_made = vm is not None and vm.lock == "create"
-        if being_made:
+        if vm is not None and vm.is_being_made:
             return None
-        return made_otherwise(node, seen.config) or limits(fleet, node, seen) or engine_refusal(fleet, node, engines)
+        return (
+            made_otherwise(node, seen.config)
+            or limits(fleet, node, seen)
+            or engine_refusal(fleet, node, engines)
+            or (no_clone(fleet, node, seen) if vm is None else None)
+        )
     free = f"; {free_vmid(node, seen.cluster.vms)} is free" if found.why is Why.FOREIGN else ""
     return Refusal(found.reason, found.next_step + free)
 
 
 def _vm_steps(fleet: FleetSpec, node: NodeSpec, seen: NodeSeen, engines: Engines) -> tuple[Step, ...]:
     if seen.vm is None or seen.config is None:
-        return _creation_steps(fleet, node, seen)
-    if seen.vm.lock == "create":
+        return creation_steps(fleet, node, seen)
+    if seen.vm.is_being_made:
         # The rest is planned again once it is known how the creation ended.
         return (Step("await creation", _CHANGE, AwaitCreation(node.vmid), "the VM is being created right now"),)
+    if is_half_cloned(seen.config.tags):
+        return shaping_steps(fleet, node, seen, seen.config)
     runs = seen.vm.power is Power.RUNNING
     cold = cold_drifts(fleet, node, seen.config) if runs else ()
     steps: list[Step] = []
@@ -200,37 +202,6 @@ def _restart_step(node: NodeSpec, cold: tuple[Drift, ...]) -> Step:
     )
 
 
-def _creation_steps(fleet: FleetSpec, node: NodeSpec, seen: NodeSeen) -> tuple[Step, ...]:
-    shape, image = vm_shape(fleet, node), fleet.images[node.image]
-    download = Step(
-        "image",
-        _CHANGE,
-        DownloadImage(image, shape.image_storage),
-        f'"{image.name}" is not on storage "{shape.image_storage}" yet',
-    )
-    gpus = f" with {', '.join(shape.gpu_mappings)}" if shape.gpu_mappings else ""
-    upload = UploadSeed(shape.iso_storage, shape.seed_volume)
-    seed = Step("seed", _CHANGE, upload, "the guest gets its name, address and keys")
-    return (
-        *(() if seen.image_present else (download,)),
-        *(() if is_native(node) else (seed,)),
-        Step("create", _CHANGE, CreateVm(shape), f"there is no VM {node.vmid} yet: {_size(node)}{gpus}"),
-        Step("grow disk", _CHANGE, GrowDisk(node.vmid, node.disk_bytes), f"to {size_text(node.disk_bytes)}"),
-        Step("start", _CHANGE, StartVm(node.vmid), "a new VM is off"),
-    )
-
-
-def _size(node: NodeSpec) -> str:
-    return f"{node.cores} cores, {size_text(node.memory_bytes)} memory"
-
-
-def seed_of(fleet: FleetSpec, node: NodeSpec, config: VmConfig | None) -> tuple[StorageName, str]:
-    """Return storage and name of a node's seed ISO: the one in the VM's drive, else the one a new VM would get."""
-    if config is not None and config.seed is not None:
-        return config.seed
-    return fleet.cluster_of(node).storage.iso, seed_volume(node)
-
-
 def _reseeding_steps(node: NodeSpec, config: VmConfig) -> list[Step]:
     """A VM does not start without the ISO it names, so a lost seed is made again."""
     if config.seed is None:
@@ -239,12 +210,7 @@ def _reseeding_steps(node: NodeSpec, config: VmConfig) -> list[Step]:
     storage, volume = config.seed
     if read_notes(config.notes).seed_is_sealed:
         return [Step("seal seed", _CHANGE, SealSeed(storage, volume), f"the seed ISO {volume} is gone")]
-    # The guest has not finished its first boot: a new seed is a new instance to cloud-init, so new keys are right.
-    return [
-        # The notes first: killed in between, the seed is still missing and the next run begins anew.
-        Step("renew notes", _CHANGE, RenewNotes(node.vmid), "the new seed will have a new host key"),
-        Step("seed", _CHANGE, UploadSeed(storage, volume), f"the seed ISO {volume} is gone"),
-    ]
+    return new_seed_steps(node, storage, volume)
 
 
 def _guest_steps(

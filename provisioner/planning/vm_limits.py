@@ -8,7 +8,8 @@ from provisioner.domain.actions import Refusal
 from provisioner.domain.fleet import FleetSpec, NodeSpec
 from provisioner.domain.notes import read_notes
 from provisioner.domain.quantities import size_text
-from provisioner.domain.snapshot import NodeSeen, VmConfig
+from provisioner.domain.snapshot import NodeSeen, Power, VmConfig
+from provisioner.domain.templates import is_half_cloned
 from provisioner.domain.vm_traits import NONE, Trait, listed
 from provisioner.planning.native_drive import is_native
 from provisioner.planning.vm_shape import known_gpus
@@ -23,6 +24,8 @@ def limits(fleet: FleetSpec, node: NodeSpec, seen: NodeSeen) -> Refusal | None:
     found = _hugepages(node, config) or _pool(fleet, node, seen)
     if config is None or found is not None:
         return found
+    if is_half_cloned(config.tags):
+        return _half_cloned(node, seen, config) or _disk(node, config) or _image(node, config)
     return _disk(node, config) or _image(node, config) or _seed(node, config) or _raw_devices(fleet, node, config)
 
 
@@ -85,6 +88,15 @@ def _image(node: NodeSpec, config: VmConfig) -> Refusal | None:
     return Refusal(
         f'the disk was made from image "{made_from}", wanted is "{node.image}": that takes another disk',
         f"write image: {made_from} for {node.name}, or make the node anew: {_anew(node)}",
+    )
+
+
+def _half_cloned(node: NodeSpec, seen: NodeSeen, config: VmConfig) -> Refusal | None:
+    if seen.vm is None or seen.vm.power is not Power.RUNNING or not is_half_cloned(config.tags):
+        return None
+    return Refusal(
+        "somebody started its VM before it was whole: it was cloned from a template, and got no shape yet",
+        f"stop it (Proxmox > VM {node.vmid} > Stop), or make the node anew: {_anew(node)}",
     )
 
 

@@ -18,6 +18,7 @@ from provisioner.domain.fleet import ImageSpec
 from provisioner.domain.host import HostFacts, Release
 from provisioner.domain.names import HypervisorName, MappingId, StorageName, Vmid
 from provisioner.domain.snapshot import ClusterSnapshot, MappingSeen, VmConfig, VmSeen
+from provisioner.domain.templates import Template, TemplateShape
 from provisioner.domain.vm_traits import VmShape
 from provisioner.errors import HypervisorError
 
@@ -99,6 +100,28 @@ class Hypervisors(Protocol):
 
     def create_vm(self, hypervisor: HypervisorName, shape: VmShape, notes: str) -> tuple[str, ...]:
         """Create a VM with our tag. Raises VmidTakenError when the VMID exists already."""
+        ...
+
+    def create_template(self, hypervisor: HypervisorName, vmid: Vmid, template: TemplateShape) -> tuple[str, ...]:
+        """Create the VM that becomes a template, with our tag and the template's. Raises VmidTakenError."""
+        ...
+
+    def make_template(self, hypervisor: HypervisorName, vmid: Vmid) -> tuple[str, ...]:
+        """Turn a stopped VM into a template; one that is a template already stays one."""
+        ...
+
+    def clone_vm(self, hypervisor: HypervisorName, template: Template, shape: VmShape, notes: str) -> tuple[str, ...]:
+        """Make a VM with our tag as a linked clone, like one that `create_vm` makes. Raises VmidTakenError.
+
+        Cut short, it leaves a VM of that name and those notes with the tags of its template, and nothing of its shape.
+        """
+        ...
+
+    def shape_clone(self, hypervisor: HypervisorName, shape: VmShape, *, digest: str = "") -> tuple[str, ...]:
+        """Give a stopped VM whose cloning was cut short its shape, its cloud-init drive and its own tags, all at once.
+
+        `digest` is that of the configuration it was decided on. Raises ConfigChangedError when it is another by now.
+        """
         ...
 
     def change_vm(self, hypervisor: HypervisorName, change: VmChange, *, digest: str) -> tuple[str, ...]:

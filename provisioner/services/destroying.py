@@ -6,8 +6,9 @@ from provisioner.domain.fleet import FleetSpec, NodeSpec
 from provisioner.domain.snapshot import Power, VmConfig
 from provisioner.domain.vm_traits import YES, Trait
 from provisioner.errors import PermissionMissingError, RefusedError
+from provisioner.planning.cloning import template_left_behind
+from provisioner.planning.creation import seed_of
 from provisioner.planning.ownership import Act, require
-from provisioner.planning.provision import seed_of
 from provisioner.ports.hypervisors import Hypervisors
 from provisioner.services.events import OnEvent, running_step
 from provisioner.services.looking import find_vm
@@ -53,8 +54,20 @@ class Destroying:
                 step.detail = f"vm {node.vmid} and its disks"
             done.append(f"vm {node.vmid} and its disks")
         done += self._remove_seed(node, config, api, on_event)
+        if vm is not None:
+            self._mention_template(node, api, on_event)
         self._world.activity.forget(node.name)
         return tuple(done)
+
+    def _mention_template(self, node: NodeSpec, api: Hypervisors, on_event: OnEvent) -> None:
+        """Say that a template stays which nothing is made from any more; looked for where there may be one."""
+        if not any(other.image == node.image for other in self._fleet.nodes.values() if other.name != node.name):
+            return
+        left = template_left_behind(self._fleet, node, api.snapshot())
+        if left is not None:
+            with running_step(on_event, node, "template", self._world.clock) as step:
+                step.changed = False
+                step.detail = f"{left.vmid} stays for the next node; provisioner destroy --unused-templates removes it"
 
     def _remove_seed(self, node: NodeSpec, config: VmConfig | None, api: Hypervisors, on_event: OnEvent) -> list[str]:
         storage, volume = seed_of(self._fleet, node, config)

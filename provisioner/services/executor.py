@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 
 from provisioner.domain import actions
 from provisioner.domain.fleet import FleetSpec, ImageSpec, NodeSpec
-from provisioner.domain.names import HypervisorName, StorageName, Vmid
-from provisioner.domain.notes import read_notes, write_notes
+from provisioner.domain.names import StorageName, Vmid
+from provisioner.domain.notes import read_notes
 from provisioner.domain.quantities import size_text
 from provisioner.domain.snapshot import Power
 from provisioner.engines.base import InferenceEngine
@@ -18,11 +18,10 @@ from provisioner.errors import (
     HypervisorError,
     NotReadyError,
     RefusedError,
-    VmidTakenError,
 )
 from provisioner.planning.launches import unit_of
 from provisioner.planning.native_drive import is_native
-from provisioner.planning.vm_shape import cold_drifts, new_notes
+from provisioner.planning.vm_shape import cold_drifts
 from provisioner.ports.clock import Clock
 from provisioner.ports.guest_shell import GuestShell
 from provisioner.ports.hypervisors import Hypervisors
@@ -34,29 +33,19 @@ from provisioner.services.gpu_holder import naming_gpu_holder
 from provisioner.services.guest_access import GuestAccess
 from provisioner.services.guest_disk import fill_root_disk
 from provisioner.services.guest_host_key import read_host_key
+from provisioner.services.outcomes import Outcome, done
 from provisioner.services.proving import EngineProbe, Proof
+from provisioner.services.vm_maker import VmMaker
 from provisioner.services.vm_writer import VmWriter
-from provisioner.waiting import NotYet, Pace, WaitedInVain, wait_until
 
 # A boot that has died shows in Proxmox, not in the guest; looking there costs an API call each time.
 _POWER_LOOK_SECONDS = 10.0
-_CREATION_SECONDS = 1800.0
-_CREATES = frozenset({"qmcreate", "qmrestore"})
 # The guest has answered a moment before.
 _SHELL_SECONDS = 60.0
 
 
 def _refuse_to_stop() -> None:
     raise AssertionError("a plan that restarts a VM needs a way to shut it down")
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a step did. `replan` means that the rest of the plan must be made anew."""
-
-    changed: bool
-    detail: str = ""
-    replan: bool = False
 
 
 @dataclass(slots=True)
@@ -72,6 +61,7 @@ class Executor:
     seeds: Seeds
     web: Web
     clock: Clock
+    maker: VmMaker
     image_lock: AbstractContextManager[object] = field(default_factory=nullcontext)
     shut_down: Callable[[], object] = _refuse_to_stop
     """Puts the node to sleep as `sleep` does; raises RefusedError while it is busy."""
@@ -79,7 +69,6 @@ class Executor:
     """Why changes wait, when they do."""
     proof: Proof | None = None
     _new_key: HostKeyPair | None = field(default=None, repr=False)
-    _vmid_was_taken: bool = False
     vm: VmWriter = field(init=False)
 
     def carry_out(self, action: actions.Action, say: Callable[[str], None]) -> Outcome:
@@ -90,30 +79,32 @@ class Executor:
                 return self._download(image, storage)
             case actions.UploadSeed(storage, volume):
                 iso = self.seeds.seed(self.fleet, self.node, self._key())
-                return _done(volume, self.hypervisors.upload_iso(here, storage, volume, iso))
+                return done(volume, self.hypervisors.upload_iso(here, storage, volume, iso))
             case actions.AwaitCreation(vmid):
-                return self._await_creation(here, vmid)
+                return self.maker.await_creation(vmid)
             case actions.CreateVm(shape):
-                model = self.fleet.mode_of(self.node).model
-                key = None if shape.cloud_init is not None else self._key().public
-                notes = new_notes(self.node, self.engine, model, key)
-                self.vm.notes = write_notes(self.vm.notes, self.node.name, notes)
-                return self._create(shape)
+                return self.maker.create(shape, self.vm, self._key)
+            case actions.MakeTemplate(wanted):
+                return self.maker.make_template(wanted, say)
+            case actions.CloneVm(shape, wanted, ready):
+                return self.maker.clone(shape, self.vm, self._key, self.maker.template(wanted, ready, say))
+            case actions.ShapeClone(shape):
+                return self.maker.shape(shape, self.vm)
             case actions.ChangeVm(change):
-                return _done(", ".join(sorted(trait.value for trait in change.traits)), self.vm.change(change))
+                return done(", ".join(sorted(trait.value for trait in change.traits)), self.vm.change(change))
             case actions.RestartVm(vmid):
                 return self._restart(vmid)
             case actions.RenewNotes(vmid):
                 self.vm.write_notes(lambda notes: replace(notes, host_key=self._key().public, seed_is_sealed=False))
                 return Outcome(True)
             case actions.GrowDisk(vmid, size_bytes):
-                return _done(size_text(size_bytes), self.vm.grow_disk(vmid, size_bytes))
+                return done(size_text(size_bytes), self.vm.grow_disk(vmid, size_bytes))
             case actions.StartVm(vmid):
                 self._forget_old_key()
                 with naming_gpu_holder(self.fleet, self.node, self.hypervisors):
                     start = self.hypervisors.start_vm(here, vmid)
                     start.wait()
-                return _done("running", start.warnings)
+                return done("running", start.warnings)
             case actions.ReadHostKey(seconds):
                 return self._read_host_key(seconds, say)
             case actions.ConcludeFirstBoot():
@@ -143,21 +134,7 @@ class Executor:
             if image.volume_name in self.hypervisors.volumes(self.node.hypervisor, storage, "import"):
                 return Outcome(False, "fetched for another node meanwhile")
             warnings = self.hypervisors.download_image(self.node.hypervisor, storage, image)
-        return _done(image.volume_name, warnings)
-
-    def _create(self, shape: actions.VmShape) -> Outcome:
-        if shape.cloud_init is not None:
-            native = replace(shape.cloud_init, authorized_keys=self.seeds.authorized_keys())
-            shape = replace(shape, cloud_init=native)
-        try:
-            warnings = self.hypervisors.create_vm(self.node.hypervisor, shape, self.vm.notes)
-        except VmidTakenError:
-            # Whoever took it between look and creation will be seen now; one that stays out of sight is an error.
-            if self._vmid_was_taken:
-                raise
-            self._vmid_was_taken = True
-            return Outcome(False, f"vmid {shape.vmid} was taken meanwhile", replan=True)
-        return _done(f"vm {shape.vmid}", warnings)
+        return done(image.volume_name, warnings)
 
     def _host_key(self) -> str:
         key = read_notes(self.vm.notes).host_key
@@ -194,45 +171,13 @@ class Executor:
         self._forget_old_key()
         start = self.hypervisors.start_vm(here, vmid)
         start.wait()
-        return _done("shut down and started", start.warnings)
+        return done("shut down and started", start.warnings)
 
     def _key(self) -> HostKeyPair:
         """Return the key of this run's first boot; seed and notes carry the same one."""
         if self._new_key is None:
             self._new_key = self.seeds.new_host_key()
         return self._new_key
-
-    def _await_creation(self, hypervisor: HypervisorName, vmid: Vmid) -> Outcome:
-        def look() -> Outcome | NotYet:
-            vm = self.hypervisors.vm(hypervisor, vmid)
-            if vm is None:
-                return Outcome(False, "it failed and left nothing behind", replan=True)
-            if vm.lock != "create":
-                return Outcome(True, "it is done", replan=True)
-            if _CREATES & self.hypervisors.active_tasks(hypervisor, vmid):
-                looks_without_task[0] = 0
-                return NotYet("locked (create)")
-            # One that ends takes its lock off as its last act, so a second look tells the end from a death.
-            looks_without_task[0] += 1
-            if looks_without_task[0] > 1:
-                raise self._creation_died(vmid, "its creation died on the way")
-            return NotYet("locked (create), and no task in sight")
-
-        looks_without_task = [0]
-        try:
-            return wait_until(look, clock=self.clock, seconds=_CREATION_SECONDS, pace=Pace(longest=5.0))
-        except WaitedInVain as waited:
-            raise self._creation_died(vmid, f"it has been in creation for more than {waited.seconds:g} s") from waited
-
-    def _creation_died(self, vmid: Vmid, why: str) -> HypervisorError:
-        return HypervisorError(
-            f"cannot go on: VM {vmid} is locked (create), and {why}",
-            subject=self.node.subject,
-            next_step=(
-                f"see that no task creates it (Proxmox > Tasks), then on the server: qm unlock {vmid} && "
-                f"qm destroy {vmid}; then: provisioner up {self.node.name}"
-            ),
-        )
 
     def _forget_old_key(self) -> None:
         """Before a start that makes new keys, note that there is none: who goes on after us must not restart again."""
@@ -317,8 +262,3 @@ class Executor:
 
     def _shell_for_evidence(self) -> AbstractContextManager[GuestShell]:
         return self.guests.shell(self.node, self._host_key(), seconds=LOGIN_SECONDS)
-
-
-def _done(detail: str, warnings: tuple[str, ...]) -> Outcome:
-    """Return the outcome of a change, with its warnings where a reader sees them."""
-    return Outcome(True, "; ".join((detail, *warnings)))

@@ -12,7 +12,8 @@ from provisioner.domain.fleet import FleetSpec, NodeSpec
 from provisioner.domain.names import MappingId, StorageName
 from provisioner.domain.snapshot import ClusterSnapshot, MappingSeen, NodeSeen, Power, VmConfig, VmSeen
 from provisioner.domain.vm_traits import NATIVE_DRIVE, Trait
-from provisioner.planning.provision import seed_of
+from provisioner.planning.cloning import how_to_make
+from provisioner.planning.creation import seed_of
 from provisioner.planning.vm_shape import needs_mappings
 from provisioner.ports.hypervisors import Hypervisors
 
@@ -67,6 +68,12 @@ class Looker:
         image, seed = self._fleet.images[node.image].volume_name, seed_of(self._fleet, node, config)
         runs = vm is None or vm.power is Power.RUNNING
         has_own = config is not None and config.traits.get(Trait.CLOUD_INIT) == NATIVE_DRIVE
+        making = how_to_make(self._fleet, node, cluster) if cluster.vms.get(node.vmid) is None and online else None
+        permissions = None
+        if making is not None and making.template is not None:
+            permissions = self._once(("permissions", id(api)), api.permissions)
+            making = how_to_make(self._fleet, node, cluster, permissions)
+        needs_image = vm is None and (making is None or making.ready is None)
         mappings: Mapping[MappingId, MappingSeen] = {}
         if online and needs_mappings(self._fleet, node, vm, config):
             mappings = self._once(("mappings", id(api), here), lambda: api.mappings(here))
@@ -75,8 +82,9 @@ class Looker:
             vm=vm,
             config=config,
             mappings=mappings,
-            image_present=vm is None and image in self._volumes(api, cluster, node, roles.images, "import"),
+            image_present=needs_image and image in self._volumes(api, cluster, node, roles.images, "import"),
             seed_present=runs or has_own or seed[1] in self._volumes(api, cluster, node, seed[0], "iso"),
+            permissions=permissions,
         )
 
     def _volumes(

@@ -27,6 +27,8 @@ from provisioner.services.guest_access import GuestAccess
 from provisioner.services.looking import Looker, look
 from provisioner.services.proving import Endpoint
 from provisioner.services.sleeping import Sleeping
+from provisioner.services.templates import TemplateMaker
+from provisioner.services.vm_maker import VmMaker
 from provisioner.services.world import World
 
 # A plan is made anew when the world moved under it; more than this many times is a loop.
@@ -71,6 +73,7 @@ class Provisioning:
         self._world = world
         # One download at a time is as quick as several: they share one link.
         self._image_lock = threading.Lock()
+        self._templates = TemplateMaker(fleet, world.clock)
 
     def plan(self, node: NodeSpec) -> Plan:
         """Look, and return what `up` would do."""
@@ -179,16 +182,18 @@ class Provisioning:
 
     def _executor(self, node: NodeSpec) -> Executor:
         world, cluster = self._world, self._cluster(node).name
+        engine, api = self._engine(node), world.clusters[cluster]
         return Executor(
             fleet=self._fleet,
             node=node,
-            engine=self._engine(node),
-            hypervisors=world.clusters[cluster],
+            engine=engine,
+            hypervisors=api,
             guests=GuestAccess(world.shells[cluster], world.clock),
             playbooks=world.playbooks[cluster],
             seeds=world.seeds,
             web=world.web,
             clock=world.clock,
+            maker=VmMaker(self._fleet, node, engine, api, world.seeds, world.clock, self._templates),
             image_lock=self._image_lock,
             shut_down=lambda: Sleeping(self._fleet, world).shut_down(node, ignore),
         )

@@ -10,6 +10,7 @@ from provisioner.domain.fleet import NodeSpec
 from provisioner.domain.names import Vmid
 from provisioner.domain.notes import NodeNotes, read_notes, write_notes
 from provisioner.domain.snapshot import VmConfig
+from provisioner.domain.vm_traits import VmShape
 from provisioner.errors import ConfigChangedError
 from provisioner.planning.plans import what_changed
 from provisioner.ports.hypervisors import Hypervisors
@@ -36,6 +37,13 @@ class VmWriter:
         self._digest = ""
         if change.notes is not None:
             self.notes = change.notes
+        return warnings
+
+    def shape_clone(self, shape: VmShape) -> tuple[str, ...]:
+        """Give a clone that was cut short its shape; return Proxmox's warnings. Raises ConfigChangedError."""
+        with self._told_what_changed():
+            warnings = self._hypervisors.shape_clone(self._node.hypervisor, shape, digest=self._digest)
+        self._digest = ""
         return warnings
 
     def grow_disk(self, vmid: Vmid, size_bytes: int) -> tuple[str, ...]:

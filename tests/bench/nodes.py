@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from provisioner.adapters.proxmox.hypervisors import MOST_COPIES_AT_ONCE
+from provisioner.adapters.proxmox.vm_calls import MOST_COPIES_AT_ONCE
 from provisioner.fleet import _MOST_NODES_AT_ONCE as MOST_NODES_AT_ONCE
 from tests.bench.clients import Cost, collection, ours, sequential
 from tests.bench.harness import Bench, Figures, Result

@@ -20,7 +20,8 @@ from provisioner.domain.host import Source
 from provisioner.domain.names import HypervisorName, ImageName, MappingId, NodeName, StorageName, Vmid
 from provisioner.domain.quantities import GIB
 from provisioner.domain.snapshot import Power
-from provisioner.domain.vm_traits import AT_ONCE, Trait, wanted_traits
+from provisioner.domain.templates import Template, TemplateShape
+from provisioner.domain.vm_traits import AT_ONCE, NATIVE_DRIVE, Trait, wanted_traits
 from provisioner.errors import ConfigChangedError, HypervisorError, VmidTakenError
 from provisioner.lab.file_server import served_folder
 from provisioner.lab.harness import RunningLab
@@ -47,14 +48,15 @@ class Case:
     iso: bytes
 
 
-@pytest.fixture(params=["fake", "lab"])
+@pytest.fixture(params=["fake", "lab", "lab 8.4"])
 def case(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Case]:
     material = pretended_material(tmp_path)
     if request.param == "fake":
         image = ImageSpec(ImageName("tiny"), "http://example.org/tiny.qcow2", material.image.sha256)
         yield Case(FakeHypervisors(FakeClock()), image, b'{"public": "x"}')
         return
-    with served_folder(tmp_path) as url, RunningLab(tmp_path / "lab") as lab:
+    pve = "8.4" if request.param == "lab 8.4" else "9.1"
+    with served_folder(tmp_path) as url, RunningLab(tmp_path / "lab", pve=pve) as lab:
         cluster = cluster_spec(lab)
         session = ProxmoxSession(cluster.address, TokenLogin(cluster.token_id, SecretText(lab.token())))
         image = ImageSpec(ImageName("tiny"), f"{url}/{material.image.path.name}", material.image.sha256)
@@ -182,6 +184,105 @@ def test_notes_are_replaced(case: Case) -> None:
     assert case.cluster.config(PVE1, vmid).notes == "seed: sealed\nGrüße, 100 % #1\n"
 
 
+def template_shape(case: Case) -> TemplateShape:
+    disks = StorageName("local-lvm")
+    return TemplateShape("0123abcd", "tiny", disks, "lvmthin", LOCAL, case.image.volume_name, False)
+
+
+def templated(case: Case, vmid: int = 9000) -> Template:
+    case.cluster.download_image(PVE1, LOCAL, case.image)
+    case.cluster.upload_iso(PVE1, LOCAL, "seed.iso", case.iso)
+    case.cluster.create_template(PVE1, Vmid(vmid), template_shape(case))
+    case.cluster.make_template(PVE1, Vmid(vmid))
+    return Template(Vmid(vmid), PVE1)
+
+
+def test_a_template_is_ours_known_by_its_tags_and_never_starts(case: Case) -> None:
+    template = templated(case)
+    vm = case.cluster.vm(PVE1, template.vmid)
+    assert vm is not None
+    assert (vm.is_template, vm.power, vm.name) == (True, Power.STOPPED, "tpl-tiny-0123abcd")
+    assert vm.tags == {"provisioner", "provisioner-template", "tpl-0123abcd"}
+    with pytest.raises(HypervisorError, match="template"):
+        case.cluster.start_vm(PVE1, template.vmid).wait()
+
+
+def test_a_template_stays_one_when_two_make_it(case: Case) -> None:
+    template = templated(case)
+    case.cluster.make_template(PVE1, template.vmid)
+    vm = case.cluster.vm(PVE1, template.vmid)
+    assert vm is not None
+    assert vm.is_template
+    assert case.cluster.snapshot().vms[template.vmid].is_template
+
+
+def test_a_clone_is_what_a_created_vm_is(case: Case) -> None:
+    template = templated(case)
+    case.cluster.clone_vm(PVE1, template, shape(case, 5001), NOTES)
+    cloned, seen = case.cluster.config(PVE1, Vmid(5001)), case.cluster.vm(PVE1, Vmid(5001))
+    case.cluster.destroy_vm(PVE1, Vmid(5001))
+    case.cluster.create_vm(PVE1, shape(case, 5001), NOTES)
+    made = case.cluster.config(PVE1, Vmid(5001))
+    assert replace(cloned, digest="") == replace(made, digest="")
+    assert seen == case.cluster.vm(PVE1, Vmid(5001))
+
+
+def test_a_clone_grows_and_runs(case: Case) -> None:
+    case.cluster.clone_vm(PVE1, templated(case), shape(case, 5001), NOTES)
+    case.cluster.grow_disk(PVE1, Vmid(5001), 100 * GIB)
+    case.cluster.start_vm(PVE1, Vmid(5001)).wait()
+    vm = case.cluster.vm(PVE1, Vmid(5001))
+    assert vm is not None
+    assert vm.power is Power.RUNNING
+
+
+def test_a_clone_meets_a_taken_vmid_as_a_creation_does(case: Case) -> None:
+    template = templated(case)
+    case.cluster.create_vm(PVE1, shape(case, 5001), "another's")
+    with pytest.raises(VmidTakenError):
+        case.cluster.clone_vm(PVE1, template, shape(case, 5001), NOTES)
+    assert case.cluster.config(PVE1, Vmid(5001)).notes.strip() == "another's"
+    with pytest.raises(VmidTakenError):
+        case.cluster.create_template(PVE1, template.vmid, template_shape(case))
+
+
+def test_a_template_in_use_is_not_deleted(case: Case) -> None:
+    template = templated(case)
+    case.cluster.clone_vm(PVE1, template, shape(case, 5001), NOTES)
+    with pytest.raises(HypervisorError, match="is still in use by linked clone"):
+        case.cluster.destroy_vm(PVE1, template.vmid)
+    case.cluster.destroy_vm(PVE1, Vmid(5001))
+    case.cluster.destroy_vm(PVE1, template.vmid)
+    assert case.cluster.snapshot().vms == {}
+
+
+def test_a_clone_is_given_its_shape_by_whoever_saw_it_last(case: Case) -> None:
+    template = templated(case)
+    case.cluster.clone_vm(PVE1, template, shape(case, 5001), NOTES)
+    before = case.cluster.config(PVE1, Vmid(5001))
+    with pytest.raises(ConfigChangedError):
+        case.cluster.shape_clone(PVE1, shape(case, 5001), digest="0" * 40)
+    case.cluster.shape_clone(PVE1, shape(case, 5001), digest=before.digest)
+    assert replace(case.cluster.config(PVE1, Vmid(5001)), digest="") == replace(before, digest="")
+
+
+def native_shape(case: Case) -> VmShape:
+    line = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ+/IJIJIJIJIJIJIJIJIJIJIJIJIJIJIJIJIJIJIJIJ me"
+    drive = NativeDrive("ops", IPv4Interface("10.10.90.1/16"), None, (IPv4Address("10.10.0.1"),), (line,))
+    return replace(shape(case, 5001), cloud_init=drive)
+
+
+def test_a_clone_with_proxmoxs_own_drive_is_what_a_created_vm_is(case: Case) -> None:
+    template = templated(case)
+    wanted = native_shape(case)
+    case.cluster.clone_vm(PVE1, template, wanted, NOTES)
+    cloned = case.cluster.config(PVE1, Vmid(5001))
+    case.cluster.destroy_vm(PVE1, Vmid(5001))
+    case.cluster.create_vm(PVE1, wanted, NOTES)
+    assert replace(cloned, digest="") == replace(case.cluster.config(PVE1, Vmid(5001)), digest="")
+    assert cloned.traits[Trait.CLOUD_INIT] == NATIVE_DRIVE
+
+
 def wished(case: Case, **changes: object) -> VmChange:
     """A change of the VM that `created` makes, to everything that these wishes touch."""
     before = shape(case, 5001)
@@ -306,16 +407,15 @@ def test_a_guest_without_power_has_no_files_to_read(case: Case) -> None:
 
 def test_a_vm_whose_drive_the_cluster_makes_needs_no_seed(case: Case) -> None:
     case.cluster.download_image(PVE1, LOCAL, case.image)
-    line = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ+/IJIJIJIJIJIJIJIJIJIJIJIJIJIJIJIJIJIJIJIJ me"
-    drive = NativeDrive("ops", IPv4Interface("10.10.90.1/16"), None, (IPv4Address("10.10.0.1"),), (line,))
-    wanted = replace(shape(case, 5001), cloud_init=drive)
+    wanted = native_shape(case)
     case.cluster.create_vm(PVE1, wanted, NOTES)
     config = case.cluster.config(PVE1, Vmid(5001))
     assert config.seed is None
     native = {trait: value for trait, value in config.traits.items() if trait.name.startswith("CLOUD_INIT")}
     assert native == {trait: wanted_traits(wanted)[trait] for trait in native}
     case.cluster.start_vm(PVE1, Vmid(5001)).wait()
-    moved = replace(drive, address=IPv4Interface("10.10.90.2/16"))
+    assert wanted.cloud_init is not None
+    moved = replace(wanted.cloud_init, address=IPv4Interface("10.10.90.2/16"))
     change = VmChange(replace(wanted, cloud_init=moved), frozenset({Trait.CLOUD_INIT_ADDRESS}))
     case.cluster.change_vm(PVE1, change, digest="")
     assert case.cluster.config(PVE1, Vmid(5001)).traits[Trait.CLOUD_INIT_ADDRESS] == "10.10.90.2/16"

@@ -7,11 +7,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from provisioner.domain.actions import VmChange
+from provisioner.domain.conventions import TAG
 from provisioner.domain.fleet import ImageSpec
 from provisioner.domain.host import HostFacts, Release
 from provisioner.domain.names import HypervisorName, MappingId, StorageName, Vmid
 from provisioner.domain.quantities import GIB
 from provisioner.domain.snapshot import ClusterSnapshot, MappingSeen, Power, StorageSeen, VmConfig, VmSeen
+from provisioner.domain.templates import TEMPLATE_TAG, Template, TemplateShape
 from provisioner.domain.vm_traits import AT_ONCE, Drift, PassedDevice, Trait, VmShape, listed, wanted_traits
 from provisioner.errors import (
     ConfigChangedError,
@@ -40,7 +42,7 @@ class FakeVm:
     disk_bytes: int
     mappings: tuple[MappingId, ...]
     seed: tuple[StorageName, str] | None
-    """None where the cluster makes the cloud-init drive."""
+    """None where the cluster makes the cloud-init drive, and in a template."""
     started_at: float = 0.0
     traits: dict[Trait, str] = field(default_factory=dict)
     """As the next start has them, but for name, tags, notes and GPUs, which are above."""
@@ -108,6 +110,10 @@ class FakeHypervisors:
     mapping_errors: dict[MappingId, tuple[str, ...]] = field(default_factory=lambda: {MappingId("rtx3090"): ()})
     entries: dict[MappingId, tuple[str, ...]] = field(default_factory=lambda: {MappingId("rtx3090"): (ENTRY,)})
     """What the mappings name, as Proxmox writes it."""
+    storage_kinds: dict[StorageName, str] = field(default_factory=dict)
+    """Storage -> Proxmox's type of it; nothing is told of the others."""
+    linked: dict[Vmid, Vmid] = field(default_factory=dict)
+    """Clone -> its template."""
     may_delete_isos: bool = True
     ignores_shutdown: bool = False
     starts_hang: bool = False
@@ -133,7 +139,9 @@ class FakeHypervisors:
             hypervisors={PVE1: True},
             vms={vmid: self._seen(vm) for vmid, vm in self.vms.items()},
             storages={
-                (PVE1, StorageName(name)): StorageSeen(StorageName(name), PVE1, kinds, True, 500 * GIB)
+                (PVE1, StorageName(name)): StorageSeen(
+                    StorageName(name), PVE1, kinds, True, 500 * GIB, self.storage_kinds.get(StorageName(name), "")
+                )
                 for name, kinds in content.items()
             },
         )
@@ -174,7 +182,7 @@ class FakeHypervisors:
     def active_tasks(self, hypervisor: HypervisorName, vmid: Vmid) -> frozenset[str]:
         self._call("active_tasks")
         vm = self.vms.get(vmid)
-        return frozenset({"qmcreate"}) if vm is not None and vm.seen.lock == "create" else frozenset()
+        return frozenset({"qmcreate"}) if vm is not None and vm.seen.is_being_made else frozenset()
 
     def config(self, hypervisor: HypervisorName, vmid: Vmid) -> VmConfig:
         self._call("config")
@@ -210,6 +218,59 @@ class FakeHypervisors:
             traits={trait: value for trait, value in wanted_traits(shape).items() if trait not in _ASIDE},
         )
         self.acts.append(f"create {shape.vmid}")
+        return ()
+
+    def create_template(self, hypervisor: HypervisorName, vmid: Vmid, template: TemplateShape) -> tuple[str, ...]:
+        self._call("create_template")
+        if vmid in self.vms:
+            raise VmidTakenError(f"VM {vmid} already exists", subject="fake cluster", next_step="none")
+        if template.image_volume not in self.files.get((template.image_storage, "import"), {}):
+            raise refusal(f"no image {template.image_volume}")
+        self.vms[vmid] = FakeVm(
+            seen=VmSeen(vmid, template.name, hypervisor, Power.STOPPED, frozenset({TAG, TEMPLATE_TAG, template.tag})),
+            notes="Template",
+            disk_bytes=IMAGE_BYTES,
+            mappings=(),
+            seed=None,
+        )
+        self.acts.append(f"create template {vmid}")
+        return ()
+
+    def make_template(self, hypervisor: HypervisorName, vmid: Vmid) -> tuple[str, ...]:
+        self._call("make_template")
+        vm = self._existing(vmid)
+        vm.seen = replace(vm.seen, is_template=True)
+        self.acts.append(f"template {vmid}")
+        return ()
+
+    def clone_vm(self, hypervisor: HypervisorName, template: Template, shape: VmShape, notes: str) -> tuple[str, ...]:
+        self._call("clone_vm")
+        source = self._existing(template.vmid)
+        if shape.vmid in self.vms:
+            raise VmidTakenError(f"VM {shape.vmid} already exists", subject="fake cluster", next_step="none")
+        if not source.seen.is_template:
+            raise refusal("Linked clone feature is not supported for drive 'scsi0'")
+        self.vms[shape.vmid] = FakeVm(
+            seen=VmSeen(shape.vmid, shape.name, hypervisor, Power.STOPPED, shape.tags),
+            notes=notes,
+            disk_bytes=source.disk_bytes,
+            mappings=shape.gpu_mappings,
+            seed=(shape.iso_storage, shape.seed_volume) if shape.cloud_init is None else None,
+            traits={trait: value for trait, value in wanted_traits(shape).items() if trait not in _ASIDE},
+        )
+        self.linked[shape.vmid] = template.vmid
+        self.acts.append(f"clone {shape.vmid}")
+        return ()
+
+    def shape_clone(self, hypervisor: HypervisorName, shape: VmShape, *, digest: str = "") -> tuple[str, ...]:
+        self._call("shape_clone")
+        vm = self._existing(shape.vmid)
+        self._require_digest(vm, digest)
+        vm.seen = replace(vm.seen, tags=shape.tags)
+        vm.mappings = shape.gpu_mappings
+        vm.seed = (shape.iso_storage, shape.seed_volume) if shape.cloud_init is None else None
+        vm.traits = {trait: value for trait, value in wanted_traits(shape).items() if trait not in _ASIDE}
+        self.acts.append(f"shape {shape.vmid}")
         return ()
 
     def change_vm(self, hypervisor: HypervisorName, change: VmChange, *, digest: str) -> tuple[str, ...]:
@@ -261,6 +322,8 @@ class FakeHypervisors:
         vm = self._existing(vmid)
         if self.starts_hang:
             return FakeTicket(ends=False)
+        if vm.seen.is_template:
+            return FakeTicket(refusal("you can't start a vm if it's a template"))
         if vm.seed is not None and vm.seed[1] not in self.files.get((vm.seed[0], "iso"), {}):
             return FakeTicket(refusal(f"volume '{vm.seed[0]}:iso/{vm.seed[1]}' does not exist"))
         for other in self.vms.values():
@@ -291,6 +354,9 @@ class FakeHypervisors:
         self._call("destroy_vm")
         if self._existing(vmid).seen.power is Power.RUNNING:
             raise refusal(f"VM {vmid} is running - destroy failed")
+        if vmid in self.linked.values():
+            raise refusal(f"base volume 'base-{vmid}-disk-0' is still in use by linked cloned")
+        self.linked.pop(vmid, None)
         del self.vms[vmid]
         self.acts.append(f"destroy {vmid}")
         return ()

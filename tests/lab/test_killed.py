@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import re
 import signal
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
@@ -21,8 +22,11 @@ from unittest.mock import patch
 
 import pytest
 
+from provisioner.domain.actions import DownloadImage
+from provisioner.domain.names import HypervisorName
 from provisioner.lab.file_server import served_folder
 from provisioner.lab.harness import RunningLab
+from tests.lab.cloned import TEMPLATE, four, native, parents, vms
 from tests.lab.support import NODE, Site, site_for
 
 VMID = 5001
@@ -194,3 +198,37 @@ def test_a_node_whose_destroy_was_killed_can_be_brought_up_instead(scene: Victim
         assert ended.code == 0, f"{when}: {ended.words}"
         scene.settle()
         scene.require_exactly_one_node(when)
+
+
+@pytest.mark.parametrize("drive", ["seed", "proxmox"])
+def test_an_up_by_clone_killed_after_any_change_is_continued_by_the_next(tmp_path: Path, drive: str) -> None:
+    killed = []
+    with served_folder(tmp_path) as images, RunningLab(tmp_path / "lab", task_seconds=0.15) as lab:
+        site = site_for(lab, tmp_path, images)
+        fleet = four(site) if drive == "seed" else native(four(site), site)
+        # The image outlives a node, so every round must find it there for the kills to fall on all the rest.
+        image = fleet.plan("node-1").steps[0].action
+        assert isinstance(image, DownloadImage)
+        api = next(iter(fleet._world.clusters.values()))
+        api.download_image(HypervisorName("pve1"), image.storage, image.image)
+        victims = Victims(site, CHANGING)
+        for when in victims.killed_after_each("up", "node-1", "--json"):
+            killed.append(when)
+            ended = victims.run("up", "node-1", "--json")
+            assert ended.code == 0, f"{when}: {ended.words}"
+            victims.settle()
+            seen = vms(site)
+            assert sorted(seen) == [VMID, TEMPLATE], when
+            assert (seen[TEMPLATE]["template"], seen[VMID]["tags"]) == (1, "provisioner"), when
+            assert "base-9000-disk" in str(parents(site)[VMID]), when
+            config = lab.call("GET", f"/nodes/pve1/qemu/{VMID}/config")
+            assert ("sshkeys" in config, "cloudinit" in config["ide2"]) == (drive == "proxmox",) * 2, when
+            assert not any(key.startswith("unused") for key in config), when
+            if len(killed) % 5 == 1:
+                assert victims.run("up", "node-1", "--json").result["changed"] == [], when
+            assert victims.run("destroy", "node-1", "--confirm", "node-1", "--json").code == 0, when
+            lab.finish(lab.call("DELETE", f"/nodes/pve1/qemu/{TEMPLATE}"))
+            assert victims.volumes("local-lvm") == [], when
+    steps = "\n".join(killed)
+    for request in (r"POST .*/qemu$", r"POST .*/template$", r"POST .*/clone$", r"PUT .*/config$"):
+        assert re.search(request, steps, re.MULTILINE), steps

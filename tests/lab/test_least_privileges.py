@@ -13,8 +13,9 @@ from provisioner.domain.fleet import FleetSpec
 from provisioner.errors import ProvisionerError
 from provisioner.fleet import Fleet
 from provisioner.planning.access import Right, Verb, needed_rights, rights_by_path
-from provisioner.planning.access.rights import CALLS
+from provisioner.planning.access.calls import CALLS
 from tests.fleets import fleet_from
+from tests.lab.cloned import four, native
 from tests.lab.preparing import live
 from tests.lab.support import NODE, Site
 
@@ -39,14 +40,16 @@ def listed_rights() -> dict[str, list[str]]:
 def rights_of(spec: FleetSpec, *, wanted: Callable[[Right], bool]) -> dict[str, list[str]]:
     """Take rights from the table."""
     cluster = spec.clusters[next(iter(spec.clusters))]
-    chosen = [right for right in needed_rights(spec, cluster, 9) if not right.optional and wanted(right)]
+    chosen = [right for right in needed_rights(spec, cluster, 9) if wanted(right)]
     return {path: list(privileges) for path, privileges in rights_by_path(chosen).items()}
 
 
 def rights_of_the_documents() -> list[tuple[str, str]]:
     """Path and privilege for the fleet of the documents, whose names are those of the lab too."""
     with TemporaryDirectory() as folder:
-        rights = rights_of(fleet_from(Path(folder)), wanted=lambda right: not right.is_for_doctor_only)
+        rights = rights_of(
+            fleet_from(Path(folder)), wanted=lambda right: not right.optional and not right.is_for_doctor_only
+        )
     return [(path, privilege) for path, privileges in rights.items() for privilege in privileges]
 
 
@@ -71,22 +74,33 @@ def grant_only(site: Site, rights: dict[str, list[str]]) -> None:
 def test_the_readme_lists_the_rights_of_the_table(tmp_path: Path) -> None:
     spec = fleet_from(tmp_path)
     listed = {path: sorted(privileges) for path, privileges in listed_rights().items()}
-    for_work = rights_of(spec, wanted=lambda right: not right.is_for_doctor_only)
-    with_doctor = rights_of(spec, wanted=lambda right: True)
+    for_work = rights_of(spec, wanted=lambda right: right.granted and not right.is_for_doctor_only)
+    with_doctor = rights_of(spec, wanted=lambda right: right.granted)
     # The README may leave out what only doctor asks for.
     assert listed in (for_work, with_doctor)
 
 
 def test_the_rights_of_the_table_are_enough(site: Site) -> None:
     fleet = one_card(site)
-    grant_only(site, rights_of(fleet.spec, wanted=lambda right: not right.is_for_doctor_only))
+    grant_only(site, rights_of(fleet.spec, wanted=lambda right: not right.optional and not right.is_for_doctor_only))
     live(fleet)
+
+
+@pytest.mark.parametrize("drive", ["seed", "proxmox"])
+def test_what_prepare_grants_is_enough_to_clone(site: Site, drive: str) -> None:
+    fleet = four(site) if drive == "seed" else native(four(site), site)
+    grant_only(site, rights_of(fleet.spec, wanted=lambda right: right.granted and not right.is_for_doctor_only))
+    assert "clone" in fleet.up("node-1").changed
+    assert fleet.up("node-1").changed == ()
+    fleet.destroy("node-1")
+    alone = site.fleet(lambda text: re.sub(r"  node-[234]:.*\n", "", text))
+    assert [fate.removed for fate in alone.remove_unused_templates()] == [True]
 
 
 @pytest.mark.parametrize(("path", "privilege"), rights_of_the_documents())
 def test_each_right_is_needed(site: Site, path: str, privilege: str) -> None:
     fleet = one_card(site)
-    rights = rights_of(fleet.spec, wanted=lambda right: not right.is_for_doctor_only)
+    rights = rights_of(fleet.spec, wanted=lambda right: not right.optional and not right.is_for_doctor_only)
     rights[path] = [each for each in rights[path] if each != privilege]
     grant_only(site, {path: privileges for path, privileges in rights.items() if privileges})
     with pytest.raises((ProvisionerError, AssertionError)):

@@ -14,7 +14,7 @@ from provisioner.fleet import Fleet
 from provisioner.lab.file_server import served_folder
 from provisioner.lab.harness import RunningLab
 from provisioner.planning.access import needed_rights, rights_by_path
-from provisioner.planning.access.rights import CALLS, Verb
+from provisioner.planning.access.calls import CALLS, Verb
 from tests.contract.pve_schema import SOURCES, complaints, official_api
 from tests.lab.drifting import FLAVOURS, both_values, config, drift, drift_in_effect, names, step
 from tests.lab.support import NODE, Site, site_for

@@ -58,9 +58,9 @@ from provisioner.domain.fleet import (
     TlsTrust,
     VmOptions,
 )
-from provisioner.domain.mode import EngineTraits, Pull
 from provisioner.domain.gpu_driver import DRIVER_HELP, DRIVER_PATTERN
 from provisioner.domain.guest_software import GuestSoftware
+from provisioner.domain.mode import EngineTraits, Pull
 from provisioner.domain.names import (
     ClusterName,
     EngineName,
@@ -73,6 +73,7 @@ from provisioner.domain.names import (
     StorageName,
     Vmid,
 )
+from provisioner.domain.templates import CloneChoice
 from provisioner.errors import InputError
 
 _SECRET_KEYS = {"secret", "api_key", "password", "huggingface_token"}
@@ -85,7 +86,7 @@ _MAPPING_NOT_ADDRESS = (
 # What shapes a VM or its guest: on an adopted node it would have no effect, and a word without effect misleads.
 _OF_OUR_MAKING = frozenset(
     ("image", "cores", "memory", "disk", "gateway", "nameservers", "extra_user_data", "numa", "hugepages")
-) | {"secure_boot", "protection", "tags", "cloud_init"}
+) | {"secure_boot", "protection", "tags", "cloud_init", "clone"}
 
 
 class FleetFileError(InputError):
@@ -428,4 +429,5 @@ def _node(name: NodeName, entry: NodeShape, defaults: DefaultsShape, folder: Pat
             protection=chosen("protection"),
             tags=frozenset(chosen("tags")),
         ),
+        clone=CloneChoice(chosen("clone")),
     )

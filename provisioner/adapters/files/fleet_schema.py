@@ -106,6 +106,7 @@ ExtraUserData = Annotated[
 ]
 
 
+Clone = Literal["auto", "never", "always"]
 # Proxmox accepts capitals and stores small letters.
 Tag = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_][a-z0-9_\-+.]*$", max_length=124)]
 
@@ -335,6 +336,7 @@ class DefaultsShape(Shape):
     allowed_networks: Networks | None = None
     unattended_upgrades: bool = True
     cuda_toolkit: CudaToolkit | None = None
+    clone: Clone = "auto"
 
 
 class NodeShape(Shape):
@@ -377,6 +379,9 @@ class NodeShape(Shape):
     )
     cuda_toolkit: CudaToolkit | None = Field(
         None, description="NVIDIA's toolkit, such as 12-9; only for building software in the guest."
+    )
+    clone: Clone | None = Field(
+        None, description="auto: a linked clone of a template where several nodes share image and storage."
     )
     connect: ConnectShape | None = None
     adopt: bool = Field(False, description="true: a VM that exists; woken, slept and watched, never reconfigured.")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import io
 import re
-import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from provisioner.adapters.proxmox.changes import Change, Crowd
-from provisioner.adapters.proxmox.session import ProxmoxSession
-from provisioner.adapters.proxmox.vm_config import both_configs, create_parameters, disk_size, read_config
+from provisioner.adapters.proxmox.changes import Change
+from provisioner.adapters.proxmox.templates import TemplateCalls
+from provisioner.adapters.proxmox.vm_calls import vm_path, vm_seen
+from provisioner.adapters.proxmox.vm_config import both_configs, create_parameters, disk_size
 from provisioner.adapters.proxmox.vm_traits import BOOT_DISK, change_settings, is_as_asked
 from provisioner.domain.fleet import ImageSpec
 from provisioner.domain.names import HypervisorName, MappingId, StorageName, Vmid
@@ -19,8 +19,6 @@ from provisioner.domain.snapshot import (
     MappingSeen,
     Power,
     StorageSeen,
-    VmConfig,
-    VmSeen,
 )
 from provisioner.errors import (
     GpuTakenError,
@@ -28,9 +26,7 @@ from provisioner.errors import (
     RefusedError,
     ShutdownIgnoredError,
     TaskOverdueError,
-    VmMissingError,
 )
-from provisioner.ports.clock import Clock
 from provisioner.ports.guest_shell import GuestAway
 
 if TYPE_CHECKING:
@@ -44,9 +40,6 @@ _NO_SUCH_FILE = "No such file or directory"
 _IGNORED = "VM quit/powerdown failed - got timeout"
 # Beyond what a guest is given to shut down: the task's own start and end, and the rounds of HA's manager.
 _SHUTDOWN_SLACK_SECONDS = 120.0
-# Making a VM copies its image: more at once only make each other, and the VMs that run there, wait for the disks.
-# Proxmox's own bulk actions go by fours (max_workers); an SSD bears more.
-MOST_COPIES_AT_ONCE = 8
 
 
 class _IsoFile(io.BytesIO):
@@ -57,19 +50,8 @@ class _IsoFile(io.BytesIO):
         self.name = name
 
 
-class ProxmoxHypervisors:
+class ProxmoxHypervisors(TemplateCalls):
     """One cluster."""
-
-    def __init__(self, session: ProxmoxSession, clock: Clock) -> None:
-        self._session = session
-        self._clock = clock
-        self._copying: dict[HypervisorName, threading.Semaphore] = {}
-        self._crowd = Crowd()
-
-    @property
-    def calls(self) -> int:
-        """API requests sent so far by the current thread."""
-        return self._session.calls
 
     def snapshot(self) -> ClusterSnapshot:
         """Look at the whole cluster in one call."""
@@ -77,7 +59,7 @@ class ProxmoxHypervisors:
         return ClusterSnapshot(
             hypervisors={HypervisorName(row["node"]): row.get("status") == "online" for row in _of(rows, "node")},
             vms={
-                Vmid(int(row["vmid"])): _vm(row, HypervisorName(row["node"]), Vmid(int(row["vmid"])))
+                Vmid(int(row["vmid"])): vm_seen(row, HypervisorName(row["node"]), Vmid(int(row["vmid"])))
                 for kind in ("qemu", "lxc")  # they share the VMIDs
                 for row in _of(rows, kind)
             },
@@ -127,27 +109,6 @@ class ProxmoxHypervisors:
         )
         return frozenset(str(row["volid"]).rpartition("/")[2] for row in rows)
 
-    def vm(self, hypervisor: HypervisorName, vmid: Vmid) -> VmSeen | None:
-        """Return a VM as it is right now, or None."""
-        try:
-            row = self._session.call(
-                "GET", f"{_vm_path(hypervisor, vmid)}/status/current", purpose=f"look at VM {vmid}"
-            )
-        except VmMissingError:
-            return None
-        return _vm(row, hypervisor, vmid)
-
-    def config(self, hypervisor: HypervisorName, vmid: Vmid) -> VmConfig:
-        """Read back a VM's configuration; one that has just vanished reads as empty."""
-        try:
-            return read_config(
-                self._session.read(
-                    f"{_vm_path(hypervisor, vmid)}/pending", purpose=f"read the configuration of VM {vmid}"
-                )
-            )
-        except VmMissingError:
-            return VmConfig(notes="", disk_bytes=None)
-
     def download_image(self, hypervisor: HypervisorName, storage: StorageName, image: ImageSpec) -> tuple[str, ...]:
         """Have the hypervisor fetch an image and verify its checksum."""
         return self._change(
@@ -180,30 +141,12 @@ class ProxmoxHypervisors:
 
     def create_vm(self, hypervisor: HypervisorName, shape: VmShape, notes: str) -> tuple[str, ...]:
         """Create a VM with our tag."""
-        what = f"create VM {shape.vmid}"
-
-        def is_ours() -> bool:
-            # Another writer's VM would not know the host key that these notes name.
-            vm = self.vm(hypervisor, shape.vmid)
-            return vm is not None and vm.lock is None and self._has_notes(hypervisor, shape.vmid, notes)
-
-        parameters = create_parameters(shape, notes)
-        change = self._change(
-            what,
-            lambda: self._session.call("POST", f"nodes/{hypervisor}/qemu", purpose=what, **parameters),
-            is_so=is_ours,
-            under_way=self._task_finder(hypervisor, shape.vmid, "qmcreate"),
-            # Others wait for its turn to end: few can be at it, and they look as if they were alone.
-            crowd=Crowd(),
-        )
-        # One call, so that two threads get the same one.
-        with self._copying.setdefault(hypervisor, threading.Semaphore(MOST_COPIES_AT_ONCE)):
-            return change.in_full()
+        return self._create(hypervisor, shape.vmid, create_parameters(shape, notes))
 
     def change_vm(self, hypervisor: HypervisorName, change: VmChange, *, digest: str) -> tuple[str, ...]:
         """Bring some traits of a VM to a shape, writing nothing else."""
         vmid = change.shape.vmid
-        what, path = f"change VM {vmid}", _vm_path(hypervisor, vmid)
+        what, path = f"change VM {vmid}", vm_path(hypervisor, vmid)
         _, options = both_configs(self._session.call("GET", f"{path}/pending"))
         settings, deletions = change_settings(options, change)
         parameters = settings | ({"delete": ",".join(deletions)} if deletions else {})
@@ -215,22 +158,12 @@ class ProxmoxHypervisors:
             under_way=self._task_finder(hypervisor, vmid, "qmconfig"),
         ).in_full()
 
-    def set_notes(self, hypervisor: HypervisorName, vmid: Vmid, notes: str, *, digest: str = "") -> None:
-        """Replace a VM's notes."""
-        what, path = f"write the notes of VM {vmid}", f"{_vm_path(hypervisor, vmid)}/config"
-        self._change(
-            what,
-            lambda: self._session.call("PUT", path, purpose=what, description=notes, digest=digest or None),
-            is_so=lambda: self._has_notes(hypervisor, vmid, notes),
-            has_task=False,
-        ).in_full()
-
     def grow_disk(
         self, hypervisor: HypervisorName, vmid: Vmid, size_bytes: int, *, digest: str = ""
     ) -> tuple[str, ...]:
         """Grow the boot disk."""
         size = disk_size(size_bytes)
-        what, path = f"grow the disk of VM {vmid} to {size}", f"{_vm_path(hypervisor, vmid)}/resize"
+        what, path = f"grow the disk of VM {vmid} to {size}", f"{vm_path(hypervisor, vmid)}/resize"
         return self._change(
             what,
             lambda: self._session.call("PUT", path, purpose=what, disk=BOOT_DISK, size=size, digest=digest or None),
@@ -240,7 +173,7 @@ class ProxmoxHypervisors:
 
     def read_guest_file(self, hypervisor: HypervisorName, vmid: Vmid, path: str) -> str | None:
         """Return a small text file of a running guest, by its agent; None when it has no such file."""
-        request = f"{_vm_path(hypervisor, vmid)}/agent/file-read"
+        request = f"{vm_path(hypervisor, vmid)}/agent/file-read"
         what = f"read {path} in the guest of VM {vmid}"
         try:
             return str(self._session.call("GET", request, purpose=what, file=path).get("content", ""))
@@ -299,7 +232,7 @@ class ProxmoxHypervisors:
 
     def destroy_vm(self, hypervisor: HypervisorName, vmid: Vmid) -> tuple[str, ...]:
         """Delete a stopped VM with its disks, also from backup jobs and replication."""
-        what, path = f"delete VM {vmid}", _vm_path(hypervisor, vmid)
+        what, path = f"delete VM {vmid}", vm_path(hypervisor, vmid)
 
         def is_gone() -> bool:
             vm = self.vm(hypervisor, vmid)
@@ -341,7 +274,7 @@ class ProxmoxHypervisors:
         **parameters: Any,
     ) -> Change:
         what = f"{'shut down' if act == 'shutdown' else act} VM {vmid}"
-        path = f"{_vm_path(hypervisor, vmid)}/status/{act}"
+        path = f"{vm_path(hypervisor, vmid)}/status/{act}"
         return self._change(
             what,
             lambda: self._session.call("POST", path, purpose=what, **parameters),
@@ -352,48 +285,16 @@ class ProxmoxHypervisors:
             within=within,
         )
 
-    def _change(
-        self,
-        what: str,
-        send: Callable[[], object],
-        *,
-        is_so: Callable[[], bool],
-        within: float = float("inf"),
-        **more: Any,
-    ) -> Change:
-        shared: dict[str, Any] = {"within": min(within, self._session.cluster.task_seconds), "crowd": self._crowd}
-        return Change(self._session, self._clock, what, send, is_so, **shared | more)
-
-    def active_tasks(self, hypervisor: HypervisorName, vmid: Vmid) -> frozenset[str]:
-        """Return the kinds of tasks that work on a VM right now."""
-        tasks = self._session.call(
-            "GET", f"nodes/{hypervisor}/tasks", purpose=f"see what works on VM {vmid}", source="active", vmid=vmid
-        )
-        return frozenset(str(task["type"]) for task in tasks)
-
-    def _task_finder(self, hypervisor: HypervisorName, vmid: Vmid, kind: str) -> Callable[[], str | None]:
-        """Return a look for a task of one kind that works on a VM right now."""
-
-        def found() -> str | None:
-            tasks = self._session.call("GET", f"nodes/{hypervisor}/tasks", source="active", vmid=vmid, typefilter=kind)
-            return next((str(task["upid"]) for task in tasks), None)
-
-        return found
-
-    def _has_notes(self, hypervisor: HypervisorName, vmid: Vmid, notes: str) -> bool:
-        # Proxmox keeps notes as comment lines, and is free with white space at their end.
-        return self.config(hypervisor, vmid).notes.strip() == notes.strip()
-
     def _is_off(self, hypervisor: HypervisorName, vmid: Vmid) -> bool:
         vm = self.vm(hypervisor, vmid)
         return vm is None or vm.power is Power.STOPPED
 
     def _is_under_ha(self, hypervisor: HypervisorName, vmid: Vmid) -> bool:
-        row = self._session.call("GET", f"{_vm_path(hypervisor, vmid)}/status/current", purpose=f"look at VM {vmid}")
+        row = self._session.call("GET", f"{vm_path(hypervisor, vmid)}/status/current", purpose=f"look at VM {vmid}")
         return bool((row.get("ha") or {}).get("managed"))
 
     def _has_power(self, hypervisor: HypervisorName, vmid: Vmid) -> bool:
-        row = self._session.call("GET", f"{_vm_path(hypervisor, vmid)}/status/current", purpose=f"look at VM {vmid}")
+        row = self._session.call("GET", f"{vm_path(hypervisor, vmid)}/status/current", purpose=f"look at VM {vmid}")
         ha = row.get("ha") or {}
         if ha.get("state") == "error":
             raise HypervisorError(
@@ -402,31 +303,11 @@ class ProxmoxHypervisors:
                 next_step=f"mend what Datacenter > HA shows for vm:{vmid}, set it to disabled and back to "
                 "started there; or take the VM out of HA: a node that sleeps and wakes on demand needs none",
             )
-        return _vm(row, hypervisor, vmid).power is Power.RUNNING
-
-
-def _vm_path(hypervisor: HypervisorName, vmid: Vmid) -> str:
-    return f"nodes/{hypervisor}/qemu/{vmid}"
+        return vm_seen(row, hypervisor, vmid).power is Power.RUNNING
 
 
 def _of(rows: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
     return [row for row in rows if row.get("type") == kind]
-
-
-def _vm(row: Mapping[str, Any], hypervisor: HypervisorName, vmid: Vmid) -> VmSeen:
-    status = str(row.get("status", ""))
-    power = Power(status) if status in (Power.RUNNING.value, Power.STOPPED.value) else Power.UNKNOWN
-    return VmSeen(
-        vmid=vmid,
-        name=str(row.get("name", "")),
-        hypervisor=hypervisor,
-        power=power,
-        # Separators are semicolons as stored, but every one that is accepted is read.
-        tags=frozenset(str(row.get("tags") or "").replace(",", ";").replace(" ", ";").split(";")) - {""},
-        lock=str(row["lock"]) if row.get("lock") else None,
-        uptime_seconds=float(row.get("uptime") or 0),
-        is_container=row.get("type") == "lxc",
-    )
 
 
 def _storage(row: Mapping[str, Any]) -> StorageSeen:
@@ -438,4 +319,5 @@ def _storage(row: Mapping[str, Any]) -> StorageSeen:
         is_available=row.get("status") == "available",
         free_bytes=int(total) - int(used or 0) if total else None,
         kind=str(row.get("plugintype") or ""),
+        is_shared=bool(int(row.get("shared") or 0)),
     )

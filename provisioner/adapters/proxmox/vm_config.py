@@ -13,11 +13,14 @@ from collections.abc import Iterable, Mapping
 from provisioner.adapters.proxmox.native_drive import SEED_DRIVE, native_drive_settings
 from provisioner.adapters.proxmox.property_strings import parts_of
 from provisioner.adapters.proxmox.vm_traits import BOOT_DISK, efi_disk, passed_devices, tags_of, traits_of
-from provisioner.domain.names import StorageName
+from provisioner.domain.conventions import TAG
+from provisioner.domain.names import StorageName, Vmid
 from provisioner.domain.quantities import GIB, MIB
 from provisioner.domain.snapshot import VmConfig
+from provisioner.domain.templates import TEMPLATE_TAG, TemplateShape
 from provisioner.domain.vm_traits import Drift, VmShape
 
+_ON_FILES = frozenset({"dir", "nfs", "cifs"})
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)([KMGT]?)")
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
@@ -58,6 +61,42 @@ def create_parameters(shape: VmShape, notes: str) -> dict[str, str | int]:
         "protection": int(shape.protection),
         **{f"hostpci{at}": f"mapping={mapping},pcie=1" for at, mapping in enumerate(shape.gpu_mappings)},
     }
+
+
+def template_parameters(vmid: Vmid, template: TemplateShape) -> dict[str, str | int]:
+    """Return the parameters of ``POST /nodes/{node}/qemu`` for the VM that becomes a template.
+
+    It is as small as can be, never runs, and has nothing that a node has for itself: no card, no seed, no GPU.
+    """
+    # On files a clone is a qcow2 over its base (pve-storage, Plugin.pm), whose format then follows; elsewhere there is
+    # one format.
+    kind = ",format=qcow2" if template.disk_kind in _ON_FILES else ""
+    return {
+        "vmid": vmid,
+        "name": template.name,
+        "description": "Template of provisioner: nodes are linked clones of its disk. "
+        "provisioner destroy --unused-templates removes it once no node of the fleet file is made from it.\n",
+        "tags": ";".join(sorted((TAG, TEMPLATE_TAG, template.tag))),
+        "ostype": "l26",
+        "machine": "q35",
+        "bios": "ovmf",
+        "efidisk0": f"{template.disk_storage}:1,efitype=4m,pre-enrolled-keys={int(template.secure_boot)}",
+        "cpu": "host",
+        "cores": 1,
+        "memory": 512,
+        "scsihw": "virtio-scsi-single",
+        BOOT_DISK: f"{template.disk_storage}:0,import-from={template.image_storage}:import/{template.image_volume},"
+        f"discard=on,iothread=1,ssd=1{kind}",
+        "boot": f"order={BOOT_DISK}",
+        "onboot": 0,
+    }
+
+
+def clone_settings(shape: VmShape) -> dict[str, str | int]:
+    """Return what makes a clone the VM that an import would have made: all options but disks, name and notes."""
+    # The clone brings its disks along, and has been named and given its notes as it was made.
+    brought = {"vmid", "name", "description", "efidisk0", BOOT_DISK}
+    return {key: value for key, value in create_parameters(shape, "").items() if key not in brought}
 
 
 def disk_size(size_bytes: int) -> str:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+from provisioner.planning.access.calls import Place, Verb
 from provisioner.planning.access.plan import access_plan
 from provisioner.planning.access.rights import (
     Permissions,
-    Place,
     Right,
-    Verb,
     is_held,
     missing_rights,
     needed_rights,

@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from provisioner.domain.access import AccessSeen, AccessWanted, HolderKind, RoleSeen, Rule
 from provisioner.domain.access_plan import AccessStep, Obstacle
 from provisioner.domain.fleet import ClusterSpec
-from provisioner.planning.access.rights import CALLS, Place, makes_native_drives, needs_of, paths_of, propagates
+from provisioner.planning.access.calls import CALLS, Place, needs_of
+from provisioner.planning.access.rights import makes_native_drives, paths_of, propagates
 
 SUPERUSER = "root@pam"
 
@@ -59,7 +60,7 @@ def role_privileges(role: str, cluster: ClusterSpec, major: int, *, native: bool
     return frozenset(
         privilege
         for call in CALLS
-        if call.optional is optional
+        if (call.optional and not call.granted) is optional
         for place, privilege in needs_of(call, cluster, major, native=native)
         if place in places
     )

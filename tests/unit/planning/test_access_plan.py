@@ -64,8 +64,8 @@ def test_a_bare_cluster_gets_everything_and_then_nothing(wanted: AccessWanted, m
 def test_each_role_is_for_one_kind_of_path(wanted: AccessWanted) -> None:
     privileges = {role: " ".join(sorted(role_privileges(role, wanted.cluster, 9))) for role in OUR_ROLES}
     assert privileges == {
-        "ProvisionerVMs": "VM.Allocate VM.Audit VM.Config.CPU VM.Config.Disk VM.Config.HWType VM.Config.Memory"
-        " VM.Config.Network VM.Config.Options VM.PowerMgmt",
+        "ProvisionerVMs": "VM.Allocate VM.Audit VM.Clone VM.Config.CDROM VM.Config.CPU VM.Config.Disk VM.Config.HWType"
+        " VM.Config.Memory VM.Config.Network VM.Config.Options VM.PowerMgmt",
         "ProvisionerDisks": "Datastore.AllocateSpace Datastore.Audit",
         "ProvisionerImages": "Datastore.AllocateTemplate Datastore.Audit",
         "ProvisionerNode": "Sys.AccessNetwork Sys.Audit",

@@ -75,7 +75,13 @@ def test_rights_name_who_needs_them(tmp_path: Path) -> None:
     assert not needed["Sys.Audit on /"].propagate
     assert [str(right) for right in needed.values() if right.optional] == [
         "Sys.Syslog on /nodes/pve1",
+        "VM.Clone on /vms",
+        "VM.Config.CDROM on /vms",
         "Datastore.Allocate on /storage/local",
+    ]
+    assert [str(right) for right in needed.values() if right.optional and right.granted] == [
+        "VM.Clone on /vms",
+        "VM.Config.CDROM on /vms",
     ]
 
 

@@ -15,6 +15,7 @@ from provisioner.domain.names import HypervisorName, MappingId, StorageName, Vmi
 from provisioner.domain.notes import write_notes
 from provisioner.domain.quantities import GIB
 from provisioner.domain.snapshot import ClusterSnapshot, MappingSeen, NodeSeen, Power, StorageSeen, VmConfig, VmSeen
+from provisioner.domain.templates import TEMPLATE_TAG
 from provisioner.domain.vm_traits import Drift, PassedDevice, Trait, wanted_traits
 from provisioner.engines.registry import ENGINES
 from provisioner.planning.provision import plan_node
@@ -43,6 +44,9 @@ class Row:
 
 
 OFF = {"power": Power.STOPPED}
+HALF_CLONED = {
+    "tags": frozenset({TAG, TEMPLATE_TAG, "tpl-0123abcd"}), "seed": None, "disk_bytes": 3 * GIB, "devices": (),
+}  # fmt: skip
 ROWS = [
     Row("nothing to do", GUEST),
     Row("off", ["start", *GUEST], vm=OFF),
@@ -59,6 +63,13 @@ ROWS = [
         vm=OFF, sealed=False, seen={"seed_present": False}),
     Row("seed drive emptied, settled", ["start", *GUEST], vm=OFF, config={"seed": None}, seen={"seed_present": False}),
     Row("seed drive emptied, first boot not over", refused="seed ISO was taken out", vm=OFF, config={"seed": None},
+        sealed=False),
+    Row("clone without its shape", ["shape", "grow disk", "start", "guest", "seal seed", "configure", "prove"], vm=OFF,
+        config=HALF_CLONED, sealed=False),
+    Row("clone without its shape, seed lost",
+        ["renew notes", "seed", "shape", "grow disk", "start", "guest", "seal seed", "configure", "prove"], vm=OFF,
+        config=HALF_CLONED, seen={"seed_present": False}, sealed=False),
+    Row("clone without its shape, running", refused="somebody started its VM before it was whole", config=HALF_CLONED,
         sealed=False),
     Row("disk grows", ["grow disk", *GUEST], wish={"disk_bytes": 300 * GIB}),
     Row("disk shrinks", refused="disks only grow", wish={"disk_bytes": 100 * GIB}),
