@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from provisioner.services.benchmarking import BenchReport
     from provisioner.services.fleet_view import NodeStatus
     from provisioner.services.granting import GrantReport, OnGrantEvent
+    from provisioner.services.node_testing import NodeTesting, NodeTestReport, SurvivalReport
     from provisioner.services.preparing import Arrival, PrepareChoices, PreparePreview, PrepareReport, Preparing
     from provisioner.services.proving import Endpoint
     from provisioner.services.provisioning import Provisioning, UpReport
@@ -363,9 +364,30 @@ class Fleet:
         """
         from provisioner.services.engine_journals import EngineJournals
 
-        return EngineJournals(self.spec, self._world).lines(
-            self.spec.node(node), count=count, since=since, follow=follow
-        )
+        journals = EngineJournals(self.spec, self._world)
+        return journals.lines(self._as_noted(node), count=count, since=since, follow=follow)
+
+    def test(self, node: str, *, smoke: bool = False, on_event: OnEvent = ignore) -> NodeTestReport:
+        """Look closely at a node that is awake: cards, driver, engine, pace; raises as `NodeTesting.test`.
+
+        Args:
+            node: which; it is not woken.
+            smoke: only whether it works at all; nothing is timed or remembered.
+            on_event: told about the steps.
+        """
+        return self._testing.test(self._as_noted(node), on_event, smoke=smoke)
+
+    def survives_stop(self, node: str, on_event: OnEvent = ignore) -> SurvivalReport:
+        """Stop and start a node's VM, and say whether its GPUs came back; raises as `NodeTesting.survives_stop`."""
+        return self._testing.survives_stop(self._as_noted(node), on_event)
+
+    def write_survival(self, report: SurvivalReport) -> None:
+        """Write a verdict into the fleet file, and change nothing else in it. Raises InputError."""
+        from provisioner.adapters.files.fleet_edit import write_fact
+
+        for gpu in report.gpus:
+            place = ("hypervisors", report.hypervisor, "gpus", gpu, "survives_stop")
+            write_fact(self.spec.path, place, "true" if report.survived else "false")
 
     def bench(
         self, node: str, *, streams: Sequence[int] = (1, 4, 16), seconds: float = 10.0, on_event: OnEvent = ignore
@@ -380,7 +402,7 @@ class Fleet:
         """
         from provisioner.services.benchmarking import Benchmarking
 
-        return Benchmarking(self.spec, self._world).bench(self.spec.node(node), streams, seconds, on_event)
+        return Benchmarking(self.spec, self._world).bench(self._as_noted(node), streams, seconds, on_event)
 
     def forward(self, node: str, port: int | None = None) -> Tunnel:
         """Return a tunnel that brings a node's engine to this machine; it is open inside a ``with``.
@@ -397,7 +419,7 @@ class Fleet:
         from provisioner.services.deployments import engine_of
         from provisioner.services.entering import Entering
 
-        spec = self.spec.node(node)
+        spec = self._as_noted(node)
         command = self.ssh(node)
         Entering(self.spec, self._world).require_running(spec)
         engine = engine_of(self.spec, self._world, spec)
@@ -427,6 +449,18 @@ class Fleet:
         from provisioner.services.sleeping import Sleeping
 
         return Sleeping(self.spec, self._world)
+
+    @cached_property
+    def _testing(self) -> NodeTesting:
+        from provisioner.services.node_testing import NodeTesting
+
+        return NodeTesting(self.spec, self._world)
+
+    def _as_noted(self, node: str) -> NodeSpec:
+        """Return a node in the mode that it is in."""
+        from provisioner.services.deployments import as_noted
+
+        return as_noted(self.spec, self._world, self.spec.node(node))
 
     @staticmethod
     def _saver(path: Path) -> OnDump:

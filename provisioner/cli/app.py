@@ -14,7 +14,7 @@ from provisioner.cli.fleet import destroy, plan, schema, status, up
 from provisioner.cli.guest import forward, logs, ssh
 from provisioner.cli.hypervisor import doctor, init, prepare
 from provisioner.cli.lab import lab
-from provisioner.cli.measure import bench
+from provisioner.cli.measure import bench, test
 from provisioner.cli.output import print_error
 from provisioner.cli.power import idle, sleep, wake
 from provisioner.errors import ProvisionerError
@@ -51,6 +51,7 @@ for _command in (
     ssh,
     logs,
     forward,
+    test,
     bench,
     doctor,
     prepare,

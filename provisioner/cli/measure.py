@@ -1,13 +1,14 @@
-"""bench."""
+"""test, bench."""
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import click
 
 from provisioner.cli.context import Session, json_option, pass_session
-from provisioner.cli.output import Progress, print_json, print_table
+from provisioner.cli.output import Progress, print_json, print_result, print_table
 from provisioner.domain.quantities import TIME_HELP, duration_text, parse_duration
 
 if TYPE_CHECKING:
@@ -32,6 +33,42 @@ def duration(context: click.Context, parameter: click.Parameter, text: str) -> f
         return parse_duration(text if text[-1:].isalpha() else f"{text}s")
     except ValueError:
         raise click.BadParameter(TIME_HELP) from None
+
+
+@click.command(epilog="Example: provisioner test llm-gpu-01 --survives-stop --write")
+@click.argument("node")
+@click.option("--smoke", is_flag=True, help="Only whether card, driver and engine work at all.")
+@click.option("--survives-stop", is_flag=True, help="Stop and start the VM: does the card come back?")
+@click.option("--write", is_flag=True, help="Write that verdict into the fleet file.")
+@json_option
+@pass_session
+def test(session: Session, node: str, smoke: bool, survives_stop: bool, write: bool) -> None:
+    """Check a node that is awake: card, driver, engine on the GPU, first token, speed. Exit code 1 when one fails."""
+    if write and not survives_stop:
+        raise click.UsageError("--write goes with --survives-stop")
+    fleet = session.fleet()
+    survived = True
+    if survives_stop:
+        with Progress(as_json=session.json) as progress:
+            verdict = fleet.survives_stop(node, on_event=progress)
+        survived = verdict.survived
+        if write:
+            fleet.write_survival(verdict)
+        print_result(
+            verdict.as_dict() | {"written": write},
+            f"{verdict.reason}\n" + "\n".join((*verdict.lines, *(("written into the fleet file",) if write else ()))),
+            as_json=session.json,
+        )
+    with Progress(as_json=session.json) as progress:
+        report = fleet.test(node, smoke=smoke, on_event=progress)
+    if session.json:
+        print_json({"result": report.as_dict()})
+    else:
+        for check in report.checks:
+            click.echo(str(check))
+        click.echo(f"{report.node} in mode {report.mode}: {'failed' if report.has_failed else 'passed'}")
+    if report.has_failed or not survived:
+        sys.exit(1)
 
 
 @click.command(epilog="Example: provisioner bench llm-gpu-01 --streams 1,8,32 --seconds 30")

@@ -33,7 +33,7 @@ def level_figures(streams: int, replies: Sequence[Reply]) -> LevelFigures:
     with_tokens = _recounted(with_tokens)
     tokens = sum(reply.tokens for reply in with_tokens)
     first = sorted(reply.times[0] - reply.asked_at for reply in with_tokens)
-    rates = sorted(filter(None, map(_rate, with_tokens)))
+    rates = sorted(filter(None, map(rate, with_tokens)))
     return LevelFigures(
         streams=streams,
         replies=len(with_tokens),
@@ -67,7 +67,7 @@ def _recounted(replies: list[Reply]) -> list[Reply]:
     return [reply if reply.ended else replace(reply, tokens=len(reply.times) * per_piece) for reply in replies]
 
 
-def _rate(reply: Reply) -> float | None:
+def rate(reply: Reply) -> float | None:
     """Return the tokens per second after the first one; None where there is too little to tell."""
     seconds = reply.times[-1] - reply.times[0]
     if reply.tokens < _FEWEST_TOKENS or seconds <= 0:

@@ -15,7 +15,7 @@ from provisioner.engines.openai_stream import read_piece, streamed_chat
 from provisioner.errors import EngineError, NotReadyError
 from provisioner.planning.bench_figures import level_figures, measured_thing
 from provisioner.ports.web import NoAnswer
-from provisioner.services.deployments import engine_of
+from provisioner.services.deployments import address_of, engine_of
 from provisioner.services.entering import Entering
 from provisioner.services.events import OnEvent, running_step
 from provisioner.services.proving import EngineProbe
@@ -121,9 +121,10 @@ class Benchmarking:
         """
         clock = self._world.clock
         request = streamed_chat(self._fleet.mode_of(node).model, _PROMPT.format(number=number), max_tokens)
+        url = address_of(self._fleet, self._world, node) + request.path
         asked, times, counted, ended = clock.monotonic(), [], None, False
         try:
-            with self._world.streams.open(self._address(node) + request.path, request.body, seconds=silence) as lines:
+            with self._world.streams.open(url, request.body, seconds=silence) as lines:
                 for line in lines:
                     piece = read_piece(line)
                     if piece is None:
@@ -180,6 +181,3 @@ class Benchmarking:
     def _probe(self, node: NodeSpec) -> EngineProbe:
         engine = engine_of(self._fleet, self._world, node)
         return EngineProbe(self._fleet, node, engine, self._world.web, self._world.clock)
-
-    def _address(self, node: NodeSpec) -> str:
-        return f"http://{node.reach.address}:{engine_of(self._fleet, self._world, node).port}"

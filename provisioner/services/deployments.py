@@ -1,16 +1,30 @@
-"""What runs on a node: its mode, its engine and the engine's unit, for those who only look."""
+"""What runs on a node: the mode that its VM's notes name, its engine and the engine's unit, for those who only look."""
 
 from __future__ import annotations
 
 from provisioner.domain.fleet import FleetSpec, NodeSpec
+from provisioner.domain.notes import read_notes
 from provisioner.engines.base import InferenceEngine
 from provisioner.planning import launches
 from provisioner.services.world import World
 
 
+def as_noted(fleet: FleetSpec, world: World, node: NodeSpec) -> NodeSpec:
+    """Return a node in the mode that its VM's notes name. Raises HypervisorError."""
+    if len(node.modes) == 1 or node.adopt:
+        return node
+    config = world.clusters[fleet.cluster_of(node).name].config(node.hypervisor, node.vmid)
+    return fleet.in_mode(node, read_notes(config.notes).mode)
+
+
 def engine_of(fleet: FleetSpec, world: World, node: NodeSpec) -> InferenceEngine:
     """Return the description of the engine that a node runs."""
     return world.engines[fleet.mode_of(node).engine]
+
+
+def address_of(fleet: FleetSpec, world: World, node: NodeSpec) -> str:
+    """Return where the engine of a node listens, without a path."""
+    return f"http://{node.reach.address}:{engine_of(fleet, world, node).port}"
 
 
 def unit_of(fleet: FleetSpec, world: World, node: NodeSpec) -> str:

@@ -80,3 +80,92 @@ class TestBench:
     def test_nonsense_is_wrong_usage(self, site: Site, words: list[str]) -> None:
         result = run(site, "bench", NODE, *words)
         assert isinstance(result.exception, click.UsageError)
+
+
+def outcome(site: Site, *words: str) -> tuple[dict[str, str], int]:
+    """Run `test`; return the status of every check, and the exit code."""
+    result = CliRunner().invoke(root, ["test", NODE, "--json", *words], env=site.environment)
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    *_, last = [json.loads(line) for line in result.stdout.splitlines()]
+    return {check["id"]: check["status"] for check in last["result"]["checks"]}, result.exit_code
+
+
+def restarted_with(site: Site, fault: str) -> None:
+    """Start the node's guest anew with something wrong with it."""
+    fleet = site.fleet()
+    fleet.sleep(NODE, force=True)
+    site.lab.faults.add(guest=fault, vmid=5001)
+    fleet.wake(NODE)
+
+
+class TestOfANode:
+    """`provisioner test`."""
+
+    def test_a_node_that_is_well_passes(self, site: Site) -> None:
+        site.fleet().up(NODE)
+        found, code = outcome(site)
+        assert code == 0
+        assert set(found.values()) == {"ok"}
+        assert {"pci_device", "driver_matches", "vram", "engine_runs", "engine_answers", "engine_on_gpu"} < set(found)
+
+    def test_the_first_token_is_compared_with_earlier_ones(self, site: Site) -> None:
+        site.fleet().up(NODE)
+        for _ in range(3):
+            outcome(site)
+        result = run(site, "test", NODE)
+        assert "usually" in result.stdout
+
+    def test_a_smoke_test_times_and_remembers_nothing(self, site: Site) -> None:
+        site.fleet().up(NODE)
+        found, code = outcome(site, "--smoke")
+        assert code == 0
+        assert "probe" not in found
+        assert "0 of 3 earlier ones" in run(site, "test", NODE).stdout
+
+    @pytest.mark.parametrize(
+        ("fault", "check"),
+        [
+            ("engine_on_cpu", "engine_on_gpu"),
+            ("gpu_missing", "pci_device"),
+            ("gpu_lost", "driver_answers"),
+            ("gpu_driver_mismatch", "driver_matches"),
+            ("engine_wrong_model", "engine_answers"),
+        ],
+    )
+    def test_what_is_wrong_has_a_name(self, site: Site, fault: str, check: str) -> None:
+        site.fleet().up(NODE)
+        if fault == "engine_wrong_model":
+            site.lab.befall("vm_stopped", vmid=5001)
+            site.lab.faults.add(guest=fault, vmid=5001)
+            site.lab.befall("vm_started", vmid=5001)
+        else:
+            restarted_with(site, fault)
+        found, code = outcome(site)
+        assert found[check] == "fail"
+        assert code == 1
+
+    def test_a_node_without_a_gpu_passes_without_one(self, site: Site) -> None:
+        fleet = site.fleet(lambda text: text.replace("gpus: [rtx3090], ", ""))
+        fleet.up(NODE)
+        found, code = outcome(site)
+        assert code == 0
+        assert found["gpu"] == "ok"
+        assert "pci_device" not in found
+
+    def test_a_card_that_survives_is_written_down_with_consent(self, site: Site) -> None:
+        site.fleet().up(NODE)
+        before = site.fleet_file.read_text()
+        shown = run(site, "test", NODE, "--survives-stop")
+        assert "hypervisors.pve1.gpus.rtx3090.survives_stop: true" in shown.stdout
+        assert site.fleet_file.read_text() == before
+        run(site, "test", NODE, "--survives-stop", "--write")
+        assert "survives_stop: true" in site.fleet_file.read_text()
+        assert site.fleet().status()[0].state.value == "serving"
+
+    def test_a_card_that_does_not_survive_fails_the_test(self, site: Site) -> None:
+        site.fleet().up(NODE)
+        site.lab.faults.add(guest="gpu_lost", vmid=5001)
+        result = CliRunner().invoke(root, ["test", NODE, "--survives-stop", "--write"], env=site.environment)
+        assert result.exit_code == 1
+        assert "GPU is lost" in result.stdout
+        assert "survives_stop: false" in site.fleet_file.read_text()

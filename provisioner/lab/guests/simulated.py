@@ -12,7 +12,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from provisioner.lab.guests.seed import SeedUnreadable, outside_address, read_se
 from provisioner.lab.guests.simulated_agent import SimulatedAgent
 from provisioner.lab.guests.simulated_disk import SimulatedDisk
 from provisioner.lab.guests.simulated_engine import ENGINE_FAULTS, SimulatedEngine
+from provisioner.lab.guests.simulated_gpu import gpu_answer
 from provisioner.lab.guests.simulated_journal import ENGINE_DEATHS, Entry, engine_journal
 
 FaultLookup = Callable[[int], frozenset[str]]
@@ -200,11 +201,18 @@ class SimulatedBackend:
                 disk_path=hardware.disk,
                 configured=lambda: self._later(guest, self._serve(guest)),
                 journal=lambda: self._engine_journal(guest),
+                gpus=lambda words: self._gpu_answer(guest, words),
             )
         if disk is not None and disk.engine is not None:
             self._later(guest, self._serve(guest))
         if "dies_at_boot" in guest.faults:
             self._later(guest, self._shut_down(hardware.vmid))
+
+    @staticmethod
+    def _gpu_answer(guest: _Running, words: Sequence[str]) -> str:
+        # A card's sound and USB functions are devices of their own.
+        cards = sum(address.endswith(".0") for address in guest.hardware.pci)
+        return gpu_answer(words, cards, serves=guest.engine is not None, faults=guest.faults)
 
     @staticmethod
     def _engine_journal(guest: _Running) -> list[Entry]:

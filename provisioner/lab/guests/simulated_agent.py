@@ -11,10 +11,13 @@ from pathlib import Path
 
 from provisioner.lab.guests.base import AgentRefused
 from provisioner.lab.guests.simulated_disk import CLOUD_INIT_OFF, SimulatedDisk
+from provisioner.lab.guests.simulated_gpu import ENGINE_PID, tells_of_gpus
 from provisioner.lab.guests.simulated_journal import Entry, journalctl
 
 _ENGINE_SERVICES = frozenset({"llama-server", "ollama", "vllm", "tgi", "provisioner-engine"})
 _HOST_KEY = "/etc/ssh/ssh_host_ed25519_key.pub"
+_GROUP = "/system.slice/engine.service"
+_PROCESSES = f"/sys/fs/cgroup{_GROUP}/cgroup.procs"
 _CLOUD_INIT_RESULT = "/run/cloud-init/result.json"
 
 
@@ -41,6 +44,7 @@ class SimulatedAgent:
         disk_path: Path | None,
         configured: Callable[[], None],
         journal: Callable[[], Sequence[Entry]] = tuple,
+        gpus: Callable[[Sequence[str]], str] = lambda words: "=== end 0\n",
     ) -> None:
         self._hostname = hostname
         self._address = address
@@ -50,6 +54,7 @@ class SimulatedAgent:
         self._disk_path = disk_path
         self._configured = configured
         self._journal = journal
+        self._gpus = gpus
         self._programs: dict[int, _Finished] = {}
         self._next_pid = 1000
         self._open_files: dict[int, bytes] = {}
@@ -173,6 +178,12 @@ class SimulatedAgent:
                 return self._systemctl(words[1:])
             case "journalctl":
                 return _Finished(0, journalctl(words[1:], self._journal()))
+            case "sh" if tells_of_gpus(words):
+                return _Finished(0, self._gpus(words))
+            case "cat" if words[1:] == [_PROCESSES]:
+                return _Finished(0, f"{ENGINE_PID}\n")
+            case "cat" if words[1:] == ["/proc/loadavg"]:
+                return _Finished(0, "0.10 0.20 0.30 1/100 1234\n")
             case "hostname":
                 return _Finished(0, f"{self._hostname}\n")
             case "true":
@@ -222,6 +233,9 @@ class SimulatedAgent:
             self._disk.write(self._disk_path)
 
     def _systemctl(self, words: Sequence[str]) -> _Finished:
+        if words[:1] == ["show"]:
+            state = "inactive" if self._disk.engine is None else "active"
+            return _Finished(0, f"ControlGroup={_GROUP}\nActiveState={state}\nNRestarts=0\n")
         if len(words) < 2 or words[0] != "is-active":
             return _Finished(0)
         service = words[-1].removesuffix(".service")

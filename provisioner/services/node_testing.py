@@ -1,0 +1,262 @@
+"""Gathers what `planning.node_test` judges, and tries whether a node's GPUs survive that their VM is stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+from typing import TypeVar
+
+from provisioner.domain.fleet import FleetSpec, NodeSpec
+from provisioner.domain.gpu_reading import GpuFacts
+from provisioner.domain.measurement import PROBE, Measurement
+from provisioner.domain.node_evidence import EngineEvidence, NodeEvidence, UnitEvidence
+from provisioner.engines.base import AnswerUnreadable, InferenceEngine
+from provisioner.errors import EngineError, GpuUnusableError, InputError, ProvisionerError, RefusedError
+from provisioner.planning.bench_figures import measured_thing, rate
+from provisioner.planning.gpu.diagnosis import diagnosis
+from provisioner.planning.node_test import node_checks
+from provisioner.planning.readiness import Check, CheckStatus, failures
+from provisioner.ports.guest_shell import GuestShell
+from provisioner.ports.web import NoAnswer
+from provisioner.services.benchmarking import Benchmarking
+from provisioner.services.deployments import address_of, engine_of, unit_of
+from provisioner.services.entering import Entering
+from provisioner.services.events import OnEvent, running_step
+from provisioner.services.gpu_facts import gather_gpu_facts
+from provisioner.services.proving import EngineProbe
+from provisioner.services.sleeping import Sleeping
+from provisioner.services.waking import Waking
+from provisioner.services.world import World
+
+_Answer = TypeVar("_Answer")
+
+_PROBES = 3
+_SPEED_TOKENS = 32
+# A reply that is over so soon says more about the clock than about the engine.
+_QUICKEST_SECONDS = 0.05
+_LOAD_SECONDS = 600.0
+_ASK_SECONDS = 10.0
+_LOOK_SECONDS = 20.0
+_HISTORY = 20
+
+
+@dataclass(frozen=True, slots=True)
+class NodeTestReport:
+    """What was found of one node."""
+
+    node: str
+    mode: str
+    checks: tuple[Check, ...]
+    seconds: float
+
+    @property
+    def has_failed(self) -> bool:
+        """Something does not work."""
+        return any(check.status is CheckStatus.FAIL for check in self.checks)
+
+    def as_dict(self) -> dict[str, object]:
+        """Return plain values for ``--json``."""
+        return {
+            "node": self.node,
+            "mode": self.mode,
+            "passed": not self.has_failed,
+            "checks": [check.as_dict() for check in self.checks],
+            "seconds": round(self.seconds, 1),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class SurvivalReport:
+    """Whether a node's GPUs came back after their VM was stopped and started."""
+
+    node: str
+    hypervisor: str
+    gpus: tuple[str, ...]
+    survived: bool
+    reason: str
+    seconds: float
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """What the fleet file should say."""
+        verdict = "true" if self.survived else "false"
+        return tuple(f"hypervisors.{self.hypervisor}.gpus.{gpu}.survives_stop: {verdict}" for gpu in self.gpus)
+
+    def as_dict(self) -> dict[str, object]:
+        """Return plain values for ``--json``."""
+        return {
+            "node": self.node,
+            "hypervisor": self.hypervisor,
+            "gpus": list(self.gpus),
+            "survives_stop": self.survived,
+            "reason": self.reason,
+            "lines": list(self.lines),
+            "seconds": round(self.seconds, 1),
+        }
+
+
+class NodeTesting:
+    """`test`."""
+
+    def __init__(self, fleet: FleetSpec, world: World) -> None:
+        self._fleet = fleet
+        self._world = world
+        self._entering = Entering(fleet, world)
+        self._bench = Benchmarking(fleet, world)
+
+    def test(self, node: NodeSpec, on_event: OnEvent, *, smoke: bool = False) -> NodeTestReport:
+        """Look at a node that runs, closely.
+
+        Args:
+            node: which; it is not woken.
+            on_event: told about the steps.
+            smoke: only whether card, driver and engine work at all; nothing is timed or remembered.
+
+        Raises:
+            NotReadyError: the node is off.
+        """
+        clock = self._world.clock
+        begun = clock.monotonic()
+        self._entering.require_running(node)
+        engine, mode = engine_of(self._fleet, self._world, node), self._fleet.mode_of(node)
+        # The engine first: what it is asked brings its model to where the second look finds it.
+        with running_step(on_event, node, "engine", clock) as step:
+            answered = self._engine(node, engine, smoke=smoke)
+            step.changed, step.detail = False, answered.trouble or "it answers"
+        with running_step(on_event, node, "guest", clock) as step:
+            facts, unit, inside = self._inside(node)
+            step.changed, step.detail = False, inside or "looked at"
+        evidence = NodeEvidence(answered, facts, unit, inside)
+        checks = node_checks(node, mode, self._fleet.gpus_of(node), engine.name, evidence)
+        return NodeTestReport(node.name, mode.name, checks, clock.monotonic() - begun)
+
+    def survives_stop(self, node: NodeSpec, on_event: OnEvent) -> SurvivalReport:
+        """Stop and start a node's VM, and see whether its GPUs came back; the node is awake again afterwards.
+
+        Raises:
+            InputError: it has no GPU.
+            RefusedError: it is busy, or its cards are not well to begin with.
+            ProvisionerError: what `sleep` and `wake` raise, where it is no word about the card.
+        """
+        clock = self._world.clock
+        begun = clock.monotonic()
+        if not node.gpus:
+            raise InputError(
+                "cannot test whether its GPU survives a stop: it has none",
+                subject=node.subject,
+                next_step="name a node with gpus",
+            )
+        before = self._card_failures(node)
+        if before:
+            raise RefusedError(
+                f"cannot test whether its GPU survives a stop: it is not well before one: {before[0].found}",
+                subject=node.subject,
+                next_step=before[0].next_step,
+            )
+        Sleeping(self._fleet, self._world).sleep(node, on_event)
+        reason = self._awake_again(node, on_event)
+        return SurvivalReport(
+            node.name,
+            node.hypervisor,
+            tuple(node.gpus),
+            survived=not reason,
+            reason=reason or "every card answered its driver after the stop",
+            seconds=clock.monotonic() - begun,
+        )
+
+    def _awake_again(self, node: NodeSpec, on_event: OnEvent) -> str:
+        """Start a node; return what is wrong with its cards then, empty when nothing is."""
+        try:
+            Waking(self._fleet, self._world).wake(node, on_event)
+        except GpuUnusableError as unusable:
+            return unusable.summary
+        except EngineError as silent:
+            found = self._card_failures(node)
+            if not found:
+                # The card is well; why the engine is not is another question.
+                raise
+            return f"{found[0].found} ({silent.summary.splitlines()[0]})"
+        found = self._card_failures(node)
+        return found[0].found if found else ""
+
+    def _card_failures(self, node: NodeSpec) -> tuple[Check, ...]:
+        with self._entering.shell(node, seconds=node.patience.boot_seconds) as shell:
+            facts = gather_gpu_facts(shell, node)
+        return failures(diagnosis(facts, node=node.name, cards=len(node.gpus)))
+
+    def _inside(self, node: NodeSpec) -> tuple[GpuFacts | None, UnitEvidence | None, str]:
+        """Return what a look inside the guest shows, or why there was none."""
+        try:
+            with self._entering.shell(node) as shell:
+                unit = self._unit(node, shell)
+                return (gather_gpu_facts(shell, node) if node.gpus else None), unit, ""
+        except ProvisionerError as error:
+            return None, None, error.summary
+
+    def _unit(self, node: NodeSpec, shell: GuestShell) -> UnitEvidence | None:
+        name = unit_of(self._fleet, self._world, node)
+        fields = "--property=ActiveState,NRestarts,ControlGroup"
+        result = shell.run(["systemctl", "show", fields, name], seconds=_LOOK_SECONDS)
+        said = dict(line.split("=", 1) for line in result.out.splitlines() if "=" in line)
+        if "ActiveState" not in said:
+            return None
+        group = said.get("ControlGroup", "")
+        pids: frozenset[int] = frozenset()
+        if group:
+            listed = shell.run(["cat", f"/sys/fs/cgroup{group}/cgroup.procs"], seconds=_LOOK_SECONDS)
+            pids = frozenset(int(word) for word in listed.out.split() if word.isdigit())
+        restarts = said.get("NRestarts", "0")
+        return UnitEvidence(said["ActiveState"], int(restarts) if restarts.isdigit() else 0, pids)
+
+    def _engine(self, node: NodeSpec, engine: InferenceEngine, *, smoke: bool) -> EngineEvidence:
+        trouble = EngineProbe(self._fleet, node, engine, self._world.web, self._world.clock).health()
+        if trouble:
+            return EngineEvidence(trouble)
+        try:
+            models = self._asked(node, engine.models_path, engine.served_models)
+            number = round(self._world.clock.now() * 1000) % 10**9
+            # This one may bring the model into memory: its time is that of a load.
+            self._bench.reply(node, max_tokens=1, number=number, silence=_LOAD_SECONDS)
+            loaded = self._asked(node, engine.loaded_path, engine.loaded_models) if engine.loaded_path else ()
+            seen = EngineEvidence(
+                models=models,
+                model_bytes=sum(model.bytes for model in loaded) if loaded else None,
+                gpu_bytes=sum(model.gpu_bytes for model in loaded) if loaded else None,
+            )
+            return seen if smoke else self._timed(node, seen, number)
+        except (NoAnswer, AnswerUnreadable) as reason:
+            return EngineEvidence(str(reason))
+        except EngineError as error:
+            return EngineEvidence(error.summary)
+
+    def _timed(self, node: NodeSpec, seen: EngineEvidence, number: int) -> EngineEvidence:
+        """Time a first token, in the middle of three, and one short reply; remember the former."""
+        firsts = []
+        for each in range(1, _PROBES + 1):
+            reply = self._bench.reply(node, max_tokens=1, number=number + each)
+            if reply.times:
+                firsts.append(reply.times[0] - reply.asked_at)
+        probe = median(firsts) if firsts else None
+        long = self._bench.reply(node, max_tokens=_SPEED_TOKENS, number=number + _PROBES + 1)
+        is_slow_enough = bool(long.times) and long.times[-1] - long.times[0] >= _QUICKEST_SECONDS
+        thing = measured_thing(self._fleet, node, PROBE)
+        earlier = self._world.measurements.last(thing, _HISTORY)
+        benched = self._world.measurements.last(measured_thing(self._fleet, node, "bench:1"), 1)
+        if probe is not None:
+            self._world.measurements.add(Measurement(thing, self._world.clock.now(), {"seconds": probe}))
+        return EngineEvidence(
+            models=seen.models,
+            model_bytes=seen.model_bytes,
+            gpu_bytes=seen.gpu_bytes,
+            probe_seconds=probe,
+            probe_history=tuple(each.figures["seconds"] for each in earlier),
+            tokens_per_second=rate(long) if is_slow_enough else None,
+            bench=benched[0].figures if benched else None,
+        )
+
+    def _asked(self, node: NodeSpec, path: str, read: Callable[[str], _Answer]) -> _Answer:
+        answer = self._world.web.get(address_of(self._fleet, self._world, node) + path, seconds=_ASK_SECONDS)
+        if answer.status != 200:
+            raise NoAnswer(f"HTTP {answer.status} from {path}")
+        return read(answer.text)
