@@ -10,6 +10,7 @@ import click
 
 from provisioner.cli.context import Session
 from provisioner.cli.demo import demo
+from provisioner.cli.fit import fit
 from provisioner.cli.fleet import destroy, plan, schema, status, up
 from provisioner.cli.guest import forward, logs, ssh
 from provisioner.cli.hypervisor import doctor, init, prepare
@@ -49,6 +50,7 @@ for _command in (
     idle,
     destroy,
     ssh,
+    fit,
     logs,
     forward,
     test,
