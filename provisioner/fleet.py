@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from provisioner.domain.fleet import GpuSpec
     from provisioner.domain.host_files import RunningGuest
     from provisioner.domain.journal import JournalLine
+    from provisioner.domain.node_sample import NodeSample
     from provisioner.planning.doctor import DoctorReport
     from provisioner.planning.idle import IdleDecision
     from provisioner.planning.readiness import Check
@@ -376,6 +377,21 @@ class Fleet:
             on_event: told about the steps.
         """
         return self._testing.test(self._as_noted(node), on_event, smoke=smoke)
+
+    def watch(
+        self, nodes: Iterable[str] = (), *, interval: float = 2.0, rounds: int | None = None
+    ) -> Generator[tuple[NodeSample, ...], None, None]:
+        """Yield a sample of each node (of all of them when none is named), again and again; nothing is woken.
+
+        Args:
+            nodes: their names.
+            interval: seconds from one look to the next.
+            rounds: how many looks; None for ever.
+        """
+        from provisioner.services.watching import Watching
+
+        chosen = [self.spec.node(name) for name in nodes] or list(self.spec.nodes.values())
+        return Watching(self.spec, self._world).watch(chosen, interval, rounds)
 
     def survives_stop(self, node: str, on_event: OnEvent = ignore) -> SurvivalReport:
         """Stop and start a node's VM, and say whether its GPUs came back; raises as `NodeTesting.survives_stop`."""

@@ -18,6 +18,7 @@ from provisioner.cli.lab import lab
 from provisioner.cli.measure import bench, test
 from provisioner.cli.output import print_error
 from provisioner.cli.power import idle, sleep, wake
+from provisioner.cli.top import top
 from provisioner.errors import ProvisionerError
 
 
@@ -55,6 +56,7 @@ for _command in (
     forward,
     test,
     bench,
+    top,
     doctor,
     prepare,
     schema,

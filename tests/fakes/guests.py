@@ -12,6 +12,7 @@ from provisioner.domain.names import Vmid
 from provisioner.domain.snapshot import Power
 from provisioner.domain.vm_traits import Trait
 from provisioner.errors import HostKeyError, PlaybookError
+from provisioner.lab.guests.simulated_gpu import gpu_answer, tells_of_gpus
 from provisioner.ports.guest_shell import CommandResult, GuestAway, GuestRefuses
 from provisioner.ports.playbooks import PlaybookOutcome
 from provisioner.ports.seeds import HostKeyPair
@@ -63,6 +64,10 @@ class FakeGuests:
     news: list[str] = field(default_factory=list)
     """What it prints when it is followed, until the guest goes away."""
     followed: list[tuple[str, ...]] = field(default_factory=list)
+    logins: int = 0
+    looks: int = 0
+    """At cards, inside guests."""
+    gpu_faults: set[str] = field(default_factory=set)
     first_boots: int = 0
     """From drives of the cluster's own making, each with a new host key."""
 
@@ -108,6 +113,7 @@ class FakeGuests:
             raise GuestRefuses("Authentication failed.")
         if self.disks[node.vmid].host_key != host_key:
             raise HostKeyError("another host key", subject=node.name, next_step="none")
+        self.logins += 1
         return FakeShell(self, node)
 
     # Playbooks
@@ -166,6 +172,11 @@ class FakeShell:
     guests: FakeGuests
     node: NodeSpec
 
+    @property
+    def hangs_up(self) -> bool:
+        """The guest has gone off."""
+        return not self.guests._is_up(self.node.vmid)
+
     def run(self, command: Sequence[str], *, seconds: float, privileged: bool = False) -> CommandResult:
         if command[0] == "cloud-init":
             return CommandResult(0, "....\n" + json.dumps(self.guests.cloud_init), "")
@@ -189,6 +200,12 @@ class FakeShell:
                 return CommandResult(0, "", "The filesystem is already 1 (4k) blocks long.  Nothing to do!")
             disk.filesystem_bytes = disk.partition_bytes
             return CommandResult(0, "The filesystem is now 2 (4k) blocks long.", "")
+        if tells_of_gpus(list(command)):
+            if self.hangs_up:
+                raise GuestAway("the connection was closed")
+            self.guests.looks += 1
+            faults = frozenset(self.guests.gpu_faults)
+            return CommandResult(0, gpu_answer(list(command), len(self.node.gpus), serves=True, faults=faults), "")
         if command[0] == "journalctl":
             return CommandResult(0, "\n".join(self.guests.journal), "")
         return CommandResult(127, "", f"{command[0]}: command not found")

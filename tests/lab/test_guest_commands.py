@@ -169,3 +169,37 @@ class TestOfANode:
         assert result.exit_code == 1
         assert "GPU is lost" in result.stdout
         assert "survives_stop: false" in site.fleet_file.read_text()
+
+
+class TestTop:
+    """`provisioner top`."""
+
+    def test_plain_lines_where_there_is_no_terminal(self, site: Site) -> None:
+        site.fleet().up(NODE)
+        (line,) = run(site, "top", "--once").stdout.splitlines()
+        assert f"{NODE}  serving  0" in line
+        assert "0 GeForce RTX 3090  0 %  5.0 of 24.0 GiB  41 °C  26 W" in line
+
+    def test_programs_get_an_object_for_each_node_and_look(self, site: Site) -> None:
+        site.fleet().up(NODE)
+        (line,) = printed(run(site, "top", NODE, "--once", "--json"))
+        sample = line["sample"]
+        assert isinstance(sample, dict)
+        assert sample["state"] == "serving"
+        assert sample["gpus"][0]["memory_bytes"] == 24 << 30
+
+    def test_a_file_is_continued_by_the_next_run(self, site: Site) -> None:
+        site.fleet().up(NODE)
+        kept = site.folder / "gpu.csv"
+        for _ in range(2):
+            run(site, "top", "--once", "--csv", str(kept))
+        head, *rows = kept.read_text().splitlines()
+        assert head.startswith("time,node,state,model,")
+        assert [row.split(",")[1:3] for row in rows] == [[NODE, "serving"]] * 2
+
+    def test_a_node_that_is_off_is_shown_so(self, site: Site) -> None:
+        fleet = site.fleet()
+        fleet.up(NODE)
+        fleet.sleep(NODE, force=True)
+        assert f"{NODE}  off" in run(site, "top", "--once").stdout
+        assert fleet.status()[0].state.value == "asleep"

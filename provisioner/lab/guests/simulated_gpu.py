@@ -49,7 +49,8 @@ def gpu_answer(words: Sequence[str], cards: int, *, serves: bool, faults: frozen
     live, fields, process_fields = words[4] == "live", words[5].split(","), words[6].split(",")
     there = 0 if "gpu_missing" in faults else cards
     on_card = serves and "engine_on_cpu" not in faults
-    parts = [] if live else [_section("kernel", "6.8.0-85-generic")]
+    parts = [_section("load", "0.10 0.20 0.30 1/100 1234", "MemTotal:  1048576 kB", "MemAvailable:  786432 kB")]
+    parts += [] if live else [_section("kernel", "6.8.0-85-generic")]
     parts.append(_section("cards", *(f"0000:0{number + 1}:00.0 10de 2204 nvidia" for number in range(there))))
     parts.append(_section("modules", *(("nvidia", "nvidia_uvm") if cards else ())))
     if cards:
