@@ -19,6 +19,7 @@ from provisioner.engines.registry import ENGINE_TRAITS, ENGINES
 
 if TYPE_CHECKING:
     from provisioner.adapters.proxmox.session import PasswordLogin, TokenLogin
+    from provisioner.domain.fleet import SecretReference
     from provisioner.engines.base import InferenceEngine
     from provisioner.ports.access import AccessDoor
     from provisioner.ports.activity_log import ActivityLog
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from provisioner.ports.playbooks import Playbooks
     from provisioner.ports.seeds import Seeds
     from provisioner.ports.streams import Streams
+    from provisioner.ports.switch_log import SwitchLog
     from provisioner.ports.web import Web
     from provisioner.services.discovering import Discovering
     from provisioner.settings import Settings
@@ -127,6 +129,19 @@ class RealWorld:
         from provisioner.adapters.storage.sqlite import SqliteActivityLog
 
         return SqliteActivityLog(self._settings.state_folder / "provisioner.sqlite")
+
+    @cached_property
+    def switches(self) -> SwitchLog:
+        """How long changes of mode took."""
+        from provisioner.adapters.storage.switch_log import SqliteSwitchLog
+
+        return SqliteSwitchLog(self._settings.state_folder / "provisioner.sqlite")
+
+    def secret(self, reference: SecretReference, *, subject: str) -> str:
+        """Return a secret for the one act that needs it."""
+        from provisioner.adapters.secrets import read_secret
+
+        return read_secret(reference, subject=subject).reveal()
 
     @cached_property
     def streams(self) -> Streams:

@@ -18,7 +18,7 @@ from provisioner.bootstrap import RealWorld, access_door
 from provisioner.domain.fleet import ClusterSpec, FleetSpec, NodeSpec
 from provisioner.domain.names import GpuName, HypervisorName
 from provisioner.engines.registry import ENGINE_TRAITS
-from provisioner.errors import InputError, ProvisionerError
+from provisioner.errors import InputError, ProvisionerError, RefusedError
 from provisioner.ports.clock import Clock
 from provisioner.services.events import OnEvent, ignore
 from provisioner.settings import Settings, read_settings
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from provisioner.services.benchmarking import BenchReport
     from provisioner.services.fleet_view import NodeStatus
     from provisioner.services.granting import GrantReport, OnGrantEvent
+    from provisioner.services.mode_switching import ModeReport, ModeSwitching
     from provisioner.services.node_testing import NodeTesting, NodeTestReport, SurvivalReport
     from provisioner.services.preparing import Arrival, PrepareChoices, PreparePreview, PrepareReport, Preparing
     from provisioner.services.proving import Endpoint
@@ -321,6 +322,19 @@ class Fleet:
         """Shut a node down cleanly; refuses while it is busy or does not say, unless `force`."""
         return self._sleeping.sleep(self.spec.node(node), on_event, force=force)
 
+    def mode(self, node: str, mode: str, *, force: bool = False, on_event: OnEvent = ignore) -> ModeReport:
+        """Switch what a node's GPUs are for; when this returns, the mode has answered, unless the node is off.
+
+        A mode that does not answer is rolled back: the error says why it did not, and that the one before is back.
+
+        Args:
+            node: which node.
+            mode: one of its modes.
+            force: also while it is busy or does not say; what runs is cut off.
+            on_event: told about the steps.
+        """
+        return self._mode_switching.switch(self.spec.node(node), mode, on_event, force=force)
+
     def idle(self, *, dry_run: bool = False, on_event: OnEvent = ignore) -> tuple[IdleDecision, ...]:
         """Make one idle pass over all nodes; return every decision with its reason."""
         return self._sleeping.idle(list(self.spec.nodes.values()), on_event, dry_run=dry_run)
@@ -467,6 +481,12 @@ class Fleet:
         return Sleeping(self.spec, self._world)
 
     @cached_property
+    def _mode_switching(self) -> ModeSwitching:
+        from provisioner.services.mode_switching import ModeSwitching
+
+        return ModeSwitching(self.spec, self._world)
+
+    @cached_property
     def _testing(self) -> NodeTesting:
         from provisioner.services.node_testing import NodeTesting
 
@@ -493,7 +513,7 @@ class Fleet:
             )
         if node is not None:
             return self.spec.node(node)
-        serving = self.spec.nodes_serving(model or "")
+        serving = self._in_a_mode_with(model or "", self.spec.nodes_serving(model or ""))
         if len(serving) > 1:
             from provisioner.services.fleet_view import NodeState
 
@@ -501,3 +521,25 @@ class Fleet:
             seen = {status.node.name: status.state for status in self.status(each.name for each in serving)}
             return min(serving, key=lambda each: best.index(seen[each.name]) if seen[each.name] in best else len(best))
         return serving[0]
+
+    def _in_a_mode_with(self, model: str, nodes: Sequence[NodeSpec]) -> Sequence[NodeSpec]:
+        """Return the nodes that serve a model in the mode that they are in now."""
+        from provisioner.services.noted_modes import noted
+
+        now: list[NodeSpec] = []
+        elsewhere: list[NodeSpec] = []
+        for node in nodes:
+            api = self._world.clusters[self.spec.cluster_of(node).name]
+            # Without a VM there is no note; whoever wakes it is told so.
+            has_note = len(node.modes) > 1 and api.vm(node.hypervisor, node.vmid) is not None
+            current = noted(self.spec, api, node)[0] if has_note else self.spec.in_mode(node, None)
+            released = self.spec.release_of(current) is not None
+            (now if model in self.spec.mode_of(current).models and not released else elsewhere).append(node)
+        if not now:
+            ways = "; or ".join(f"provisioner mode {node.name} {node.mode}" for node in elsewhere)
+            raise RefusedError(
+                f'cannot wake a node for model "{model}": each that may serve it is in another mode',
+                subject=", ".join(node.name for node in elsewhere),
+                next_step=ways,
+            )
+        return now

@@ -17,7 +17,7 @@ from provisioner.cli.hypervisor import doctor, init, prepare
 from provisioner.cli.lab import lab
 from provisioner.cli.measure import bench, test
 from provisioner.cli.output import print_error
-from provisioner.cli.power import idle, sleep, wake
+from provisioner.cli.power import idle, mode, sleep, wake
 from provisioner.cli.top import top
 from provisioner.errors import ProvisionerError
 
@@ -48,6 +48,7 @@ for _command in (
     status,
     wake,
     sleep,
+    mode,
     idle,
     destroy,
     ssh,

@@ -1,4 +1,4 @@
-"""wake, sleep, idle."""
+"""wake, sleep, mode, idle."""
 
 from __future__ import annotations
 
@@ -41,6 +41,26 @@ def sleep(session: Session, node: str, force: bool) -> None:
         report = fleet.sleep(node, force=force, on_event=progress)
     how = f"asleep after {duration_text(report.seconds)}" if report.was_running else "was asleep"
     print_result(report.as_dict(), f"{report.node} {how}", as_json=session.json)
+
+
+@click.command(epilog="Example: provisioner mode llm-gpu-01 gaming")
+@click.argument("node")
+@click.argument("mode")
+@click.option("--force", is_flag=True, help="Also while it is busy or does not say; what runs is cut off.")
+@json_option
+@pass_session
+def mode(session: Session, node: str, mode: str, force: bool) -> None:
+    """Switch what a node's GPU is for. A mode that does not answer is rolled back."""
+    fleet = session.fleet()
+    with Progress(as_json=session.json) as progress:
+        report = fleet.mode(node, mode, force=force, on_event=progress)
+    before = f", {duration_text(report.last_seconds)} the last time" if report.last_seconds is not None else ""
+    where = f": {report.endpoint.model} at {report.endpoint.url}" if report.endpoint else ""
+    sentence = (
+        f"{report.node} is in mode {report.mode} after {duration_text(report.seconds)}{before} "
+        f"({report.did}; it was in {report.previous}){where}"
+    )
+    print_result(report.as_dict(), sentence, as_json=session.json)
 
 
 @click.command(epilog="Example: provisioner idle --dry-run")

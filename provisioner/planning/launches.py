@@ -120,6 +120,7 @@ def _launch(unit: EngineUnit, units: tuple[EngineUnit, ...]) -> dict[str, object
         "argv": list(launch.argv),
         "environment": dict(launch.environment),
         "secrets": dict(launch.secrets),
+        "models": list(models),
         "port": unit.engine.port,
         "gpu": launch.needs_gpu,
         "memory_max": launch.memory_max_bytes,

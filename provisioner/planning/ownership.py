@@ -26,6 +26,7 @@ class Act(Enum):
     WAKE = "wake the node"
     SLEEP = "put the node to sleep"
     DESTROY = "destroy it"
+    SWITCH = "switch the mode"
 
 
 class Why(Enum):

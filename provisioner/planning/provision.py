@@ -70,6 +70,13 @@ def plan_node(fleet: FleetSpec, node: NodeSpec, seen: NodeSeen, engines: Engines
     node = fleet.in_mode(node, read_notes(seen.config.notes).mode if seen.config is not None else None)
     if node.adopt:
         return _adopted_plan(fleet, node, seen)
+    release = fleet.release_of(node)
+    if release is not None and (seen.vm is None or seen.vm.power is not Power.RUNNING):
+        given = Refusal(
+            f'its GPUs are given to VM {release.vmid} (mode "{release.name}")',
+            f"provisioner mode {node.name} {fleet.mode_of(node).name} takes them back",
+        )
+        return Plan(node, (), given, seen.config)
     refusal = _refusal(fleet, node, seen, engines)
     if refusal is not None:
         return Plan(node, (), refusal, seen.config)

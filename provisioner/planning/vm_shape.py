@@ -47,15 +47,18 @@ def vm_shape(fleet: FleetSpec, node: NodeSpec) -> VmShape:
 
 def new_notes(node: NodeSpec, engine: InferenceEngine, model: str, host_key: str | None) -> NodeNotes:
     """Return our lines for a VM that is made now; without a host key where the guest will make its own."""
-    return NodeNotes(host_key, seed_is_sealed=False, image=node.image, serving=_serving(node, engine, model))
+    return NodeNotes(host_key, seed_is_sealed=False, image=node.image, serving=serving(node, engine, model))
 
 
 def wanted_notes(node: NodeSpec, engine: InferenceEngine, model: str, text: str) -> str:
     """Return a VM's notes as they should be: our lines up to date, everything else as it is."""
-    return write_notes(text, node.name, replace(read_notes(text), serving=_serving(node, engine, model)))
+    return write_notes(
+        text, node.name, replace(read_notes(text), serving=serving(node, engine, model), mode=node.noted_mode)
+    )
 
 
-def _serving(node: NodeSpec, engine: InferenceEngine, model: str) -> Serving:
+def serving(node: NodeSpec, engine: InferenceEngine, model: str) -> Serving:
+    """Return what the notes tell people of a node: its model, and where a client reaches it."""
     return Serving(model, f"http://{node.address.ip}:{engine.port}{engine.api_path}")
 
 

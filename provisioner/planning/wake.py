@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from provisioner.domain.fleet import NodeSpec
+from provisioner.domain.fleet import FleetSpec, NodeSpec
 from provisioner.domain.snapshot import Power, VmSeen
+from provisioner.errors import RefusedError
 from provisioner.planning.ownership import Act, require
 
 
@@ -39,3 +40,14 @@ def wake_decision(node: NodeSpec, vm: VmSeen | None) -> WakeDecision:
     if vm is not None and vm.power is Power.RUNNING:
         return WakeDecision(WakeNeed.PROOF, "the VM runs already")
     return WakeDecision(WakeNeed.START, "the VM is off")
+
+
+def require_gpus(fleet: FleetSpec, node: NodeSpec) -> None:
+    """Let a wake pass only if the node has its GPUs itself. Raises RefusedError."""
+    release = fleet.release_of(node)
+    if release is not None:
+        raise RefusedError(
+            f'cannot wake the node: its GPUs are given to VM {release.vmid} (mode "{release.name}")',
+            subject=node.subject,
+            next_step=f"provisioner mode {node.name} {fleet.mode_of(node).name} takes them back",
+        )

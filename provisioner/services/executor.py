@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 
 from provisioner.domain import actions
-from provisioner.domain.fleet import FleetSpec, ImageSpec, NodeSpec
+from provisioner.domain.fleet import FleetSpec, ImageSpec, NodeSpec, SecretReference
 from provisioner.domain.names import StorageName, Vmid
 from provisioner.domain.notes import read_notes
 from provisioner.domain.quantities import size_text
@@ -34,6 +34,7 @@ from provisioner.services.guest_access import GuestAccess
 from provisioner.services.guest_disk import fill_root_disk
 from provisioner.services.guest_host_key import read_host_key
 from provisioner.services.outcomes import Outcome, done
+from provisioner.services.playbook_secrets import with_secrets
 from provisioner.services.proving import EngineProbe, Proof
 from provisioner.services.vm_maker import VmMaker
 from provisioner.services.vm_writer import VmWriter
@@ -42,6 +43,10 @@ from provisioner.services.vm_writer import VmWriter
 _POWER_LOOK_SECONDS = 10.0
 # The guest has answered a moment before.
 _SHELL_SECONDS = 60.0
+
+
+def _no_secret(reference: SecretReference) -> str:
+    raise AssertionError(f"a plan with secrets needs a way to read {reference}")
 
 
 def _refuse_to_stop() -> None:
@@ -63,6 +68,8 @@ class Executor:
     clock: Clock
     maker: VmMaker
     image_lock: AbstractContextManager[object] = field(default_factory=nullcontext)
+    secret: Callable[[SecretReference], str] = _no_secret
+    """Reads a secret for a playbook."""
     shut_down: Callable[[], object] = _refuse_to_stop
     """Puts the node to sleep as `sleep` does; raises RefusedError while it is busy."""
     left_for_next_start: str = ""
@@ -122,7 +129,8 @@ class Executor:
                 # It may restart the engine, and would fit it to a VM that is not there yet.
                 return Outcome(False, "left until the node was restarted: it is in use")
             case actions.RunPlaybook(playbook, variables):
-                outcome = self.playbooks.run(playbook, self.node, self._host_key(), variables, say)
+                given = with_secrets(variables, lambda reference: self.secret(reference))
+                outcome = self.playbooks.run(playbook, self.node, self._host_key(), given, say)
                 what = ", ".join(outcome.changed) if outcome.changed else "everything was in place"
                 return Outcome(bool(outcome.changed), f"{outcome.tasks} tasks, {len(outcome.changed)} changed: {what}")
             case actions.ProveEngine(seconds):
@@ -255,6 +263,9 @@ class Executor:
         except EngineError as error:
             unit = self._service()
             raise explained(error, self.fleet, self.node, self.engine, unit, self._shell_for_evidence) from error
+        if read_notes(self.vm.notes).mode_waits:
+            # Its playbooks have told the guest of the mode that was chosen while it was off.
+            self.vm.write_notes(lambda notes: replace(notes, mode_waits=False))
         return Outcome(False, f"answers at {self.proof.endpoint.url}")
 
     def _service(self) -> str:

@@ -12,6 +12,7 @@ from provisioner.domain.names import ClusterName
 from provisioner.domain.snapshot import ClusterSnapshot, Power
 from provisioner.errors import ProvisionerError
 from provisioner.planning.ownership import Act, Why, objection
+from provisioner.services.noted_modes import noted
 from provisioner.services.proving import EngineProbe
 from provisioner.services.world import World
 
@@ -51,6 +52,7 @@ class NodeStatus:
             "gpus": list(self.node.gpus),
             "state": self.state.value,
             "reason": self.reason,
+            "mode": str(self.node.mode),
             "model": self.model,
             "url": self.url,
             "uptime_seconds": round(self.uptime_seconds),
@@ -96,8 +98,15 @@ class FleetView:
             return NodeStatus(node, state, found.reason, model)
         if vm.power is Power.UNKNOWN:
             return NodeStatus(node, NodeState.UNKNOWN, f"{vm.hypervisor} has not reported for a while", model)
+        try:
+            node, _ = noted(self._fleet, self._world.clusters[self._fleet.cluster_of(node).name], node)
+        except ProvisionerError as error:
+            return NodeStatus(node, NodeState.UNKNOWN, error.summary, model)
+        model = self._fleet.mode_of(node).model
         if vm.power is Power.STOPPED:
-            return NodeStatus(node, NodeState.ASLEEP, "the VM is off", model)
+            release = self._fleet.release_of(node)
+            given = f', its GPUs are given to VM {release.vmid} (mode "{release.name}")' if release else ""
+            return NodeStatus(node, NodeState.ASLEEP, f"the VM is off{given}", model)
         engine = self._world.engines[self._fleet.mode_of(node).engine]
         probe = EngineProbe(self._fleet, node, engine, self._world.web, self._world.clock)
         trouble = probe.health()

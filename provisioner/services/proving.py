@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from provisioner.domain.fleet import FleetSpec, NodeSpec
-from provisioner.engines.base import AnswerUnreadable, InferenceEngine
+from provisioner.engines.base import AnswerUnreadable, InferenceEngine, LoadedModel
 from provisioner.errors import EngineError
 from provisioner.planning.launches import unit_of
 from provisioner.ports.clock import Clock
@@ -24,6 +24,9 @@ _PROBE_SECONDS = 1.0
 # What we may add after the engine is ready is at most one pause.
 _PACE = Pace(first=0.05, growth=1.0, longest=0.05)
 _CHAT_SECONDS = 60.0
+# What is left to load a model when nearly all patience went into the boot.
+_LEAST_LOAD_SECONDS = 60.0
+_MEMORY_PACE = Pace(first=0.2, longest=2.0)
 _PROMPT = "Say hello."
 
 
@@ -116,6 +119,7 @@ class EngineProbe:
         except WaitedInVain as waited:
             raise self.silence(seconds, waited.last_seen) from waited
         self._require_model()
+        self._load(healthy_at + seconds)
         reply = self._chat()
         return Proof(self.endpoint, reply, healthy_at, self._clock.monotonic())
 
@@ -137,6 +141,46 @@ class EngineProbe:
         if self._mode.model not in models:
             raise self._failure(
                 f'cannot find model "{self._mode.model}" on it; it serves: {", ".join(models) or "none"}'
+            )
+
+    def _load(self, deadline: float) -> None:
+        """Have the model in memory, and the pinned ones beside it, where the engine loads them when asked."""
+        for model in dict.fromkeys((self._mode.model, *self._mode.pinned)):
+            request = self._engine.load(model, pinned=model in self._mode.pinned)
+            if request is None:
+                continue
+            left = max(deadline - self._clock.monotonic(), _LEAST_LOAD_SECONDS)
+            try:
+                answer = self._web.send(request.method, self._address + request.path, request.body, seconds=left)
+            except NoAnswer as error:
+                raise self._failure(f'cannot load model "{model}" within {left:.0f} s: {error}') from error
+            if answer.status != 200:
+                raise self._failure(f'cannot load model "{model}": HTTP {answer.status} {_gist(answer.text)}')
+            self._await_in_memory(model, left)
+
+    def _await_in_memory(self, model: str, seconds: float) -> None:
+        """See the model in memory, and on the GPU where the node has one: a broken driver is made up for in silence."""
+        if not self._engine.loaded_path:
+            return
+
+        def look() -> LoadedModel | NotYet:
+            try:
+                loaded = self._engine.loaded_models(self._ask(self._engine.loaded_path))
+            except AnswerUnreadable as error:
+                raise self._failure(f"cannot read what it has in memory: {error}") from error
+            found = next((each for each in loaded if each.name.removesuffix(":latest") == _bare(model)), None)
+            return found or NotYet(f"in memory is {', '.join(each.name for each in loaded) or 'nothing'}")
+
+        try:
+            found = wait_until(look, clock=self._clock, seconds=seconds, pace=_MEMORY_PACE)
+        except WaitedInVain as waited:
+            raise self._failure(f'cannot find model "{model}" in its memory: {waited.last_seen}') from waited
+        if self._node.gpus and found.bytes and not found.gpu_bytes:
+            raise EngineError(
+                f'cannot use the GPU: {self._engine.name} has loaded model "{model}" into main memory and serves it on '
+                "the CPU, without a word",
+                subject=self._node.subject,
+                next_step=f"provisioner test {self._node.name} says what is wrong with the driver",
             )
 
     def _chat(self) -> str:
@@ -166,10 +210,14 @@ class EngineProbe:
         )
 
 
+def _bare(model: str) -> str:
+    return model.removesuffix(":latest")
+
+
 def _gist(text: str) -> str:
     """Return the message inside an error body, or its first line."""
     try:
-        document = json.loads(text)
-        return str(document["error"]["message"])[:200]
+        error = json.loads(text)["error"]
+        return str(error if isinstance(error, str) else error["message"])[:200]
     except (ValueError, KeyError, TypeError):
         return text.strip().splitlines()[0][:200] if text.strip() else ""

@@ -195,6 +195,7 @@ class Provisioning:
             clock=world.clock,
             maker=VmMaker(self._fleet, node, engine, api, world.seeds, world.clock, self._templates),
             image_lock=self._image_lock,
+            secret=lambda reference: world.secret(reference, subject=node.subject),
             shut_down=lambda: Sleeping(self._fleet, world).shut_down(node, ignore),
         )
 

@@ -18,6 +18,7 @@ from provisioner.ports.hypervisors import Hypervisors
 from provisioner.ports.web import NoAnswer
 from provisioner.services.events import OnEvent, running_step
 from provisioner.services.looking import find_vm
+from provisioner.services.noted_modes import noted
 from provisioner.services.proving import EngineProbe
 from provisioner.services.world import World
 
@@ -69,7 +70,7 @@ class Sleeping:
             return SleepReport(node.name, was_running=False, seconds=clock.monotonic() - begun)
         require(node, vm, Act.SLEEP)
         if not force:
-            self._require_quiet(node)
+            self.require_quiet(noted(self._fleet, api, node)[0])
         # The tag is read again right before: between look and act the VMID may have changed hands.
         vm = api.vm(node.hypervisor, node.vmid)
         if vm is None:
@@ -103,8 +104,7 @@ class Sleeping:
         """
         clusters = {name: self._snapshot(name) for name in {self._fleet.cluster_of(node).name for node in nodes}}
         seen = {node.name: clusters[self._fleet.cluster_of(node).name] for node in nodes}
-        running = [node for node in nodes if _runs(seen[node.name], node)]
-        activities = self._activities(running)
+        activities = self._activities([node for node in nodes if _runs(seen[node.name], node)])
         decisions = []
         for node in nodes:
             cluster, (activity, why) = seen[node.name], activities.get(node.name, (None, ""))
@@ -141,7 +141,13 @@ class Sleeping:
         if not nodes:
             return {}
         with ThreadPoolExecutor(min(len(nodes), _MOST_PROBES_AT_ONCE)) as pool:
-            return dict(zip((node.name for node in nodes), pool.map(self._activity, nodes), strict=True))
+            return dict(zip((node.name for node in nodes), pool.map(self._activity_as_noted, nodes), strict=True))
+
+    def _activity_as_noted(self, node: NodeSpec) -> tuple[EngineActivity | None, str]:
+        try:
+            return self._activity(noted(self._fleet, self._api(node), node)[0])
+        except ProvisionerError as error:
+            return None, error.summary
 
     def _activity(self, node: NodeSpec) -> tuple[EngineActivity | None, str]:
         engine = self._world.engines[self._fleet.mode_of(node).engine]
@@ -151,28 +157,29 @@ class Sleeping:
         except (NoAnswer, AnswerUnreadable) as reason:
             return None, str(reason)
 
-    def _require_quiet(self, node: NodeSpec) -> None:
+    def require_quiet(self, node: NodeSpec, act: Act = Act.SLEEP) -> None:
+        """Let an act pass only if nobody uses the node, which is in the mode that is noted. Raises RefusedError."""
+        force = f"provisioner sleep {node.name} --force" if act is Act.SLEEP else "the same command with --force"
         activity, why = self._activity(node)
         if activity is None:
             raise RefusedError(
-                f"cannot put the node to sleep: its engine does not say whether it is busy ({why})",
+                f"cannot {act.value}: its engine does not say whether it is busy ({why})",
                 subject=node.subject,
-                next_step=f"provisioner sleep {node.name} --force, if you know that nobody uses it",
-                retryable=True,
-            )
-        if activity.doubt and not activity.is_busy:
-            raise RefusedError(
-                f"cannot put the node to sleep: whether it is in use is not known: {activity.doubt}",
-                subject=node.subject,
-                next_step=f"wait until it is unloaded; provisioner sleep {node.name} --force, if you know that nobody "
-                "uses it",
+                next_step=f"{force}, if you know that nobody uses it",
                 retryable=True,
             )
         if activity.is_busy:
             raise RefusedError(
-                f"cannot put the node to sleep: {activity.running} requests running, {activity.waiting} waiting",
+                f"cannot {act.value}: {activity.running} requests running, {activity.waiting} waiting",
                 subject=node.subject,
-                next_step=f"wait for them; provisioner sleep {node.name} --force cuts them off",
+                next_step=f"wait for them; {force} cuts them off",
+                retryable=True,
+            )
+        if activity.doubt:
+            raise RefusedError(
+                f"cannot {act.value}: whether it is in use is not known: {activity.doubt}",
+                subject=node.subject,
+                next_step=f"wait until it is unloaded; {force}, if you know that nobody uses it",
                 retryable=True,
             )
 

@@ -55,11 +55,18 @@ class VmWriter:
 
     def write_notes(self, change: Callable[[NodeNotes], NodeNotes]) -> None:
         """Change our lines in the notes as they are now; a person may be writing theirs at this moment."""
-        here, vmid = self._node.hypervisor, self._node.vmid
         ours = change(read_notes(self.notes))
+        self._write(lambda _: ours)
+
+    def write_notes_of(self, change: Callable[[NodeNotes], NodeNotes]) -> None:
+        """Change some of our lines, whatever the others have become since they were last seen here."""
+        self._write(change)
+
+    def _write(self, change: Callable[[NodeNotes], NodeNotes]) -> None:
+        here, vmid = self._node.hypervisor, self._node.vmid
         for tries_left in reversed(range(_MOST_TRIES)):
             config = self._hypervisors.config(here, vmid)
-            text = write_notes(config.notes, self._node.name, ours)
+            text = write_notes(config.notes, self._node.name, change(read_notes(config.notes)))
             try:
                 self._hypervisors.set_notes(here, vmid, text, digest=config.digest)
             except ConfigChangedError:

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from provisioner.domain.fleet import FleetSpec, NodeSpec
 from provisioner.domain.snapshot import Power
 from provisioner.errors import EngineError, NotReadyError, ProvisionerError
+from provisioner.planning.launches import units_of
 from provisioner.planning.start_times import start_seconds
-from provisioner.planning.wake import WakeNeed, wake_decision
+from provisioner.planning.wake import WakeNeed, require_gpus, wake_decision
 from provisioner.ports.clock import Clock
 from provisioner.ports.hypervisors import Hypervisors, Ticket
 from provisioner.services.deployments import unit_of
 from provisioner.services.diagnosing import LOGIN_SECONDS, explained
-from provisioner.services.entering import Entering
+from provisioner.services.engine_units import switch_units
+from provisioner.services.entering import Entering, told
 from provisioner.services.events import OnEvent, running_step
 from provisioner.services.gpu_holder import naming_gpu_holder
 from provisioner.services.guest_access import GuestAccess
 from provisioner.services.looking import find_vm
+from provisioner.services.noted_modes import noted
 from provisioner.services.proving import Endpoint, EngineProbe
 from provisioner.services.settling import settled
+from provisioner.services.vm_writer import VmWriter
 from provisioner.services.world import World
 
 # Seconds from one look at Proxmox to the next while the engine is being probed: a start that fails fails
@@ -76,6 +81,8 @@ class Waking:
         calls, begun = api.calls, clock.monotonic()
         vm = settled(lambda: find_vm(api, node), clock=clock, seconds=self._fleet.cluster_of(node).retry_seconds)
         decision = wake_decision(node, vm)
+        node, notes = noted(self._fleet, api, node)
+        require_gpus(self._fleet, node)
         patience = node.patience.boot_seconds + node.patience.engine_seconds
         start = _Start(api, node, clock, patience)
         if decision.need is WakeNeed.START:
@@ -89,6 +96,8 @@ class Waking:
         longest = patience + (start_within if decision.need is WakeNeed.START else 0.0)
         with running_step(on_event, node, "answer", clock) as step, naming_gpu_holder(self._fleet, node, api):
             try:
+                if notes.mode_waits:
+                    self._tell_guest(node, seconds=longest, still_worth_it=start.look)
                 proof = probe.prove(seconds=longest, still_worth_it=start.look)
             except EngineError as error:
                 # An engine cannot answer while Proxmox has not even started its VM.
@@ -97,6 +106,8 @@ class Waking:
                 silence = probe.silence(patience, probe.health() or "it has just become ready")
                 raise self._explained(node, silence) from overdue
             start.take_note()
+            if notes.mode_waits:
+                VmWriter(node, api, None).write_notes_of(lambda notes: replace(notes, mode_waits=False))
             found = f"{decision.reason}; " if decision.need is WakeNeed.PROOF else ""
             step.detail, step.changed = f"{found}{proof.endpoint.url}", False
             step.detail = "; ".join((step.detail, *start.warnings))
@@ -111,6 +122,22 @@ class Waking:
             calls=api.calls - calls,
             reason=decision.reason,
         )
+
+    def _tell_guest(self, node: NodeSpec, *, seconds: float, still_worth_it: Callable[[], None]) -> None:
+        """Have a guest that booted run the mode that was chosen while it was off.
+
+        Raises:
+            NotReadyError, GuestError: there is no way into it.
+        """
+        host_key = Entering(self._fleet, self._world).host_key(node)
+        guests = GuestAccess(self._world.shells[self._fleet.cluster_of(node).name], self._world.clock)
+        units = units_of(self._fleet, node, self._world.engines)
+        wanted = unit_of(self._fleet, self._world, node)
+        with (
+            guests.shell(node, host_key, seconds=seconds, still_worth_it=still_worth_it) as shell,
+            told(node),
+        ):
+            switch_units(shell, node, off=[unit.service for unit in units], on=wanted)
 
     def _explained(self, node: NodeSpec, error: EngineError) -> EngineError:
         """Return the error with what the engine's journal says, where we may log in."""

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     # Words of promises only; loading all that they speak of would take longer than `status` may.
     from collections.abc import Mapping
 
+    from provisioner.domain.fleet import SecretReference
     from provisioner.domain.names import ClusterName, EngineName
     from provisioner.engines.base import InferenceEngine
     from provisioner.ports.activity_log import ActivityLog
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from provisioner.ports.playbooks import Playbooks
     from provisioner.ports.seeds import Seeds
     from provisioner.ports.streams import Streams
+    from provisioner.ports.switch_log import SwitchLog
     from provisioner.ports.web import Web
 
 
@@ -64,6 +66,15 @@ class World(Protocol):
     @property
     def activity(self) -> ActivityLog:
         """When nodes were last used."""
+        ...
+
+    @property
+    def switches(self) -> SwitchLog:
+        """How long changes of mode took."""
+        ...
+
+    def secret(self, reference: SecretReference, *, subject: str) -> str:
+        """Return a secret for the one act that needs it. Raises InputError that names its source only."""
         ...
 
     @property

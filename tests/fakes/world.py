@@ -6,10 +6,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from provisioner.domain.activity import ActivityRecord
-from provisioner.domain.names import ClusterName, EngineName, NodeName
+from provisioner.domain.fleet import SecretReference
+from provisioner.domain.names import ClusterName, EngineName, ModeName, NodeName
 from provisioner.engines.base import InferenceEngine
 from provisioner.engines.registry import ENGINES
 from provisioner.errors import RefusedError
+from provisioner.ports.switch_log import SwitchRecord
 from tests.fakes.clock import FakeClock
 from tests.fakes.guests import FakeGuests, FakeSeeds
 from tests.fakes.hosts import FakeHosts
@@ -31,6 +33,19 @@ class MemoryActivityLog:
 
     def forget(self, node: NodeName) -> None:
         self.records.pop(node, None)
+
+
+class MemorySwitchLog:
+    """Changes of mode in a list."""
+
+    def __init__(self) -> None:
+        self.records: list[SwitchRecord] = []
+
+    def add(self, record: SwitchRecord) -> None:
+        self.records.append(record)
+
+    def last(self, node: NodeName, mode: ModeName) -> SwitchRecord | None:
+        return next((each for each in reversed(self.records) if (each.node, each.mode) == (node, mode)), None)
 
 
 class MemoryNodeLocks:
@@ -66,6 +81,12 @@ class FakeWorld:
         self.seeds = FakeSeeds()
         self.web = self.guests
         self.activity = MemoryActivityLog()
+        self.switches = MemorySwitchLog()
+        self.secrets: dict[str, str] = {}
         self.streams = FakeStreams(self.guests, self.clock)
         self.measurements = MemoryMeasurements()
         self.locks = MemoryNodeLocks()
+
+    def secret(self, reference: SecretReference, *, subject: str) -> str:
+        """Look it up among those that a test has put there."""
+        return self.secrets[str(reference)]

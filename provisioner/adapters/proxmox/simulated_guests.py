@@ -105,13 +105,7 @@ class SimulatedPlaybooks:
     ) -> PlaybookOutcome:
         """Have the guest pretend. Raises PlaybookError."""
         on_task(f"Pretend to run {playbook}")
-        wanted = json.dumps(variables, sort_keys=True, default=str)
-        order = {
-            "engine": playbook.removeprefix("deploy-").replace("-cpp", ".cpp"),
-            "model": next((value for name, value in variables.items() if name.endswith("_alias")), ""),
-            "port": next((value for name, value in variables.items() if name.endswith("_port")), 0),
-            "digest": hashlib.sha256(wanted.encode()).hexdigest(),
-        }
+        order = _order(playbook, variables)
         try:
             with self._shells.open(node, host_key) as shell:
                 assert isinstance(shell, AgentShell)  # noqa: S101 - ours
@@ -132,3 +126,31 @@ class SimulatedPlaybooks:
             )
         changed = int(json.loads(result.out).get("changed", 0))
         return PlaybookOutcome(1, (f"Pretend to run {playbook}",) if changed else ())
+
+
+def _order(playbook: str, variables: Mapping[str, object]) -> dict[str, object]:
+    """Return what a simulated guest needs to know of an engine's variables: its units, and which of them runs."""
+    # Which unit runs is no part of what is laid down: the guest looks at that by itself.
+    laid_down = {key: value for key, value in variables.items() if key != "engine_active"}
+    wanted = json.dumps(laid_down, sort_keys=True, default=str)
+    name = playbook.removeprefix("deploy-").replace("-cpp", ".cpp")
+    order = {"engine": name, "digest": hashlib.sha256(wanted.encode()).hexdigest()}
+    if "engine_launches" not in variables:
+        unit = "llama-server.service"
+        only = {"engine": name, "model": variables["llama_cpp_alias"], "port": variables["llama_cpp_port"]}
+        return {**order, "units": {unit: only}, "active": unit, "pulls": []}
+    launches: Any = variables["engine_launches"]
+    active = variables["engine_active"]
+    return {
+        **order,
+        "units": {
+            f"llm-{launch['unit']}.service": {
+                "engine": name,
+                "model": next(iter(launch["models"]), ""),
+                "port": launch["port"],
+            }
+            for launch in launches
+        },
+        "active": f"llm-{active}.service" if active else "",
+        "pulls": variables["engine_pulls"],
+    }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from provisioner.domain.activity import ActivityRecord
@@ -48,26 +48,32 @@ class SqliteActivityLog:
         with self._connection() as connection:
             connection.execute("DELETE FROM activity WHERE node = ?", (node,))
 
-    @contextmanager
-    def _connection(self) -> Iterator[sqlite3.Connection]:
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            connection = sqlite3.connect(self._path, timeout=_BUSY_SECONDS)
-        except (OSError, sqlite3.Error) as error:
-            raise self._unusable(error) from error
-        try:
-            with connection:
-                connection.execute("PRAGMA journal_mode = WAL")
-                connection.execute(_SCHEMA)
-                yield connection
-        except sqlite3.Error as error:
-            raise self._unusable(error) from error
-        finally:
-            connection.close()
+    def _connection(self) -> AbstractContextManager[sqlite3.Connection]:
+        return connection(self._path, _SCHEMA)
 
-    def _unusable(self, error: Exception) -> InputError:
-        return InputError(
-            f"cannot remember activity: {error}",
-            subject=str(self._path),
-            next_step="make that folder writable, or name another one in PROVISIONER_STATE",
-        )
+
+@contextmanager
+def connection(path: Path, schema: str) -> Iterator[sqlite3.Connection]:
+    """Open our database for one transaction. Raises InputError when it cannot be used."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        opened = sqlite3.connect(path, timeout=_BUSY_SECONDS)
+    except (OSError, sqlite3.Error) as error:
+        raise _unusable(path, error) from error
+    try:
+        with opened:
+            opened.execute("PRAGMA journal_mode = WAL")
+            opened.execute(schema)
+            yield opened
+    except sqlite3.Error as error:
+        raise _unusable(path, error) from error
+    finally:
+        opened.close()
+
+
+def _unusable(path: Path, error: Exception) -> InputError:
+    return InputError(
+        f"cannot remember activity: {error}",
+        subject=str(path),
+        next_step="make that folder writable, or name another one in PROVISIONER_STATE",
+    )

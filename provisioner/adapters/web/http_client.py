@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 
 import requests
 
@@ -23,17 +24,42 @@ class HttpClient:
         """Send a JSON document. Raises NoAnswer."""
         return self._send("POST", url, body, seconds)
 
+    def send(self, method: str, url: str, body: object, *, seconds: float) -> Answer:
+        """Send a JSON document with any method. Raises NoAnswer."""
+        return self._send(method, url, body, seconds)
+
+    def lines(self, method: str, url: str, body: object, *, silence_seconds: float) -> Iterator[str]:
+        """Yield an answer's lines as they come. Raises NoAnswer."""
+        try:
+            with self._session().request(
+                method, url, json=body, timeout=silence_seconds, allow_redirects=False, stream=True
+            ) as response:
+                if response.status_code != 200:
+                    raise NoAnswer(f"HTTP {response.status_code} {response.text.strip()[:200]}")
+                for line in response.iter_lines(decode_unicode=False):
+                    if line:
+                        yield line.decode("utf-8", "replace")
+        except requests.exceptions.RequestException as error:
+            raise _no_answer(error) from error
+
     def _send(self, method: str, url: str, body: object, seconds: float) -> Answer:
+        try:
+            response = self._session().request(method, url, json=body, timeout=seconds, allow_redirects=False)
+            return Answer(response.status_code, response.text)
+        except requests.exceptions.RequestException as error:
+            raise _no_answer(error) from error
+
+    def _session(self) -> requests.Session:
         session = getattr(self._local, "session", None)
         if session is None:
             session = self._local.session = requests.Session()
             # Nodes are on the local network; a proxy meant for the internet has no way there.
             session.trust_env = False
-        try:
-            response = session.request(method, url, json=body, timeout=seconds, allow_redirects=False)
-            return Answer(response.status_code, response.text)
-        except requests.exceptions.Timeout as error:
-            raise NoAnswer("no answer yet") from error
-        except requests.exceptions.RequestException as error:
-            refused = "refused" in str(error)
-            raise NoAnswer("connection refused" if refused else "the connection was closed") from error
+        return session
+
+
+def _no_answer(error: requests.exceptions.RequestException) -> NoAnswer:
+    # What breaks off in the middle of an answer is told as a failed connection, whatever the reason.
+    if isinstance(error, requests.exceptions.Timeout) or "timed out" in str(error):
+        return NoAnswer("no answer yet")
+    return NoAnswer("connection refused" if "refused" in str(error) else "the connection was closed")

@@ -31,6 +31,7 @@ GUEST_FAULTS: Mapping[str, str] = {
     "engine_driver_mismatch": "boots; its engine finds library and module of different versions and dies",
     "engine_card_lost": "boots; its engine dies because the card has fallen off the bus",
     "engine_gpu_too_old": "boots; its engine has no code for such a card and dies",
+    "engine_model_unknown": "boots; its engine is told by the place of models that there is no such model, and dies",
     "engine_unknown_argument": "boots; its engine does not know an argument and dies",
     "engine_hangs": "boots; its engine takes connections and never answers",
     "engine_loads_forever": "boots; its engine says for ever that the model is loading",

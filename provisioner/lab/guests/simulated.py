@@ -23,11 +23,13 @@ from provisioner.lab.guests.simulated_agent import SimulatedAgent
 from provisioner.lab.guests.simulated_disk import SimulatedDisk
 from provisioner.lab.guests.simulated_engine import ENGINE_FAULTS, SimulatedEngine
 from provisioner.lab.guests.simulated_gpu import gpu_answer
-from provisioner.lab.guests.simulated_journal import ENGINE_DEATHS, Entry, engine_journal
+from provisioner.lab.guests.simulated_journal import Entry, engine_journal
+from provisioner.lab.guests.simulated_ollama import SimulatedOllama
+from provisioner.lab.guests.simulated_units import death_of
 
 FaultLookup = Callable[[int], frozenset[str]]
 _LOG = logging.getLogger(__name__)
-_SERVES_NOTHING = frozenset({"never_boots", "dies_at_boot", "engine_never_answers", *ENGINE_DEATHS})
+_SERVES_NOTHING = frozenset({"never_boots", "dies_at_boot", "engine_never_answers"})
 _SILENT_SECONDS = 3.0
 """How long Proxmox waits for an agent that does not answer."""
 
@@ -201,8 +203,12 @@ class SimulatedBackend:
                 disk_path=hardware.disk,
                 configured=lambda: self._later(guest, self._serve(guest)),
                 journal=lambda: self._engine_journal(guest),
+                faults=guest.faults,
                 gpus=lambda words: self._gpu_answer(guest, words),
             )
+        if disk is not None and hardware.disk is not None and disk.units:
+            disk.start_enabled()
+            disk.write(hardware.disk)
         if disk is not None and disk.engine is not None:
             self._later(guest, self._serve(guest))
         if "dies_at_boot" in guest.faults:
@@ -220,7 +226,7 @@ class SimulatedBackend:
         if disk is None or disk.engine is None or "engine_never_answers" in guest.faults:
             return []
         unit, port = str(disk.engine.get("unit", "llama-server.service")), int(disk.engine.get("port", 8080))
-        return engine_journal(unit, port, guest.faults, guest.since)
+        return engine_journal(unit, port, death_of(disk.engine, guest.faults), guest.since)
 
     async def _serve(self, guest: _Running) -> None:
         """Serve the engine that is installed on the disk, once the guest has booted."""
@@ -230,16 +236,23 @@ class SimulatedBackend:
         if remaining:
             await asyncio.sleep(remaining)
         disk = SimulatedDisk.read_if_there(guest.hardware.disk)
-        if disk is None or disk.engine is None:
-            return
         if guest.engine is not None:
             await guest.engine.close()
+            guest.engine = None
+        if disk is None or disk.engine is None or death_of(disk.engine, guest.faults) is not None:
+            return
         from ipaddress import IPv4Address
 
+        kind = str(disk.engine.get("engine", "llama.cpp"))
+        on_gpu = bool(guest.hardware.pci) and "engine_on_cpu" not in guest.faults
         engine = SimulatedEngine(
             host=outside_address(IPv4Address(guest.address)),
             port=int(disk.engine.get("port", 8080)),
             model=str(disk.engine.get("model", "model")),
+            kind=kind,
+            ollama=SimulatedOllama(disk.stored, on_gpu=on_gpu, changed=guest.agent.note_stored)
+            if kind == "ollama" and guest.agent is not None
+            else None,
             loading_seconds=self._engine_seconds,
             fault=next(iter(sorted(ENGINE_FAULTS & guest.faults)), None),
         )

@@ -13,8 +13,8 @@ from provisioner.lab.guests.base import AgentRefused
 from provisioner.lab.guests.simulated_disk import CLOUD_INIT_OFF, SimulatedDisk
 from provisioner.lab.guests.simulated_gpu import ENGINE_PID, tells_of_gpus
 from provisioner.lab.guests.simulated_journal import Entry, journalctl
+from provisioner.lab.guests.simulated_units import lay_down, systemctl
 
-_ENGINE_SERVICES = frozenset({"llama-server", "ollama", "vllm", "tgi", "provisioner-engine"})
 _HOST_KEY = "/etc/ssh/ssh_host_ed25519_key.pub"
 _GROUP = "/system.slice/engine.service"
 _PROCESSES = f"/sys/fs/cgroup{_GROUP}/cgroup.procs"
@@ -44,6 +44,7 @@ class SimulatedAgent:
         disk_path: Path | None,
         configured: Callable[[], None],
         journal: Callable[[], Sequence[Entry]] = tuple,
+        faults: frozenset[str] = frozenset(),
         gpus: Callable[[Sequence[str]], str] = lambda words: "=== end 0\n",
     ) -> None:
         self._hostname = hostname
@@ -54,11 +55,17 @@ class SimulatedAgent:
         self._disk_path = disk_path
         self._configured = configured
         self._journal = journal
+        self._faults = faults
         self._gpus = gpus
         self._programs: dict[int, _Finished] = {}
         self._next_pid = 1000
         self._open_files: dict[int, bytes] = {}
         self._next_handle = 1000
+
+    def note_stored(self, models: list[str]) -> None:
+        """Write to the disk which models Ollama has stored."""
+        self._disk.stored = models
+        self._save()
 
     def answer(self, command: str, arguments: Mapping[str, object]) -> object:
         """Return what the agent says. Raises AgentRefused."""
@@ -221,23 +228,21 @@ class SimulatedAgent:
             return _Finished(2, error="the input is no JSON\n")
         if not isinstance(wanted, dict):
             return _Finished(2, error="the input is no JSON object\n")
-        if self._disk.engine is not None and self._disk.engine.get("digest") == wanted.get("digest"):
-            return _Finished(0, json.dumps({"changed": 0}) + "\n")
-        self._disk.engine = wanted
-        self._save()
-        self._configured()
-        return _Finished(0, json.dumps({"changed": len(wanted)}) + "\n")
+        changed = lay_down(self._disk, wanted)
+        if changed:
+            self._save()
+            self._configured()
+        return _Finished(0, json.dumps({"changed": int(changed)}) + "\n")
 
     def _save(self) -> None:
         if self._disk_path is not None:
             self._disk.write(self._disk_path)
 
     def _systemctl(self, words: Sequence[str]) -> _Finished:
-        if words[:1] == ["show"]:
-            state = "inactive" if self._disk.engine is None else "active"
-            return _Finished(0, f"ControlGroup={_GROUP}\nActiveState={state}\nNRestarts=0\n")
-        if len(words) < 2 or words[0] != "is-active":
-            return _Finished(0)
-        service = words[-1].removesuffix(".service")
-        active = service not in _ENGINE_SERVICES or self._disk.engine is not None
-        return _Finished(0, "active\n") if active else _Finished(3, "inactive\n")
+        before = self._disk.engine
+        said = systemctl(self._disk, words, self._faults)
+        self._save()
+        if self._disk.engine is not before:
+            self._configured()
+        group = f"ControlGroup={_GROUP}\n" if words[:1] == ["show"] else ""
+        return _Finished(said.code, said.out + group, said.error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import secrets
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,12 @@ def _new_host_key() -> str:
 
 @dataclass
 class SimulatedDisk:
-    """How large it is, what it was made from, and which engine was installed on it."""
+    """How large it is, what it was made from, and which engines were installed on it.
+
+    `engine` is the one that runs, or ran when the power went; `units` are all
+    that are laid down, by their systemd units, and `enabled` the one that runs
+    after the next boot.
+    """
 
     size: int
     origin: str | None = None
@@ -37,6 +43,17 @@ class SimulatedDisk:
     """cloud-init's instance-ids, in the order in which their first boots were."""
     host_key: str | None = None
     """The guest's public SSH host key, a line."""
+    units: dict[str, dict[str, Any]] = field(default_factory=dict)
+    enabled: str = ""
+    digests: dict[str, str] = field(default_factory=dict)
+    """What each engine's playbook was last given."""
+    stored: list[str] = field(default_factory=list)
+    """The models in Ollama's store."""
+
+    def start_enabled(self) -> None:
+        """Have the engine run that is enabled."""
+        unit = self.units.get(self.enabled)
+        self.engine = {**unit, "unit": self.enabled, "since": time.time()} if unit is not None else None
 
     def boot(self, instance: str, host_key: str | None) -> None:
         """Boot with a seed; a new instance-id is a first boot.

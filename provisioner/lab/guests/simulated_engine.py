@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable, Iterator
 
 from aiohttp import web
 
+from provisioner.lab.guests.simulated_ollama import SimulatedOllama
+
 _WORDS = "a small light woke in the rack and said that it was ready to think about everything slowly".split()  # noqa: SIM905
 _TOKENS = 16
 ENGINE_FAULTS = frozenset(
@@ -35,6 +37,8 @@ class SimulatedEngine:
         host: str,
         port: int,
         model: str,
+        kind: str = "llama.cpp",
+        ollama: SimulatedOllama | None = None,
         loading_seconds: float = 0.0,
         token_seconds: float = 0.0,
         fault: str | None = None,
@@ -43,6 +47,8 @@ class SimulatedEngine:
         self._port = port
         self._model = "another-model" if fault == "engine_wrong_model" else model
         self._fault = fault
+        self._kind = kind
+        self._ollama = ollama
         self._ready_at = time.monotonic() + loading_seconds
         self._token_seconds = token_seconds
         self._runner: web.AppRunner | None = None
@@ -68,6 +74,9 @@ class SimulatedEngine:
         app.router.add_get("/metrics", self._metrics)
         app.router.add_post("/v1/chat/completions", self._chat)
         app.router.add_post("/v1/completions", self._chat)
+        app.router.add_get("/node_id", self._health)
+        if self._ollama is not None:
+            self._ollama.add_routes(app.router)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.0)
         await self._runner.setup()
         await web.TCPSite(self._runner, self._host, self._port, reuse_address=True).start()
@@ -106,6 +115,9 @@ class SimulatedEngine:
     async def _models(self, request: web.Request) -> web.Response:
         if not self._is_ready():
             return _loading()
+        if self._ollama is not None:
+            stored = [{"id": name, "object": "model", "owned_by": "library"} for name in self._ollama.stored]
+            return web.json_response({"object": "list", "data": stored})
         meta = {"vocab_type": 2, "n_vocab": 32000, "n_ctx_train": 4096, "n_embd": 512, "n_params": 15_000_000}
         entry = {
             "id": self._model,
@@ -138,6 +150,8 @@ class SimulatedEngine:
     async def _metrics(self, request: web.Request) -> web.Response:
         if not self._is_ready():
             return _loading()
+        if self._kind != "llama.cpp":
+            return web.Response(text=self._numbers_of_another(), content_type="text/plain")
         figures = (
             ("prompt_tokens_total", "counter", self._prompted),
             ("prompt_seconds_total", "counter", 0),
@@ -155,6 +169,21 @@ class SimulatedEngine:
             for name, kind, value in figures
         ]
         return web.Response(text="".join(lines), content_type="text/plain")
+
+    def _numbers_of_another(self) -> str:
+        """Return the numbers as vLLM or TGI name them."""
+        running, waiting = min(self._processing, 1), max(0, self._processing - 1)
+        if self._kind == "tgi":
+            return (
+                f"tgi_batch_current_size {running}\ntgi_queue_size {waiting}\n"
+                f"tgi_request_count {self._decodes}\ntgi_batch_inference_count {self._decodes}\n"
+            )
+        labels = f'{{engine="0",model_name="{self._model}"}}'
+        return (
+            f"vllm:num_requests_running{labels} {running}\nvllm:num_requests_waiting{labels} {waiting}\n"
+            f'vllm:request_success_total{{engine="0",finished_reason="stop"}} {self._decodes}\n'
+            f"vllm:generation_tokens_total{labels} {self._predicted}\n"
+        )
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         if not self._is_ready():

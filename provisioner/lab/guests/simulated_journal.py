@@ -30,6 +30,9 @@ ENGINE_DEATHS: Mapping[str, tuple[str, ...]] = {
         "NVRM: Xid (PCI:0000:01:00): 79, pid='<unknown>', name=<unknown>, GPU has fallen off the bus.",
     ),
     "engine_gpu_too_old": ("RuntimeError: CUDA error: no kernel image is available for execution on the device",),
+    "engine_model_unknown": (
+        "OSError: it is not a local folder and is not a valid model identifier listed on 'https://huggingface.co/models'",
+    ),
     "engine_unknown_argument": ("error: invalid argument: --mlock",),
 }
 """Guest fault -> the last words of an engine that starts and then dies, again and again."""
@@ -47,11 +50,17 @@ class Entry:
     text: str
 
 
-def engine_journal(unit: str, port: int, faults: frozenset[str], since: float) -> list[Entry]:
-    """Return what a unit has written since the guest was powered on at `since`."""
+def engine_journal(unit: str, port: int, death: str | None, since: float) -> list[Entry]:
+    """Return what a unit has written since it could start at `since`.
+
+    Args:
+        unit: its name.
+        port: where it listens.
+        death: the fault that it dies of, one of `ENGINE_DEATHS`.
+        since: UNIX seconds.
+    """
     at = since + _START_SECONDS
     started = Entry(at, "systemd", f"Started {unit} - an engine that knows nothing.")
-    death = next((fault for fault in sorted(faults) if fault in ENGINE_DEATHS), None)
     if death is None:
         ready = f"main: server is listening on http://0.0.0.0:{port} - starting the main loop"
         return [started, Entry(at + 0.5, "llama-server", ready)]

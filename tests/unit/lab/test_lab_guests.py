@@ -20,7 +20,14 @@ from tests.unit.lab.lab_vms import GPU_VM
 
 VM = "/nodes/pve1/qemu/5001"
 PORT = 18431
-ENGINE = {"engine": "llama.cpp", "model": "tiny", "port": PORT, "digest": "d1"}
+UNIT = {"engine": "llama.cpp", "model": "tiny", "port": PORT}
+ENGINE = {
+    "engine": "llama.cpp",
+    "digest": "abc",
+    "units": {"llama-server.service": UNIT},
+    "active": "llama-server.service",
+    "pulls": [],
+}
 WISH = json.dumps(ENGINE)
 Start = Callable[..., RunningLab]
 

@@ -1,0 +1,243 @@
+"""Brings a node into another of its modes, proves that it answers, and goes back when it does not.
+
+The note on the VM is written last: whatever ends a switch half-way, the note
+still names the mode that answered before, and `up` brings that one back.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+
+from provisioner.domain.fleet import FleetSpec, NodeSpec
+from provisioner.domain.names import ModeName
+from provisioner.domain.snapshot import VmSeen
+from provisioner.errors import EngineError, GuestError, ProvisionerError, RefusedError
+from provisioner.planning.launches import unit_of, units_of
+from provisioner.planning.mode_switch import SwitchDecision, SwitchKind, require_mode, switch_decision
+from provisioner.planning.ownership import Act, require
+from provisioner.planning.vm_shape import serving
+from provisioner.ports.guest_shell import GuestShell
+from provisioner.ports.hypervisors import Hypervisors
+from provisioner.ports.switch_log import SwitchRecord
+from provisioner.services.diagnosing import explained
+from provisioner.services.engine_units import DeathWatch, switch_units, unit_state
+from provisioner.services.entering import Entering
+from provisioner.services.events import OnEvent, running_step
+from provisioner.services.gpu_lending import GpuLending
+from provisioner.services.looking import find_vm
+from provisioner.services.model_memory import ModelMemory
+from provisioner.services.noted_modes import noted
+from provisioner.services.proving import Endpoint, EngineProbe, Proof
+from provisioner.services.sleeping import Sleeping
+from provisioner.services.vm_writer import VmWriter
+from provisioner.services.waking import Waking
+from provisioner.services.world import World
+
+
+@dataclass(frozen=True, slots=True)
+class ModeReport:
+    """What a change of mode did. `endpoint` answers now; None where the node is off."""
+
+    node: str
+    mode: str
+    previous: str
+    did: str
+    reason: str
+    seconds: float
+    endpoint: Endpoint | None = None
+    last_seconds: float | None = None
+    """How long the last change to this mode took."""
+
+    def as_dict(self) -> dict[str, object]:
+        """Return plain values for ``--json``."""
+        return {
+            "node": self.node,
+            "mode": self.mode,
+            "previous": self.previous,
+            "did": self.did,
+            "reason": self.reason,
+            "seconds": round(self.seconds, 3),
+            "endpoint": self.endpoint.as_dict() if self.endpoint else None,
+            "last_seconds": self.last_seconds,
+        }
+
+
+class ModeSwitching:
+    """`mode`."""
+
+    def __init__(self, fleet: FleetSpec, world: World) -> None:
+        self._fleet = fleet
+        self._world = world
+        self._sleeping = Sleeping(fleet, world)
+        self._lending = GpuLending(fleet, world, self._sleeping)
+
+    def switch(self, node: NodeSpec, name: str, on_event: OnEvent, *, force: bool = False) -> ModeReport:
+        """Bring a node into a mode; when this returns, the mode has answered, unless the node is off.
+
+        Args:
+            node: which.
+            name: one of its modes.
+            on_event: told about the steps.
+            force: also while it is busy or does not say; what runs is cut off.
+
+        Raises:
+            InputError: it is none of its modes.
+            RefusedError: the node is busy, not ours, or a VM that holds its GPUs is not to be shut down.
+            EngineError: the mode does not answer. The one before is back, unless the summary says otherwise.
+        """
+        target = require_mode(self._fleet, node, name)
+        clock = self._world.clock
+        with self._world.locks.held(node.name):
+            begun = clock.monotonic()
+            api = self._api(node)
+            vm = self._own_vm(api, node)
+            node, notes = noted(self._fleet, api, node)
+            engines = self._world.engines
+            decision = switch_decision(self._fleet, node, engines, target, vm.power, waits=notes.mode_waits)
+            last = self._world.switches.last(node.name, target)
+            previous = node.mode
+            wanted = self._fleet.in_mode(node, target)
+            endpoint = self._carry_out(decision, node, wanted, on_event, force=force)
+            seconds = clock.monotonic() - begun
+            if decision.kind not in (SwitchKind.PROOF, SwitchKind.NOTE):
+                record = SwitchRecord(node.name, target, previous, decision.kind.value, clock.now(), seconds)
+                self._world.switches.add(record)
+            return ModeReport(
+                node=str(node.name),
+                mode=str(target),
+                previous=str(previous),
+                did=decision.kind.value,
+                reason=decision.reason,
+                seconds=seconds,
+                endpoint=endpoint,
+                last_seconds=last.seconds if last else None,
+            )
+
+    def _own_vm(self, api: Hypervisors, node: NodeSpec) -> VmSeen:
+        if node.adopt:
+            raise RefusedError(
+                "cannot switch the mode: the node is adopted, so its guest knows neither our key nor we its host key",
+                subject=node.subject,
+                next_step="switch it in its own way; what it serves is what the first of its modes says",
+            )
+        vm = find_vm(api, node)
+        require(node, vm, Act.SWITCH)
+        if vm is None:
+            raise RefusedError(
+                "cannot switch the mode: its VM does not exist",
+                subject=node.subject,
+                next_step=f"provisioner up {node.name}",
+            )
+        return vm
+
+    def _carry_out(
+        self, decision: SwitchDecision, node: NodeSpec, wanted: NodeSpec, on_event: OnEvent, *, force: bool
+    ) -> Endpoint | None:
+        clock = self._world.clock
+        match decision.kind:
+            case SwitchKind.NOTE:
+                with running_step(on_event, node, "note", clock) as step:
+                    step.detail, step.changed = decision.reason, node.mode != wanted.mode
+                    self._note(wanted, waits=True)
+                return None
+            case SwitchKind.RELEASE:
+                self._lending.give(node, wanted, on_event, note=self._note, force=force)
+                return None
+            case SwitchKind.TAKE_BACK:
+                self._lending.take_back(node, on_event, force=force)
+                self._note(wanted, waits=True)
+                return Waking(self._fleet, self._world).wake(wanted, on_event).endpoint
+            case SwitchKind.PROOF | SwitchKind.MODELS | SwitchKind.UNITS:
+                return self._switch_running(decision, node, wanted, on_event, force=force)
+
+    def _switch_running(
+        self, decision: SwitchDecision, node: NodeSpec, wanted: NodeSpec, on_event: OnEvent, *, force: bool
+    ) -> Endpoint:
+        with Entering(self._fleet, self._world).shell(node) as shell:
+            is_up = unit_state(shell, node, self._service(node)).is_active
+            if decision.kind is SwitchKind.PROOF and is_up:
+                with running_step(on_event, node, "answer", self._world.clock) as step:
+                    proof = self._prove(wanted, shell)
+                    step.detail, step.changed = proof.endpoint.url, False
+                return proof.endpoint
+            if is_up and not force:
+                # An engine that has died serves nobody; one that runs is asked.
+                self._sleeping.require_quiet(node, Act.SWITCH)
+            with running_step(on_event, node, "switch", self._world.clock) as step:
+                step.detail = decision.reason
+                try:
+                    self._bring(decision, node, wanted, shell, is_up=is_up)
+                    proof = self._prove(wanted, shell)
+                except (EngineError, GuestError) as failure:
+                    raise self._rolled_back(failure, decision, node, wanted, shell) from failure
+        self._note(wanted, waits=False)
+        self._world.activity.forget(node.name)
+        return proof.endpoint
+
+    def _bring(
+        self, decision: SwitchDecision, node: NodeSpec, wanted: NodeSpec, shell: GuestShell, *, is_up: bool
+    ) -> None:
+        """Have the wanted mode's unit run, with only its own models in memory."""
+        if decision.kind is SwitchKind.UNITS or not is_up:
+            off = [unit.service for unit in units_of(self._fleet, wanted, self._world.engines)]
+            switch_units(shell, wanted, off=off, on=self._service(wanted))
+            return
+        ModelMemory(self._fleet, wanted, self._world).leave_only_wanted()
+
+    def _prove(self, node: NodeSpec, shell: GuestShell) -> Proof:
+        """Wait until a mode answers. Raises EngineError, with what the engine's journal says."""
+        engine = self._world.engines[self._fleet.mode_of(node).engine]
+        service = self._service(node)
+        probe = EngineProbe(self._fleet, node, engine, self._world.web, self._world.clock)
+        watch = DeathWatch(shell, node, service, self._world.clock)
+        try:
+            return probe.prove(seconds=node.patience.engine_seconds, still_worth_it=watch.look)
+        except EngineError as error:
+            raise explained(error, self._fleet, node, engine, service, lambda: nullcontext(shell)) from error
+
+    def _rolled_back(
+        self,
+        failure: EngineError | GuestError,
+        decision: SwitchDecision,
+        node: NodeSpec,
+        wanted: NodeSpec,
+        shell: GuestShell,
+    ) -> ProvisionerError:
+        """Bring the mode before back, and return the error that tells of both."""
+        if node.mode == wanted.mode:
+            return failure
+        begun = self._world.clock.monotonic()
+        try:
+            self._bring(decision, wanted, node, shell, is_up=True)
+            self._prove(node, shell)
+        except ProvisionerError as second:
+            outcome = f'and mode "{node.mode}" did not come back either: {second.summary}'
+            next_step = f"mend what is said of either, then: provisioner mode {node.name} {node.mode}"
+        else:
+            seconds = self._world.clock.monotonic() - begun
+            outcome = f'mode "{node.mode}" is back and answers, after {seconds:.1f} s'
+            next_step = failure.next_step
+        told = EngineError(
+            f'cannot switch to mode "{wanted.mode}": {failure.summary.removeprefix("cannot ")}\n{outcome}',
+            subject=node.subject,
+            next_step=next_step,
+            retryable=failure.retryable,
+        )
+        told.diagnosis = failure.diagnosis if isinstance(failure, EngineError) else ""
+        return told
+
+    def _note(self, node: NodeSpec, *, waits: bool) -> None:
+        """Write the mode that a node is in to its VM's notes."""
+        api = self._api(node)
+        mode = self._fleet.mode_of(node)
+        shown = serving(node, self._world.engines[mode.engine], mode.model)
+        VmWriter(node, api, None).write_notes_of(
+            lambda notes: replace(notes, mode=ModeName(node.mode), mode_waits=waits, serving=shown)
+        )
+
+    def _service(self, node: NodeSpec) -> str:
+        return unit_of(self._fleet, node, self._world.engines).service
+
+    def _api(self, node: NodeSpec) -> Hypervisors:
+        return self._world.clusters[self._fleet.cluster_of(node).name]
