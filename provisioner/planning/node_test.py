@@ -63,7 +63,7 @@ def _checks(
     if evidence.engine.trouble:
         return
     if gpus:
-        yield _on_gpu(node, mode, engine, evidence)
+        yield on_gpu(node, mode, engine, evidence)
     yield from _pace(node, evidence.engine)
 
 
@@ -104,7 +104,7 @@ def _answers(node: NodeSpec, mode: ModeSpec, engine: str, seen: EngineEvidence) 
     return Check("engine_answers", _OK, f"{engine} answers with {mode.model}", why, "")
 
 
-def _on_gpu(node: NodeSpec, mode: ModeSpec, engine: str, evidence: NodeEvidence) -> Check:
+def on_gpu(node: NodeSpec, mode: ModeSpec, engine: str, evidence: NodeEvidence) -> Check:
     """Say whether the engine holds its model in GPU memory: by its own word, else by the driver's list of programs."""
     id_, why = "engine_on_gpu", "an engine whose GPU fails often goes on without a word, on the CPU and far slower"
     step = f"provisioner logs {node.name} says at load why; provisioner up {node.name} repairs a broken driver"

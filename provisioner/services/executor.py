@@ -29,6 +29,7 @@ from provisioner.ports.playbooks import Playbooks
 from provisioner.ports.seeds import HostKeyPair, Seeds
 from provisioner.ports.web import Web
 from provisioner.services.diagnosing import LOGIN_SECONDS, explained
+from provisioner.services.engine_evidence import require_on_gpu
 from provisioner.services.gpu_holder import naming_gpu_holder
 from provisioner.services.guest_access import GuestAccess
 from provisioner.services.guest_disk import fill_root_disk
@@ -263,13 +264,21 @@ class Executor:
         except EngineError as error:
             unit = self._service()
             raise explained(error, self.fleet, self.node, self.engine, unit, self._shell_for_evidence) from error
+        seen = self._on_gpu()
         if read_notes(self.vm.notes).mode_waits:
             # Its playbooks have told the guest of the mode that was chosen while it was off.
             self.vm.write_notes(lambda notes: replace(notes, mode_waits=False))
-        return Outcome(False, f"answers at {self.proof.endpoint.url}")
+        return Outcome(False, "; ".join(filter(None, (f"answers at {self.proof.endpoint.url}", seen))))
 
     def _service(self) -> str:
         return unit_of(self.fleet, self.node, {self.engine.name: self.engine}).service
+
+    def _on_gpu(self) -> str:
+        """Make sure that a node with GPUs answered with their help. Raises EngineError."""
+        if not self.node.gpus:
+            return ""
+        unit = self._service()
+        return require_on_gpu(self.fleet, self.node, self.engine, unit, self.web, self._shell_for_evidence)
 
     def _shell_for_evidence(self) -> AbstractContextManager[GuestShell]:
         return self.guests.shell(self.node, self._host_key(), seconds=LOGIN_SECONDS)

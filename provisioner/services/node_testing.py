@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
-from typing import TypeVar
 
 from provisioner.domain.fleet import FleetSpec, NodeSpec
 from provisioner.domain.gpu_reading import GpuFacts
@@ -17,10 +15,10 @@ from provisioner.planning.bench_figures import measured_thing, rate
 from provisioner.planning.gpu.diagnosis import diagnosis
 from provisioner.planning.node_test import node_checks
 from provisioner.planning.readiness import Check, CheckStatus, failures
-from provisioner.ports.guest_shell import GuestShell
 from provisioner.ports.web import NoAnswer
 from provisioner.services.benchmarking import Benchmarking
 from provisioner.services.deployments import address_of, engine_of, unit_of
+from provisioner.services.engine_evidence import memory_evidence, unit_evidence
 from provisioner.services.entering import Entering
 from provisioner.services.events import OnEvent, running_step
 from provisioner.services.gpu_facts import gather_gpu_facts
@@ -29,15 +27,12 @@ from provisioner.services.sleeping import Sleeping
 from provisioner.services.waking import Waking
 from provisioner.services.world import World
 
-_Answer = TypeVar("_Answer")
-
 _PROBES = 3
 _SPEED_TOKENS = 32
 # A reply that is over so soon says more about the clock than about the engine.
 _QUICKEST_SECONDS = 0.05
 _LOAD_SECONDS = 600.0
 _ASK_SECONDS = 10.0
-_LOOK_SECONDS = 20.0
 _HISTORY = 20
 
 
@@ -189,41 +184,27 @@ class NodeTesting:
         """Return what a look inside the guest shows, or why there was none."""
         try:
             with self._entering.shell(node) as shell:
-                unit = self._unit(node, shell)
+                unit = unit_evidence(shell, unit_of(self._fleet, self._world, node))
                 return (gather_gpu_facts(shell, node) if node.gpus else None), unit, ""
         except ProvisionerError as error:
             return None, None, error.summary
-
-    def _unit(self, node: NodeSpec, shell: GuestShell) -> UnitEvidence | None:
-        name = unit_of(self._fleet, self._world, node)
-        fields = "--property=ActiveState,NRestarts,ControlGroup"
-        result = shell.run(["systemctl", "show", fields, name], seconds=_LOOK_SECONDS)
-        said = dict(line.split("=", 1) for line in result.out.splitlines() if "=" in line)
-        if "ActiveState" not in said:
-            return None
-        group = said.get("ControlGroup", "")
-        pids: frozenset[int] = frozenset()
-        if group:
-            listed = shell.run(["cat", f"/sys/fs/cgroup{group}/cgroup.procs"], seconds=_LOOK_SECONDS)
-            pids = frozenset(int(word) for word in listed.out.split() if word.isdigit())
-        restarts = said.get("NRestarts", "0")
-        return UnitEvidence(said["ActiveState"], int(restarts) if restarts.isdigit() else 0, pids)
 
     def _engine(self, node: NodeSpec, engine: InferenceEngine, *, smoke: bool) -> EngineEvidence:
         trouble = EngineProbe(self._fleet, node, engine, self._world.web, self._world.clock).health()
         if trouble:
             return EngineEvidence(trouble)
         try:
-            models = self._asked(node, engine.models_path, engine.served_models)
+            answer = self._world.web.get(
+                address_of(self._fleet, self._world, node) + engine.models_path, seconds=_ASK_SECONDS
+            )
+            if answer.status != 200:
+                raise NoAnswer(f"HTTP {answer.status} from {engine.models_path}")
+            models = engine.served_models(answer.text)
             number = round(self._world.clock.now() * 1000) % 10**9
             # This one may bring the model into memory: its time is that of a load.
             self._bench.reply(node, max_tokens=1, number=number, silence=_LOAD_SECONDS)
-            loaded = self._asked(node, engine.loaded_path, engine.loaded_models) if engine.loaded_path else ()
-            seen = EngineEvidence(
-                models=models,
-                model_bytes=sum(model.bytes for model in loaded) if loaded else None,
-                gpu_bytes=sum(model.gpu_bytes for model in loaded) if loaded else None,
-            )
+            memory = memory_evidence(self._world.web, address_of(self._fleet, self._world, node), engine)
+            seen = replace(memory, models=models)
             return seen if smoke else self._timed(node, seen, number)
         except (NoAnswer, AnswerUnreadable) as reason:
             return EngineEvidence(str(reason))
@@ -245,18 +226,10 @@ class NodeTesting:
         benched = self._world.measurements.last(measured_thing(self._fleet, node, "bench:1"), 1)
         if probe is not None:
             self._world.measurements.add(Measurement(thing, self._world.clock.now(), {"seconds": probe}))
-        return EngineEvidence(
-            models=seen.models,
-            model_bytes=seen.model_bytes,
-            gpu_bytes=seen.gpu_bytes,
+        return replace(
+            seen,
             probe_seconds=probe,
             probe_history=tuple(each.figures["seconds"] for each in earlier),
             tokens_per_second=rate(long) if is_slow_enough else None,
             bench=benched[0].figures if benched else None,
         )
-
-    def _asked(self, node: NodeSpec, path: str, read: Callable[[str], _Answer]) -> _Answer:
-        answer = self._world.web.get(address_of(self._fleet, self._world, node) + path, seconds=_ASK_SECONDS)
-        if answer.status != 200:
-            raise NoAnswer(f"HTTP {answer.status} from {path}")
-        return read(answer.text)

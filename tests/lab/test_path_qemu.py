@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 import yaml
 
 from provisioner.demo.lab_process import processes_using, running_lab
@@ -66,6 +67,16 @@ class Scene:
     def error(self, *arguments: str) -> dict[str, Any]:
         answer: dict[str, Any] = json.loads(self.run(*arguments, "--json", code=1).stdout.splitlines()[-1])
         return answer
+
+    def started(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start a command that goes on; what it prints can be read while it does."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "provisioner", *arguments],
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
 
     def up_killed_at(self, step: str, phase: str, detail: str = "") -> list[str]:
         """Run `up`, kill -9 it at an event (one whose detail begins so); return the steps that it had begun."""
@@ -174,6 +185,73 @@ def test_it_sleeps_and_wakes_and_answers_again(scene: Scene) -> None:
     assert not scene.result("wake", NODE)["started"]
 
 
+class TestLooking:
+    """The commands that look at a node that serves."""
+
+    def test_the_engines_journal_is_shown(self, scene: Scene) -> None:
+        assert "server is listening" in scene.run("logs", NODE, "-n", "500").stdout
+        (line,) = scene.run("logs", NODE, "-n", "1", "--json").stdout.splitlines()
+        assert set(json.loads(line)) == {"time", "source", "text"}
+        assert scene.run("logs", NODE, "--since", "2030-01-01").stdout == ""
+        assert "cannot read the time" in scene.error("logs", NODE, "--since", "a fortnight")["summary"]
+
+    def test_it_is_followed_until_ctrl_c_and_nothing_of_it_stays_in_the_guest(self, scene: Scene) -> None:
+        with scene.started("logs", NODE, "-f", "-n", "0") as following:
+            in_guest(scene, "sudo", "systemd-run", "--wait", "--quiet", "--unit", "noise", "true")
+            scene.result("bench", NODE, "--streams", "1", "--seconds", "0")
+            assert following.stdout is not None
+            assert following.stdout.readline().strip()
+            following.send_signal(signal.SIGINT)
+            assert following.wait(30) == 0
+        gone = "for i in $(seq 100); do pgrep -x journalctl >/dev/null || exit 0; sleep 0.1; done; exit 1"
+        in_guest(scene, gone)
+
+    def test_a_tunnel_brings_the_engine_here_until_ctrl_c(self, scene: Scene) -> None:
+        with scene.started("forward", NODE, "--port", "0", "--json") as tunnel:
+            assert tunnel.stdout is not None
+            url = json.loads(tunnel.stdout.readline())["forward"]["url"]
+            assert url.startswith("http://127.0.0.1:")
+            assert requests.get(f"{url}/v1/models", timeout=30).json()["data"][0]["id"] == "tiny.gguf"
+            tunnel.send_signal(signal.SIGINT)
+            assert tunnel.wait(30) == 0
+        with pytest.raises(requests.ConnectionError):
+            requests.get(url, timeout=10)
+
+    def test_its_speed_is_measured_and_compared(self, scene: Scene) -> None:
+        first = scene.result("bench", NODE, "--streams", "1,4", "--seconds", "3")
+        assert [level["streams"] for level in first["levels"]] == [1, 4]
+        assert all(level["tokens_per_second_total"] > 0 for level in first["levels"])
+        assert all(level["first_token_p50_seconds"] > 0 for level in first["levels"])
+        again = scene.result("bench", NODE, "--streams", "1", "--seconds", "1")
+        assert again["earlier"][0] == first["levels"][0]
+
+    def test_the_stand_in_for_a_card_is_told_from_one(self, scene: Scene) -> None:
+        shown = json.loads(scene.run("test", NODE, "--json", code=1).stdout.splitlines()[-1])["result"]
+        checks = {check["id"]: check for check in shown["checks"]}
+        assert checks["pci_device"]["status"] == "fail"
+        assert "sees 0 of 1 GPUs" in checks["pci_device"]["found"]
+        assert checks["engine_runs"]["status"] == "ok"
+        assert checks["engine_answers"]["status"] == "ok"
+
+    def test_a_node_without_a_card_passes(self, scene: Scene) -> None:
+        text = scene.fleet_file.read_text()
+        nodes = yaml.safe_load(text)["nodes"]
+        scene.edit(nodes={NODE: {key: value for key, value in nodes[NODE].items() if key != "gpus"}})
+        checks = {check["id"]: check["status"] for check in scene.result("test", NODE)["checks"]}
+        scene.fleet_file.write_text(text)
+        assert checks["engine_runs"] == checks["engine_answers"] == checks["probe"] == "ok"
+
+    def test_its_numbers_are_watched(self, scene: Scene) -> None:
+        kept = scene.folder / "numbers.csv"
+        (line,) = scene.run("top", NODE, "--once", "--json", "--csv", str(kept)).stdout.splitlines()
+        sample = json.loads(line)["sample"]
+        assert sample["state"] == "serving", sample
+        assert sample["load"] >= 0
+        assert 0 < sample["memory_used_bytes"] < sample["memory_bytes"]
+        assert sample["running"] == 0
+        assert len(kept.read_text().splitlines()) == 2
+
+
 def test_a_guest_that_was_switched_off_from_inside_is_asleep_and_wakes(scene: Scene) -> None:
     subprocess.run(
         [sys.executable, "-m", "provisioner", "ssh", NODE, "--", "sudo", "systemctl", "poweroff"],
@@ -240,14 +318,15 @@ def test_a_failing_task_is_named_with_the_guests_words(scene: Scene) -> None:
     scene.run("up", NODE)
 
 
-def test_an_engine_that_never_answers_shows_its_own_log(scene: Scene) -> None:
+def test_an_engine_that_never_answers_is_diagnosed_by_its_own_log(scene: Scene) -> None:
     broken = scene.folder / "broken.gguf"
     broken.write_bytes(b"GGUF" + b"\0" * 64)
     before = scene.edit(models={"tiny.gguf": pinned(broken)}, defaults={"engine_within": "8s"})
     error = scene.error("up", NODE)
     assert error["error"] == "EngineError"
-    assert "its log ends:" in error["summary"]
-    assert re.search(r"gguf|model", error["summary"], re.IGNORECASE)
+    assert error["diagnosis"] == "model_damaged", error
+    assert "its log shows why: the model's file is damaged" in error["summary"]
+    assert "sha256" in error["next_step"]
     scene.fleet_file.write_text(before)
     assert scene.result("up", NODE)["reply"]
 

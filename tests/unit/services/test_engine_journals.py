@@ -104,3 +104,33 @@ class TestSilence:
         error = self.wake(fleet, node, awake)
         assert "its log could not be read" in error.summary
         assert "within 1800 s" in error.summary
+
+
+class TestOnTheGpu:
+    """`up` does not take an answer from the CPU where there is a card."""
+
+    def test_an_engine_that_computes_on_its_cpu_is_refused(
+        self, fleet: FleetSpec, node: NodeSpec, world: FakeWorld
+    ) -> None:
+        world.guests.gpu_faults.add("engine_on_cpu")
+        provisioning = Provisioning(fleet, world)
+        with pytest.raises(EngineError, match="computes on the CPU") as caught:
+            provisioning.apply(provisioning.plan(node), ignore)
+        assert caught.value.diagnosis == "engine_on_cpu"
+        assert "provisioner logs llm-gpu-01" in caught.value.next_step
+        world.guests.gpu_faults.clear()
+        provisioning.apply(provisioning.plan(node), ignore)
+
+    def test_what_was_seen_is_told(self, fleet: FleetSpec, node: NodeSpec, world: FakeWorld) -> None:
+        told: list[str] = []
+        provisioning = Provisioning(fleet, world)
+        provisioning.apply(provisioning.plan(node), lambda event: told.append(event.detail))
+        assert any("llama.cpp holds 5.0 GiB on the card" in detail for detail in told)
+
+    @pytest.mark.parametrize("fault", ["gpu_missing", "gpu_lost"])
+    def test_a_card_that_does_not_answer_is_another_steps_business(
+        self, fleet: FleetSpec, node: NodeSpec, world: FakeWorld, fault: str
+    ) -> None:
+        world.guests.gpu_faults.add(fault)
+        provisioning = Provisioning(fleet, world)
+        provisioning.apply(provisioning.plan(node), ignore)

@@ -24,7 +24,7 @@ def awake(fleet: FleetSpec, node: NodeSpec, world: FakeWorld) -> FakeWorld:
     provisioning = Provisioning(fleet, world)
     provisioning.apply(provisioning.plan(node), ignore)
     world.cluster.acts.clear()
-    world.guests.logins = 0
+    world.guests.logins = world.guests.looks = 0
     return world
 
 
