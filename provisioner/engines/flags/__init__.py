@@ -1,7 +1,7 @@
 """Which flags, GPUs and drivers an engine's version takes: what is known of the released things themselves.
 
 At `plan` a mode's arguments are held against the tables (`check_arguments`,
-`check_gpu`); in the guest against the installed engine's own help
+`check_gpu`), and what we set ourselves as well (`check_launch`); in the guest against the installed engine's own help
 (`help_command`, `contradictions`). Pure, all of it.
 
 To add a version: read its flags from the published package or its help, add it
@@ -12,6 +12,7 @@ both included; an open end is the table's own.
 
 from provisioner.engines.flags.check import canonical_arguments, check_arguments
 from provisioner.engines.flags.help_text import HelpFlag, HelpText, contradictions, flags_in_help, help_command
+from provisioner.engines.flags.launch import check_launch
 from provisioner.engines.flags.problems import Fault, FlagProblem
 from provisioner.engines.flags.quantization import quantization_floor, quantization_names
 from provisioner.engines.flags.requirements import EngineRequirements, GpuProblem, check_gpu, engine_requirements
@@ -26,6 +27,7 @@ __all__ = [
     "canonical_arguments",
     "check_arguments",
     "check_gpu",
+    "check_launch",
     "contradictions",
     "engine_requirements",
     "flags_in_help",

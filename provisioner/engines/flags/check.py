@@ -63,18 +63,24 @@ def _about(
         what = f"is a secret, and there it {shown}" if fault is Fault.SECRET else "is set by us"
         yield FlagProblem(name, fault, f"{ours} {what}", table.ours[ours].removeprefix("secret: "))
         return
-    if flag is None and is_unjudged(table, name):
-        return
+    if flag is not None and table.keys.get(main) in keys:
+        key = table.keys[main]
+        yield FlagProblem(name, Fault.TWICE, f"{main} says again what the mode's {key} says", "keep one of the two")
+    yield from judge(table, version, at, name, value)
+
+
+def judge(table: FlagTable, version: str, at: Version | None, name: str, value: object) -> Iterator[FlagProblem]:
+    """Yield what is wrong with a flag or variable whoever sets it: not there, or not with this value."""
+    flag = find(table, name)
     if flag is None:
-        yield _unknown(table, version, at, name)
+        if not is_unjudged(table, name):
+            yield _unknown(table, version, at, name)
         return
+    main = flag.main
     seen = table.sighting(flag.seen, at) if at is not None else Sighting(State.HERE)
     if seen.state is not State.HERE:
         yield _absent(table, version, name, flag, seen)
         return
-    if table.keys.get(main) in keys:
-        key = table.keys[main]
-        yield FlagProblem(name, Fault.TWICE, f"{main} says again what the mode's {key} says", "keep one of the two")
     since, text = table.fading.get(main, ("", ""))
     if text and at is not None and at >= (table.version(since) or at):
         yield FlagProblem(name, Fault.FADING, f"{flag.name} {text}", "", is_certain=False)

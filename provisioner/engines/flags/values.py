@@ -35,9 +35,12 @@ def value_problem(
     if isinstance(value, list) and takes is Takes.ONE and flag.type != "list":
         return wrong(f"takes one value, and it was given {len(value)}", "write one")
     for each in value if isinstance(value, list) else [value]:
-        if flag.type in ("int", "float") and not _is_number(each, whole=flag.type == "int"):
-            kind = "a whole number" if flag.type == "int" else "a number"
-            return wrong(f"takes {kind}, and it was given {_shown(each)}", f"write {kind}")
+        if flag.type in ("int", "float"):
+            if _is_number(each, whole=flag.type == "int"):
+                continue
+            if not flag.values:
+                allowed = _allowed(table, at, flag)
+                return wrong(f"takes {allowed}, and it was given {_shown(each)}", f"write {allowed}")
         if not flag.values or "." in name or isinstance(each, dict):
             continue
         problem = _choice(table, version, at, name, flag, str(each))
@@ -68,9 +71,10 @@ def _choice(
 
 def _allowed(table: FlagTable, at: Version | None, flag: Flag) -> str:
     words = [word for word, spans in flag.values.items() if at is None or table.sighting(spans, at).state is State.HERE]
+    number = {"int": "a whole number", "float": "a number"}.get(flag.type, "")
     if words:
-        return f"one of: {', '.join(words)}"
-    return {"int": "a whole number", "float": "a number"}.get(flag.type, "a word, a number or a table")
+        return " or ".join(each for each in (number, f"one of: {', '.join(words)}") if each)
+    return number or "a word, a number or a table"
 
 
 def _is_number(value: object, *, whole: bool) -> bool:

@@ -39,6 +39,8 @@ REFUSED = [
     ("llama.cpp", "0.7.0", {"draft-max": 4}, Fault.REMOVED, "--draft-max", "spec-draft-n-max"),
     ("llama.cpp", "b4747", {"load-mode": "mlock"}, Fault.NOT_YET, "--load-mode", "pin llama.cpp b11668 or later"),
     ("llama.cpp", "b4747", {"flash-attn": "on"}, Fault.VALUE, "takes no value", "flash-attn: true"),
+    ("llama.cpp", "b4747", {"ngl": "all"}, Fault.VALUE, "does not take all", "a whole number"),
+    ("llama.cpp", "b11669", {"ngl": "most"}, Fault.VALUE, "does not take most", "a whole number or one of: auto, all"),
     ("llama.cpp", "b11669", {"fa": "maybe"}, Fault.VALUE, "does not take maybe", "auto"),
     ("llama.cpp", "b11669", {"ctx-size": "4k"}, Fault.VALUE, "whole number", "whole number"),
     ("llama.cpp", "b11669", {"ctk": "Q8_0"}, Fault.VALUE, "does not take Q8_0", "q8_0"),
