@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from provisioner.domain.fleet import ImageSpec, NodeSpec
+from provisioner.domain.gpu_driver import DriverWish
 from provisioner.domain.names import MappingId, StorageName, Vmid
 from provisioner.domain.refusal import Refusal as Refusal
 from provisioner.domain.snapshot import VmConfig
@@ -160,6 +161,24 @@ class RunPlaybook:
 
 
 @dataclass(frozen=True, slots=True)
+class ConvergeGuest:
+    """Run a playbook, unless the guest shows that it is as that playbook left it: its files, and `units` that run."""
+
+    playbook: str
+    variables: Mapping[str, object]
+    units: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class InstallDriver:
+    """Give the guest the driver of its cards; `ids` are those of its mappings, where they were looked at."""
+
+    wish: DriverWish
+    ids: tuple[tuple[str, str], ...] = ()
+    cuda_toolkit: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ProveEngine:
     """Have the engine answer: healthy, model listed, one chat."""
 
@@ -185,6 +204,8 @@ Action = (
     | GrowFilesystem
     | SealSeed
     | RunPlaybook
+    | ConvergeGuest
+    | InstallDriver
     | ProveEngine
 )
 

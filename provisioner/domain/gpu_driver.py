@@ -59,14 +59,6 @@ class DriverChoice:
         return f"{self.modules}-dkms" if self.is_dkms else self.modules
 
 
-@dataclass(frozen=True, slots=True)
-class NoDriver:
-    """Why no driver serves these cards, and what to do."""
-
-    reason: str
-    next_step: str
-
-
 def parse_driver(text: str) -> DriverWish:
     """Return what ``driver:`` of a GPU says. Raises ValueError that says what is allowed."""
     if re.fullmatch(DRIVER_PATTERN, text) is None:

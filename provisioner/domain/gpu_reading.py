@@ -185,7 +185,8 @@ class GpuFacts:
     no card of that maker is there. `strays` are lines of it that are no
     readings. `devices` names what exists of the device files that programs need.
     `log` holds the messages of graphics drivers since boot; None when the log
-    could not be read. `drift` is what the check at boot left behind.
+    could not be read. `toolkits` are the versions of CUDA to build with, as NVIDIA
+    names them, ``12-9``. `drift` is what the check at boot left behind.
     """
 
     kernel: str | None = None
@@ -201,6 +202,7 @@ class GpuFacts:
     log: tuple[str, ...] | None = None
     packages: tuple[HeldPackage, ...] = ()
     dkms: tuple[str, ...] = ()
+    toolkits: frozenset[str] = frozenset()
     is_secure_boot: bool | None = None
     drift: str | None = None
 

@@ -27,6 +27,7 @@ hypervisors:
     cluster: lab
 {gpus}
 defaults:
+  unattended_upgrades: false   # its guests have no way out
   image: lab
   cores: 2
   memory: 1GiB

@@ -29,6 +29,7 @@ from provisioner.domain.vm_traits import Drift, Trait
 from provisioner.engines.base import InferenceEngine
 from provisioner.planning.creation import creation_steps, new_seed_steps, no_clone, seed_of, shaping_steps
 from provisioner.planning.engine_steps import engine_refusal, engine_steps
+from provisioner.planning.guest_software import software_refusal, software_steps
 from provisioner.planning.launches import Engines
 from provisioner.planning.native_drive import (
     NEW_KEYS,
@@ -130,6 +131,7 @@ def _refusal(fleet: FleetSpec, node: NodeSpec, seen: NodeSeen, engines: Engines)
         return (
             made_otherwise(node, seen.config)
             or limits(fleet, node, seen)
+            or software_refusal(fleet, node, seen.mappings)
             or engine_refusal(fleet, node, engines)
             or (no_clone(fleet, node, seen) if vm is None else None)
         )
@@ -242,6 +244,7 @@ def _guest_steps(
         Step("guest", settled, AwaitGuest(node.patience.boot_seconds), "cloud-init has finished"),
         # On its first boot cloud-init grows it, and is switched off then.
         fill if sealed else seal,
+        *software_steps(fleet, node, seen.mappings, engines, settled),
         *engine_steps(fleet, node, engines, settled),
         _proof(fleet, node),
     )

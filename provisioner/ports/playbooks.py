@@ -42,6 +42,10 @@ OnTaskEvent = Callable[[TaskEvent], None]
 class Playbooks(Protocol):
     """Runs playbooks."""
 
+    def recipe(self, playbook: str, variables: Mapping[str, object]) -> str:
+        """Return a digest of what a playbook would do: it changes with the playbook and with its variables."""
+        ...
+
     def run(
         self,
         playbook: str,

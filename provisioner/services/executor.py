@@ -28,8 +28,10 @@ from provisioner.ports.hypervisors import Hypervisors
 from provisioner.ports.playbooks import Playbooks
 from provisioner.ports.seeds import HostKeyPair, Seeds
 from provisioner.ports.web import Web
+from provisioner.services.converging import converge
 from provisioner.services.diagnosing import LOGIN_SECONDS, explained
 from provisioner.services.engine_evidence import require_on_gpu
+from provisioner.services.gpu_driver import install_driver
 from provisioner.services.gpu_holder import naming_gpu_holder
 from provisioner.services.guest_access import GuestAccess
 from provisioner.services.guest_disk import fill_root_disk
@@ -126,6 +128,8 @@ class Executor:
                 return Outcome(grown.changed, grown.detail)
             case actions.SealSeed(storage, volume):
                 return self._seal(storage, volume)
+            case actions.ConvergeGuest() | actions.InstallDriver():
+                return self._converge(action, say)
             case actions.RunPlaybook() if self.left_for_next_start:
                 # It may restart the engine, and would fit it to a VM that is not there yet.
                 return Outcome(False, "left until the node was restarted: it is in use")
@@ -256,6 +260,18 @@ class Executor:
         self.hypervisors.upload_iso(self.node.hypervisor, storage, volume, iso)
         self.vm.write_notes(lambda notes: replace(notes, seed_is_sealed=True))
         return Outcome(True, "no secret is left on the ISO storage")
+
+    def _converge(self, wanted: actions.ConvergeGuest | actions.InstallDriver, say: Callable[[str], None]) -> Outcome:
+        def open_shell() -> AbstractContextManager[GuestShell]:
+            return self.guests.shell(self.node, self._host_key(), seconds=_SHELL_SECONDS)
+
+        key = self._host_key()
+        if isinstance(wanted, actions.ConvergeGuest):
+            return converge(open_shell, self.playbooks, self.node, key, wanted, say)
+        if self.left_for_next_start:
+            # It may reboot the guest.
+            return Outcome(False, "left until the node was restarted: it is in use")
+        return install_driver(open_shell, self.playbooks, self.node, key, wanted, say)
 
     def _prove(self, seconds: float) -> Outcome:
         probe = EngineProbe(self.fleet, self.node, self.engine, self.web, self.clock)

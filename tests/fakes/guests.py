@@ -17,6 +17,7 @@ from provisioner.ports.guest_shell import CommandResult, GuestAway, GuestRefuses
 from provisioner.ports.playbooks import PlaybookOutcome
 from provisioner.ports.seeds import HostKeyPair
 from provisioner.ports.web import Answer, NoAnswer
+from provisioner.services.converging import RECIPE
 from provisioner.services.guest_host_key import FINISHED, PUBLIC_KEY
 from tests.fakes.hypervisors import FakeHypervisors, FakeVm
 
@@ -37,6 +38,8 @@ class GuestDisk:
     partition_bytes: int = 0
     """As large as the disk was at the first boot; the filesystem in it likewise."""
     filesystem_bytes: int = 0
+    recipes: dict[str, object] = field(default_factory=dict)
+    """What playbooks that note it were last played with."""
 
 
 @dataclass
@@ -68,6 +71,8 @@ class FakeGuests:
     looks: int = 0
     """At cards, inside guests."""
     gpu_faults: set[str] = field(default_factory=set)
+    played: list[str] = field(default_factory=list)
+    """The playbooks that ran to their end."""
     first_boots: int = 0
     """From drives of the cluster's own making, each with a new host key."""
 
@@ -118,6 +123,9 @@ class FakeGuests:
 
     # Playbooks
 
+    def recipe(self, playbook: str, variables: Mapping[str, object]) -> str:
+        return json.dumps([playbook, variables], sort_keys=True)
+
     def run(
         self,
         playbook: str,
@@ -130,6 +138,15 @@ class FakeGuests:
         on_task("First task")
         if self.failing_task:
             raise PlaybookError(f'failed at "{self.failing_task}"', subject=node.name, next_step="none")
+        self.played.append(playbook)
+        if RECIPE in variables:
+            known = self.disks[node.vmid].recipes
+            same = known.get(playbook) == variables[RECIPE]
+            known[playbook] = variables[RECIPE]
+            return PlaybookOutcome(2, () if same else ("Write the settings",))
+        if playbook == "install-nvidia-driver":
+            self.gpu_faults.discard("gpu_driver_missing")
+            return PlaybookOutcome(9, ("Install the driver",))
         applied = self.disks[node.vmid].applied
         if applied and applied[-1] == variables:
             return PlaybookOutcome(5, ())
@@ -203,9 +220,12 @@ class FakeShell:
         if tells_of_gpus(list(command)):
             if self.hangs_up:
                 raise GuestAway("the connection was closed")
-            self.guests.looks += 1
+            self.guests.looks += command[4] == "live"
             faults = frozenset(self.guests.gpu_faults)
             return CommandResult(0, gpu_answer(list(command), len(self.node.gpus), serves=True, faults=faults), "")
+        if command[3:4] == ("still-is-as",):
+            noted = disk.recipes.get(command[4].rpartition("/")[2])
+            return CommandResult(0 if noted == command[5] else 1, "", "")
         if command[0] == "journalctl":
             return CommandResult(0, "\n".join(self.guests.journal), "")
         return CommandResult(127, "", f"{command[0]}: command not found")

@@ -29,7 +29,7 @@ from tests.lab.support import NODE
 
 pytestmark = [pytest.mark.qemu, pytest.mark.timeout(1800)]
 
-STEPS = ("image", "seed", "create", "grow disk", "start", "guest", "seal seed", "configure", "prove")
+STEPS = ("image", "seed", "create", "grow disk", "start", "guest", "seal seed", "base", "configure", "prove")
 
 
 @dataclass(frozen=True)

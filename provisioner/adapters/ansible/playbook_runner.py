@@ -114,6 +114,15 @@ class AnsiblePlaybooks:
         self._login_key = login_key
         self._turns = threading.BoundedSemaphore(MOST_PLAYBOOKS_AT_ONCE)
 
+    def recipe(self, playbook: str, variables: Mapping[str, object]) -> str:
+        """Return a digest of the playbook, of the templates and tasks that it names, and of the variables."""
+        books = shipped_folder("playbooks")
+        text = (books / f"{playbook}.yml").read_text(encoding="utf-8")
+        parts = [text, json.dumps(variables, sort_keys=True, default=str)]
+        named = (file for folder in ("tasks", "templates") for file in sorted((books / folder).glob("*")))
+        parts += [file.read_text(encoding="utf-8") for file in named if file.name in text]
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
     def run(
         self,
         playbook: str,

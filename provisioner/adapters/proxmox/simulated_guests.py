@@ -95,6 +95,10 @@ class SimulatedPlaybooks:
     def __init__(self, session: ProxmoxSession, clock: Clock) -> None:
         self._shells = AgentShells(session, clock)
 
+    def recipe(self, playbook: str, variables: Mapping[str, object]) -> str:
+        """Return a digest of the variables; what the guest pretends depends on nothing else."""
+        return hashlib.sha256(json.dumps([playbook, variables], sort_keys=True, default=str).encode()).hexdigest()
+
     def run(
         self,
         playbook: str,

@@ -27,6 +27,7 @@ _FIELDS = {
     "pstate": "P8",
     "persistence_mode": "Enabled",
 }
+_PACKAGES = ("linux-modules-nvidia-580-server-open-generic", "nvidia-utils-580-server")
 _MODEL_MIB = 5120
 _LOG = "nvidia-nvlink: Nvlink Core is being initialized, major device number 239"
 _XID = "NVRM: Xid (PCI:0000:01:00): 79, pid='<unknown>', name=<unknown>, GPU has fallen off the bus."
@@ -52,7 +53,8 @@ def gpu_answer(words: Sequence[str], cards: int, *, serves: bool, faults: frozen
     parts = [_section("load", "0.10 0.20 0.30 1/100 1234", "MemTotal:  1048576 kB", "MemAvailable:  786432 kB")]
     parts += [] if live else [_section("kernel", "6.8.0-85-generic")]
     parts.append(_section("cards", *(f"0000:0{number + 1}:00.0 10de 2204 nvidia" for number in range(there))))
-    parts.append(_section("modules", *(("nvidia", "nvidia_uvm") if cards else ())))
+    driven = cards and "gpu_driver_missing" not in faults
+    parts.append(_section("modules", *(("nvidia", "nvidia_uvm") if driven else ())))
     if cards:
         parts.append(_section("smi-fields", ",".join(fields)))
         parts += _tool(fields, process_fields, there, on_card, faults)
@@ -62,6 +64,8 @@ def gpu_answer(words: Sequence[str], cards: int, *, serves: bool, faults: frozen
 
 
 def _tool(fields: list[str], process_fields: list[str], there: int, on_card: bool, faults: frozenset[str]) -> list[str]:
+    if "gpu_driver_missing" in faults:
+        return [_section("smi-query", "sh: nvidia-smi: not found", code=127)]
     if "gpu_driver_mismatch" in faults:
         return [_section("smi-query", "Failed to initialize NVML: Driver/library version mismatch", code=18)]
     if "gpu_lost" in faults:
@@ -86,7 +90,7 @@ def _tool(fields: list[str], process_fields: list[str], there: int, on_card: boo
 
 
 def _rest(cards: int, faults: frozenset[str]) -> list[str]:
-    if not cards:
+    if not cards or "gpu_driver_missing" in faults:
         return [_section("devices"), _section("secure-boot", "0")]
     library = _OLDER if "gpu_driver_mismatch" in faults else _DRIVER
     return [
@@ -96,6 +100,7 @@ def _rest(cards: int, faults: frozenset[str]) -> list[str]:
         _section("proc-version", f"NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  {_DRIVER}  Release Build"),
         _section("on-disk", _DRIVER),
         _section("library", f"libnvidia-ml.so.{library}"),
+        _section("packages", *(f"{name} {_DRIVER} hold installed" for name in _PACKAGES)),
         _section("secure-boot", "0"),
         _section("log", _LOG, *((_XID,) if "gpu_lost" in faults else ())),
     ]

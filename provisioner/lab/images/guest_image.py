@@ -41,6 +41,7 @@ PACKAGES = (
     "sudo",
     "iproute2",
     "iputils-ping",
+    "nftables",  # the guest's own firewall
     "netbase",
     "procps",
     "pciutils",

@@ -117,6 +117,9 @@ if [ "$nvidia" ]; then
 			'linux-modules-nvidia-*' 'linux-objects-nvidia-*' 'linux-signatures-nvidia-*' 'nvidia-*' 'libnvidia-*' \
 			'cuda-drivers*' 2>/dev/null | show packages 0
 	fi
+	for folder in /usr/local/cuda-[0-9]*.[0-9]*; do
+		[ ! -x "$folder/bin/nvcc" ] || echo "${folder#/usr/local/cuda-}" | tr . -
+	done | show toolkits 0
 	if command -v dkms >/dev/null 2>&1; then
 		answer dkms status
 		show dkms "$code" <"$scratch/out"

@@ -81,6 +81,7 @@ def gpu_facts(text: str) -> GpuFacts:
         log=log,
         packages=tuple(_packages(_lines(found, "packages"))),
         dkms=tuple(_lines(found, "dkms")),
+        toolkits=frozenset(_lines(found, "toolkits")),
         is_secure_boot={"0": False, "1": True}.get(_only(found, "secure-boot") or ""),
         drift=_only(found, "drift"),
     )

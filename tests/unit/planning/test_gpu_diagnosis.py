@@ -10,7 +10,7 @@ import pytest
 from provisioner.planning.gpu import diagnosis, gpu_facts
 from provisioner.planning.gpu.diagnosis import worst
 from provisioner.planning.readiness import Check, CheckStatus
-from tests.unit.planning.gpu_answers import BUS, VERSION, answer, row
+from tests.fakes.gpu_answers import BUS, VERSION, answer, row
 
 NO_DRIVER = (
     "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver. "

@@ -6,8 +6,9 @@ from itertools import pairwise
 
 import pytest
 
-from provisioner.domain.gpu_driver import DriverChoice, NoDriver, parse_driver
+from provisioner.domain.gpu_driver import DriverChoice, parse_driver
 from provisioner.domain.names import HypervisorName, MappingId
+from provisioner.domain.refusal import Refusal
 from provisioner.domain.snapshot import MappingSeen
 from provisioner.planning.gpu.cards import CHIPS, SUPPORT, Generation, chip_of, generation_of
 from provisioner.planning.gpu.driver import choose_driver, ids_of_mapping
@@ -20,7 +21,7 @@ def choice(wish: str, *devices: str, secure_boot: bool | None = None, vendor: st
     chosen = choose_driver(
         parse_driver(wish), [(vendor, device) for device in devices], secure_boot=secure_boot, node="llm-gpu-01"
     )
-    if isinstance(chosen, NoDriver):
+    if isinstance(chosen, Refusal):
         assert chosen.next_step
         return f"no: {chosen.reason}"
     return str(chosen)
@@ -119,7 +120,7 @@ def test_cards_of_amd_get_rocm() -> None:
 
 def test_cards_of_two_makers_are_refused() -> None:
     mixed = choose_driver(parse_driver("auto"), [("10de", V100), ("1002", "744c")], secure_boot=None, node="n")
-    assert isinstance(mixed, NoDriver)
+    assert isinstance(mixed, Refusal)
 
 
 @pytest.mark.parametrize("text", ["", "latest", "58", "580_server", "580-open-server", "nvidia-driver-580", "580 "])

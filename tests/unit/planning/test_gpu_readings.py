@@ -13,7 +13,7 @@ from provisioner.domain.quantities import MIB
 from provisioner.planning.gpu.gathering import AnswerCut, gather_command, gpu_facts
 from provisioner.planning.gpu.smi import FIELDS, read_processes, read_query, sysfs_address
 from provisioner.planning.gpu.xid import health_of, xids
-from tests.unit.planning.gpu_answers import BUS, UUID, VERSION, answer, row
+from tests.fakes.gpu_answers import BUS, UUID, VERSION, answer, row
 
 
 def test_a_healthy_card_is_read_in_our_units() -> None:

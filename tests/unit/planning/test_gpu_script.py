@@ -11,7 +11,7 @@ import pytest
 
 from provisioner.planning.gpu import gather_command, gpu_facts
 from provisioner.planning.gpu.smi import FIELDS
-from tests.unit.planning.gpu_answers import HEALTHY, UUID
+from tests.fakes.gpu_answers import HEALTHY, UUID
 
 # Knows all fields but those in $UNKNOWN, as real ones do: one complaint at a time, on standard output, exit code 2.
 TOOL = """#!/bin/sh

@@ -24,7 +24,9 @@ from provisioner.planning.vm_shape import new_notes, vm_shape
 PVE1 = HypervisorName("pve1")
 LOCAL, LVM = StorageName("local"), StorageName("local-lvm")
 CARD = MappingId("rtx3090")
-GUEST = ["guest", "grow filesystem", "configure", "prove"]
+LAST = ["base", "driver", "configure", "prove"]
+GUEST = ["guest", "grow filesystem", *LAST]
+BARE = [step for step in GUEST if step != "driver"]
 
 
 @dataclass(frozen=True)
@@ -50,24 +52,24 @@ HALF_CLONED = {
 ROWS = [
     Row("nothing to do", GUEST),
     Row("off", ["start", *GUEST], vm=OFF),
-    Row("absent", ["seed", "create", "grow disk", "start", "guest", "seal seed", "configure", "prove"], vm=None),
-    Row("absent, no image", ["image", "seed", "create", "grow disk", "start", "guest", "seal seed", "configure",
-                             "prove"], vm=None, seen={"image_present": False}),
-    Row("being created", ["await creation", "guest", "seal seed", "configure", "prove"],
+    Row("absent", ["seed", "create", "grow disk", "start", "guest", "seal seed", *LAST], vm=None),
+    Row("absent, no image", ["image", "seed", "create", "grow disk", "start", "guest", "seal seed", *LAST],
+        vm=None, seen={"image_present": False}),
+    Row("being created", ["await creation", "guest", "seal seed", *LAST],
         vm={"lock": "create", "name": "", "tags": frozenset(), **OFF}, sealed=False),
     Row("locked", refused="locked (backup)", vm={"lock": "backup"}),
     Row("foreign", refused="does not carry the tag", vm={"tags": frozenset()}),
-    Row("first boot not over", ["guest", "seal seed", "configure", "prove"], sealed=False),
+    Row("first boot not over", ["guest", "seal seed", *LAST], sealed=False),
     Row("seed lost, settled", ["seal seed", "start", *GUEST], vm=OFF, seen={"seed_present": False}),
-    Row("seed lost, first boot not over", ["renew notes", "seed", "start", "guest", "seal seed", "configure", "prove"],
+    Row("seed lost, first boot not over", ["renew notes", "seed", "start", "guest", "seal seed", *LAST],
         vm=OFF, sealed=False, seen={"seed_present": False}),
     Row("seed drive emptied, settled", ["start", *GUEST], vm=OFF, config={"seed": None}, seen={"seed_present": False}),
     Row("seed drive emptied, first boot not over", refused="seed ISO was taken out", vm=OFF, config={"seed": None},
         sealed=False),
-    Row("clone without its shape", ["shape", "grow disk", "start", "guest", "seal seed", "configure", "prove"], vm=OFF,
+    Row("clone without its shape", ["shape", "grow disk", "start", "guest", "seal seed", *LAST], vm=OFF,
         config=HALF_CLONED, sealed=False),
     Row("clone without its shape, seed lost",
-        ["renew notes", "seed", "shape", "grow disk", "start", "guest", "seal seed", "configure", "prove"], vm=OFF,
+        ["renew notes", "seed", "shape", "grow disk", "start", "guest", "seal seed", *LAST], vm=OFF,
         config=HALF_CLONED, seen={"seed_present": False}, sealed=False),
     Row("clone without its shape, running", refused="somebody started its VM before it was whole", config=HALF_CLONED,
         sealed=False),
@@ -85,7 +87,7 @@ ROWS = [
         cold=("secure boot",)),
     Row("machine and firmware", ["change", "restart", *GUEST], cold=("machine", "firmware"),
         traits={Trait.MACHINE: "i440fx", Trait.FIRMWARE: "seabios"}),
-    Row("a card less", ["change", "restart", *GUEST], wish={"gpus": ()}, cold=("gpus",)),
+    Row("a card less", ["change", "restart", *BARE], wish={"gpus": ()}, cold=("gpus",)),
     Row("the card gone from the VM", ["change", "restart", *GUEST], config={"devices": (), "running_devices": ()},
         cold=("gpus",)),
     Row("the card gone, and its mapping too", refused='no PCI mapping "rtx3090" in sight',

@@ -42,7 +42,17 @@ def up(provisioning: Provisioning, node: NodeSpec) -> UpReport:
 
 def test_up_goes_from_nothing_to_an_answer(provisioning: Provisioning, node: NodeSpec, world: FakeWorld) -> None:
     report = up(provisioning, node)
-    assert report.changed == ("image", "seed", "create", "grow disk", "start", "guest", "seal seed", "configure")
+    assert report.changed == (
+        "image",
+        "seed",
+        "create",
+        "grow disk",
+        "start",
+        "guest",
+        "seal seed",
+        "base",
+        "configure",
+    )
     assert report.endpoint.url == "http://10.10.90.1:8080/v1"
     assert report.reply == "hello"
     assert world.cluster.vms[node.vmid].disk_bytes == 200 * GIB
@@ -72,7 +82,7 @@ class Killed(BaseException):
     """Stands for kill -9: nothing of ours runs after it."""
 
 
-STEPS = ("image", "seed", "create", "grow disk", "start", "guest", "seal seed", "configure", "prove")
+STEPS = ("image", "seed", "create", "grow disk", "start", "guest", "seal seed", "base", "driver", "configure", "prove")
 
 
 @pytest.mark.parametrize("phase", [Phase.STARTED, Phase.DONE])
@@ -179,7 +189,7 @@ def test_a_seed_lost_before_the_first_boot_is_made_anew_with_a_new_key(
     before = read_notes(world.cluster.vms[node.vmid].notes).host_key
     world.cluster.files[LOCAL, "iso"].clear()
     report = up(provisioning, node)
-    assert report.changed == ("renew notes", "seed", "start", "guest", "seal seed", "configure")
+    assert report.changed == ("renew notes", "seed", "start", "guest", "seal seed", "base", "configure")
     assert read_notes(world.cluster.vms[node.vmid].notes).host_key != before
 
 

@@ -1,0 +1,110 @@
+"""The steps that lay down a guest's base and the drivers of its cards, before any engine. Pure.
+
+Playbooks take long, above all to find that nothing has to be done. So a guest
+that still is as a playbook left it, by what the guest itself shows, is passed
+over: see `ConvergeGuest`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from provisioner.domain.actions import ConvergeGuest, InstallDriver, Step, StepKind
+from provisioner.domain.fleet import FleetSpec, GuestKind, NodeSpec
+from provisioner.domain.gpu_driver import DriverChoice, DriverKind
+from provisioner.domain.names import EngineName, MappingId
+from provisioner.domain.refusal import Refusal
+from provisioner.domain.snapshot import MappingSeen
+from provisioner.engines.base import InferenceEngine
+from provisioner.planning.gpu.driver import PciIds, choose_driver, ids_of_mapping, wish_of
+
+Engines = Mapping[EngineName, InferenceEngine]
+# Nodes of these find each other and talk on ports of their own choice.
+_MESHED = frozenset({EngineName("exo")})
+
+
+def software_refusal(fleet: FleetSpec, node: NodeSpec, mappings: Mapping[MappingId, MappingSeen]) -> Refusal | None:
+    """Return why no driver serves a node's cards, as far as the mappings tell; None if one does."""
+    if not _has_software(fleet, node):
+        return None
+    wish = wish_of(fleet, node)
+    if isinstance(wish, Refusal):
+        return wish
+    ids = _ids(fleet, node, mappings)
+    if not ids:
+        # Nothing is known yet; the guest itself will show its cards.
+        return None
+    choice = choose_driver(wish, ids, secure_boot=node.options.secure_boot, node=node.name)
+    return choice if isinstance(choice, Refusal) else None
+
+
+def software_steps(
+    fleet: FleetSpec, node: NodeSpec, mappings: Mapping[MappingId, MappingSeen], engines: Engines, kind: StepKind
+) -> tuple[Step, ...]:
+    """Return the steps for a guest that runs software, in order: base, driver, what is asked for on top.
+
+    Args:
+        fleet: what is wanted.
+        node: where.
+        mappings: those that were looked at; none for a node that runs.
+        engines: those that are known.
+        kind: whether the steps are known to change something.
+    """
+    if not _has_software(fleet, node):
+        return ()
+    base = ConvergeGuest(
+        "configure-guest-base", base_variables(fleet, node, engines), ("provisioner-firewall.service",)
+    )
+    allowed = ", ".join(map(str, node.software.allowed_networks))
+    return (
+        Step("base", kind, base, f"SSH by key, and engines, for {allowed}"),
+        *_driver_steps(fleet, node, mappings, kind),
+    )
+
+
+def base_variables(fleet: FleetSpec, node: NodeSpec, engines: Engines) -> dict[str, object]:
+    """Return what ``playbooks/configure-guest-base.yml`` lists in its header."""
+    used = {mode.engine for mode in fleet.modes_of(node)}
+    return {
+        "guest_base_allowed_networks": [str(each) for each in node.software.allowed_networks],
+        "guest_base_ports": sorted({engines[name].port for name in used}),
+        "guest_base_upgrades": node.software.upgrades_itself,
+        "guest_base_peers": _peers(fleet, node),
+    }
+
+
+def _peers(fleet: FleetSpec, node: NodeSpec) -> list[str]:
+    meshed = {mode.name for mode in fleet.modes_of(node) if mode.engine in _MESHED}
+    return sorted(
+        str(each.address.ip)
+        for each in fleet.nodes.values()
+        if each.name != node.name and any(mode.name in meshed for mode in fleet.modes_of(each))
+    )
+
+
+def _driver_steps(
+    fleet: FleetSpec, node: NodeSpec, mappings: Mapping[MappingId, MappingSeen], kind: StepKind
+) -> tuple[Step, ...]:
+    wish = wish_of(fleet, node)
+    if isinstance(wish, Refusal) or wish.kind is DriverKind.NONE:
+        return ()
+    ids = _ids(fleet, node, mappings)
+    choice = choose_driver(wish, ids, secure_boot=node.options.secure_boot, node=node.name) if ids else None
+    chosen = isinstance(choice, DriverChoice)
+    what = f"{choice} for its cards" if chosen else "the one for its cards' generation, once the guest shows them"
+    toolkit = node.software.cuda_toolkit
+    beside = f"; CUDA toolkit {toolkit}" if toolkit else ""
+    return (Step("driver", kind, InstallDriver(wish, ids, toolkit), what + beside),)
+
+
+def _ids(fleet: FleetSpec, node: NodeSpec, mappings: Mapping[MappingId, MappingSeen]) -> tuple[PciIds, ...]:
+    return tuple(
+        each
+        for gpu in fleet.gpus_of(node)
+        if gpu.mapping in mappings
+        for each in ids_of_mapping(mappings[gpu.mapping], node.hypervisor)
+    )
+
+
+def _has_software(fleet: FleetSpec, node: NodeSpec) -> bool:
+    return fleet.cluster_of(node).guests is GuestKind.REAL and not node.adopt
