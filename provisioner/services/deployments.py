@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from provisioner.domain.fleet import FleetSpec, NodeSpec
-from provisioner.domain.notes import read_notes
 from provisioner.engines.base import InferenceEngine
 from provisioner.planning import launches
+from provisioner.services.noted_modes import noted
 from provisioner.services.world import World
 
 
 def as_noted(fleet: FleetSpec, world: World, node: NodeSpec) -> NodeSpec:
     """Return a node in the mode that its VM's notes name. Raises HypervisorError."""
-    if len(node.modes) == 1 or node.adopt:
-        return node
-    config = world.clusters[fleet.cluster_of(node).name].config(node.hypervisor, node.vmid)
-    return fleet.in_mode(node, read_notes(config.notes).mode)
+    return noted(fleet, world.clusters[fleet.cluster_of(node).name], node)[0]
 
 
 def engine_of(fleet: FleetSpec, world: World, node: NodeSpec) -> InferenceEngine:

@@ -9,8 +9,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from provisioner.cli.app import root
+from provisioner.domain.names import ModeName
 from provisioner.errors import NotReadyError, ProvisionerError
 from tests.lab.support import NODE, Site
+from tests.lab.test_modes import gaming_vm, with_modes
 
 
 def run(site: Site, *arguments: str) -> Result:
@@ -91,11 +93,10 @@ def outcome(site: Site, *words: str) -> tuple[dict[str, str], int]:
 
 
 def restarted_with(site: Site, fault: str) -> None:
-    """Start the node's guest anew with something wrong with it."""
-    fleet = site.fleet()
-    fleet.sleep(NODE, force=True)
+    """Cut the node's power and give it back, with something wrong with its guest."""
+    site.lab.befall("vm_stopped", vmid=5001)
     site.lab.faults.add(guest=fault, vmid=5001)
-    fleet.wake(NODE)
+    site.lab.befall("vm_started", vmid=5001)
 
 
 class TestOfANode:
@@ -134,12 +135,7 @@ class TestOfANode:
     )
     def test_what_is_wrong_has_a_name(self, site: Site, fault: str, check: str) -> None:
         site.fleet().up(NODE)
-        if fault == "engine_wrong_model":
-            site.lab.befall("vm_stopped", vmid=5001)
-            site.lab.faults.add(guest=fault, vmid=5001)
-            site.lab.befall("vm_started", vmid=5001)
-        else:
-            restarted_with(site, fault)
+        restarted_with(site, fault)
         found, code = outcome(site)
         assert found[check] == "fail"
         assert code == 1
@@ -203,3 +199,39 @@ class TestTop:
         fleet.sleep(NODE, force=True)
         assert f"{NODE}  off" in run(site, "top", "--once").stdout
         assert fleet.status()[0].state.value == "asleep"
+
+
+class TestOtherEngines:
+    """The same commands on a node of several modes, in the one that it is in."""
+
+    @pytest.fixture
+    def many(self, site: Site) -> Site:
+        fleet = site.fleet(lambda text: with_modes(text, "ml, chat, gaming"))
+        fleet.up(NODE)
+        return site
+
+    @pytest.mark.parametrize("mode", ["ml", "chat"])
+    def test_each_mode_is_tested_measured_and_watched_as_what_it_is(self, many: Site, mode: str) -> None:
+        many.fleet().mode(NODE, mode)
+        found, code = outcome(many)
+        assert code == 0, found
+        assert found["engine_on_gpu"] == "ok"
+        *_, last = printed(run(many, "bench", NODE, "--streams", "2", "--seconds", "0.1", "--json"))
+        assert last["result"]["mode"] == mode
+        (line,) = printed(run(many, "top", NODE, "--once", "--json"))
+        assert line["sample"]["state"] == "serving"
+        assert line["sample"]["model"] == many.fleet().spec.modes[ModeName(mode)].model
+        assert f"llm-{mode}.service" in run(many, "logs", NODE).stdout
+
+    def test_an_ollama_that_loads_into_main_memory_is_no_success(self, many: Site) -> None:
+        many.fleet().mode(NODE, "chat")
+        restarted_with(many, "engine_on_cpu")
+        found, code = outcome(many)
+        assert found["engine_on_gpu"] == "fail"
+        assert code == 1
+
+    def test_a_node_whose_gpu_was_given_away_is_off(self, many: Site) -> None:
+        gaming_vm(many)
+        many.fleet().mode(NODE, "gaming")
+        assert f"{NODE}  off" in run(many, "top", "--once").stdout
+        assert isinstance(run(many, "test", NODE).exception, NotReadyError)
