@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -51,6 +52,12 @@ class EngineSpec:
     requirements: Path | None = None
     image: str = ""
 
+    @property
+    def cuda_build(self) -> int | None:
+        """The CUDA version that its archives are built for, as their names tell: 13 for ``...-cuda-13.4-x64...``."""
+        found = (re.search(r"cuda-?(\d+)", each.source.rpartition("/")[2]) for each in self.archives)
+        return next((int(match[1]) for match in found if match), None)
+
 
 @dataclass(frozen=True, slots=True)
 class EngineTraits:
@@ -99,6 +106,21 @@ class ModeSpec:
     cpu_limit: float | None = None
     pull: Pull = Pull.UP
     model_disk_budget_bytes: int | None = None
+
+    @property
+    def keys(self) -> frozenset[str]:
+        """Those of its keys that say something to its engine, as the fleet file writes them."""
+        given = {
+            "tokenizer": self.tokenizer is not None,
+            "context": self.context is not None,
+            "parallel": self.parallel is not None,
+            "threads": self.threads is not None,
+            "gpu_layers": self.gpu_layers is not None,
+            "pinned": bool(self.pinned),
+            "pull": self.pull is not Pull.UP,
+            "model_disk_budget": self.model_disk_budget_bytes is not None,
+        }
+        return frozenset(key for key, is_given in given.items() if is_given)
 
     @property
     def models(self) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from provisioner.domain.fleet import FleetSpec, NodeSpec
-from provisioner.domain.mode import EngineSpec, EngineTraits, ModeSpec, Pull, Software
+from provisioner.domain.mode import EngineSpec, EngineTraits, ModeSpec, Software
 from provisioner.domain.names import EngineName, ModeName
 from provisioner.domain.problems import Problem, known
 
@@ -70,18 +70,8 @@ def _models_are_served(fleet: FleetSpec, mode: ModeSpec, traits: EngineTraits) -
 
 
 def _keys_have_an_effect(mode: ModeSpec, traits: EngineTraits) -> Iterator[Problem]:
-    given = {
-        "tokenizer": mode.tokenizer is not None,
-        "context": mode.context is not None,
-        "parallel": mode.parallel is not None,
-        "threads": mode.threads is not None,
-        "gpu_layers": mode.gpu_layers is not None,
-        "pinned": bool(mode.pinned),
-        "pull": mode.pull is not Pull.UP,
-        "model_disk_budget": mode.model_disk_budget_bytes is not None,
-    }
-    for key, is_given in given.items():
-        if is_given and key not in traits.knows:
+    for key in sorted(mode.keys):
+        if key not in traits.knows:
             yield Problem(
                 ("modes", mode.name, key),
                 f"{key} of a mode with engine {mode.engine}",

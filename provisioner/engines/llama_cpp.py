@@ -23,8 +23,6 @@ from provisioner.engines.limits import cpu_quota_percent, memory_max_bytes
 from provisioner.engines.one_model import OneModelEngine
 
 _DEFAULT_CONTEXT = 4096
-# ggml's CUDA 13 build starts at Turing; its CUDA 12 build holds Volta and older (ggml/src/ggml-cuda/CMakeLists.txt).
-_CUDA_13_FLOOR = (7, 5)
 
 
 class LlamaCpp(OneModelEngine):
@@ -48,15 +46,8 @@ class LlamaCpp(OneModelEngine):
         return Installation(archives=software.archives)
 
     def refusal(self, setting: Setting) -> Refusal | None:
-        """Refuse a build for CUDA 13 on a card that it holds no code for."""
-        builds = [match for each in setting.software.archives if (match := re.search(r"cuda-(\d+)", each.source))]
-        if setting.compute is None or not builds or int(builds[0][1]) < 13 or setting.compute >= _CUDA_13_FLOOR:
-            return None
-        return Refusal(
-            f"llama.cpp's build for CUDA {builds[0][1]} holds no code for the GPU's compute capability "
-            f"{setting.compute[0]}.{setting.compute[1]}; it starts at 7.5",
-            "pin the build for CUDA 12 of the same release (...-bin-ubuntu-cuda-12.8-x64.tar.gz) under engines",
-        )
+        """Refuse nothing: it serves on whatever there is."""
+        return None
 
     def cautions(self, setting: Setting) -> tuple[str, ...]:
         """Say what is lost without a build for the card."""

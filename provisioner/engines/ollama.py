@@ -20,7 +20,7 @@ from provisioner.domain.mode import EngineSpec, EngineTraits, Software
 from provisioner.domain.names import EngineName
 from provisioner.domain.refusal import Refusal
 from provisioner.engines import openai_dialect
-from provisioner.engines.arguments import flags_of, variables_of
+from provisioner.engines.arguments import variables_of
 from provisioner.engines.base import (
     DATA,
     FOLDER,
@@ -38,8 +38,6 @@ from provisioner.engines.limits import cpu_quota_percent, memory_max_bytes
 
 # Left to itself it takes 262144 tokens on 47 GiB of GPU memory, and the cache of those eats the card.
 _DEFAULT_CONTEXT = 4096
-# What the publisher's own builds ask of a card (docs/gpu.mdx).
-_LEAST_COMPUTE = (5, 0)
 
 
 class Ollama:
@@ -68,19 +66,7 @@ class Ollama:
         return Installation(archives=software.archives)
 
     def refusal(self, setting: Setting) -> Refusal | None:
-        """Refuse flags, which it has none of, and cards that it ignores."""
-        flags = flags_of(setting.mode.arguments)
-        if flags:
-            return Refusal(
-                f"Ollama has no flag {', '.join(flags)}: `ollama serve` is told by variables alone",
-                "name variables under arguments, such as OLLAMA_FLASH_ATTENTION: 1; `ollama serve --help` lists them",
-            )
-        if setting.compute is not None and setting.compute < _LEAST_COMPUTE:
-            return Refusal(
-                f"Ollama ignores GPUs below compute capability 5.0; this one has "
-                f"{setting.compute[0]}.{setting.compute[1]}",
-                "give the node another GPU, or none: then it serves on the CPU, as said",
-            )
+        """Refuse nothing: it serves on whatever there is."""
         return None
 
     def cautions(self, setting: Setting) -> tuple[str, ...]:

@@ -17,9 +17,6 @@ from provisioner.engines.base import DATA, AnswerUnreadable, Installation, Launc
 from provisioner.engines.limits import cpu_quota_percent, memory_max_bytes
 from provisioner.engines.one_model import OneModelEngine
 
-# The image's kernels are compiled for 8.0, 8.6 and 9.0 (its Dockerfile); Turing is named in its documents only.
-_KERNELS_FLOOR = (8, 0)
-_TURING = (7, 5)
 _SHARED_MEMORY = "1g"
 CONTAINER = "llm-tgi"
 """The container's name; one runs at a time."""
@@ -45,22 +42,12 @@ class Tgi(OneModelEngine):
         return Installation(image=software.image)
 
     def refusal(self, setting: Setting) -> Refusal | None:
-        """Refuse a node without a GPU, a GPU that its kernels are not for, and flags that exclude each other."""
+        """Refuse a node without a GPU, and two names of one limit."""
         flags = flags_of(setting.mode.arguments)
         if not setting.gpus:
             return Refusal(
                 "TGI's image is built for GPUs, and the node has none",
                 f"write gpus: for {setting.node.name}, or take ollama or llama.cpp, which serve on the CPU too",
-            )
-        if setting.compute is not None and setting.compute < _TURING:
-            return Refusal(
-                f"TGI's kernels are compiled for compute capability 8.0, 8.6 and 9.0; the GPU has "
-                f"{setting.compute[0]}.{setting.compute[1]}",
-                "take ollama or llama.cpp for this GPU",
-            )
-        if "quantize" in flags and "dtype" in flags:
-            return Refusal(
-                "TGI takes either quantize or dtype, never both", "take one of them out of the mode's arguments"
             )
         if "max-input-length" in flags and ("max-input-tokens" in flags or setting.mode.context is not None):
             return Refusal(
@@ -70,9 +57,7 @@ class Tgi(OneModelEngine):
         return None
 
     def cautions(self, setting: Setting) -> tuple[str, ...]:
-        """Say what is named in documents and not in the image."""
-        if setting.compute is not None and setting.compute < _KERNELS_FLOOR:
-            return ("TGI's image holds no kernels of its own for this GPU's generation",)
+        """Say nothing beside what its version says."""
         return ()
 
     def launch(self, setting: Setting) -> Launch:

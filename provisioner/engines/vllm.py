@@ -31,10 +31,7 @@ from provisioner.engines.one_model import OneModelEngine
 from provisioner.engines.parallelism import shape_of
 from provisioner.engines.versions import numbers
 
-# From this version on the wheels' own code starts at Turing (cuobjdump of 0.19.1 and 0.20.2).
-_TURING_ONLY = (0, 20)
-# Reported not to start on Volta from here on (vllm issue 27729); nobody has run it for us.
-_VOLTA_REPORTED_BROKEN = (0, 11)
+# Below it `auto` takes float16 too, but only after a checkpoint in bfloat16 was refused.
 _BFLOAT16_FLOOR = (8, 0)
 _NATIVE_NODES = (0, 12)
 _SLEEP = "enable-sleep-mode"
@@ -64,8 +61,7 @@ class Vllm(OneModelEngine):
         )
 
     def refusal(self, setting: Setting) -> Refusal | None:
-        """Refuse a node without a GPU, and a version whose wheels hold no code for the GPU."""
-        version, compute = setting.software.version, setting.compute
+        """Refuse a node without a GPU, and sleep where nobody would reach the engine."""
         if not setting.gpus:
             return Refusal(
                 "vLLM's packages are built for GPUs, and the node has none",
@@ -78,40 +74,13 @@ class Vllm(OneModelEngine):
                 "take enable-sleep-mode out of the mode's arguments, or reach the node through a tunnel "
                 "(connect: {address: 127.0.0.1})",
             )
-        if compute is None:
-            return None
-        shown = f"{compute[0]}.{compute[1]}"
-        if compute < (7, 0):
-            return Refusal(
-                f"vLLM runs on compute capability 7.0 and above; the node's GPU has {shown}",
-                "take ollama or llama.cpp for this GPU",
-            )
-        if compute < (7, 5) and numbers(version)[:2] >= _TURING_ONLY:
-            return Refusal(
-                f"vLLM {version} holds no code for the GPU's compute capability {shown}: since 0.20 it starts at 7.5",
-                "pin engines.vllm.version to 0.10.2, the last that is reported to work on such a GPU, or take ollama "
-                "or llama.cpp",
-            )
-        if compute < _BFLOAT16_FLOOR and str(_given(setting, "dtype")) == "bfloat16":
-            return Refusal(
-                f"the GPU's compute capability {shown} has no bfloat16; it came with 8.0",
-                "take dtype out of the mode's arguments: half is chosen on such a GPU",
-            )
         return None
 
     def cautions(self, setting: Setting) -> tuple[str, ...]:
-        """Say what is reported, and not known, of old GPUs."""
-        compute, version = setting.compute, setting.software.version
-        said: list[str] = []
-        if compute is not None and compute < (7, 5):
-            if _VOLTA_REPORTED_BROKEN <= numbers(version)[:2] < _TURING_ONLY:
-                said.append(
-                    f"vLLM {version} is reported not to start on compute capability {compute[0]}.{compute[1]}; "
-                    "0.10.2 is the last that is reported to work"
-                )
-            if "awq" in setting.mode.model.lower():
-                said.append("AWQ needs compute capability 7.5; on this GPU only GPTQ checkpoints are quantised ones")
-        return tuple(said)
+        """Say what the name of a model hints at on an old GPU."""
+        if setting.compute is not None and setting.compute < (7, 5) and "awq" in setting.mode.model.lower():
+            return ("AWQ needs compute capability 7.5; on this GPU only GPTQ checkpoints are quantised ones",)
+        return ()
 
     def launch(self, setting: Setting) -> Launch:
         """Return the command line; tensor and pipeline parallel follow the number of GPUs."""

@@ -1,20 +1,12 @@
-"""The steps that lay down a node's engines, and why one of them cannot be. Pure."""
+"""The steps that lay down a node's engines. Pure."""
 
 from __future__ import annotations
 
-from provisioner.domain.actions import Refusal, RunPlaybook, Step, StepKind
+from provisioner.domain.actions import RunPlaybook, Step, StepKind
 from provisioner.domain.fleet import FleetSpec, NodeSpec
 from provisioner.engines.base import InferenceEngine
-from provisioner.planning.launches import Compute, Engines, playbook_variables, setting_of, units_of
-
-
-def engine_refusal(fleet: FleetSpec, node: NodeSpec, engines: Engines, compute: Compute = None) -> Refusal | None:
-    """Return why one of a node's modes cannot run on it, the first one's reason first; None if all can."""
-    for mode in fleet.modes_of(node):
-        found = engines[mode.engine].refusal(setting_of(fleet, node, mode, compute))
-        if found is not None:
-            return Refusal(f'mode "{mode.name}" cannot run on it: {found.reason}', found.next_step)
-    return None
+from provisioner.planning.launches import Compute, Engines, playbook_variables, units_of
+from provisioner.planning.mode_judgement import cautions
 
 
 def engine_steps(
@@ -53,7 +45,5 @@ def _reason(fleet: FleetSpec, node: NodeSpec, engine: InferenceEngine, compute: 
     gpus = f" on {len(node.gpus)} GPUs" if len(node.gpus) > 1 else ""
     others = [f'"{mode.name}"' for mode in modes if mode not in shown]
     beside = f"; laid down beside it: {', '.join(others)}" if others else ""
-    cautions = dict.fromkeys(
-        caution for mode in modes for caution in engine.cautions(setting_of(fleet, node, mode, compute))
-    )
-    return "; ".join((f"{engine.name} {serves} {models}{gpus}{beside}", *cautions))
+    told = dict.fromkeys(caution for mode in modes for caution in cautions(fleet, node, engine, mode, compute))
+    return "; ".join((f"{engine.name} {serves} {models}{gpus}{beside}", *told))

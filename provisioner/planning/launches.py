@@ -9,12 +9,14 @@ between those restarts nothing at all.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import cast
 
 from provisioner.domain.fleet import FleetSpec, NodeSpec
-from provisioner.domain.mode import Artifact, ModeSpec, Pull
+from provisioner.domain.mode import ArgumentValue, Artifact, ModeSpec, Pull
 from provisioner.domain.names import EngineName, ModeName
 from provisioner.engines.base import InferenceEngine, Launch, Setting
+from provisioner.engines.flags import canonical_arguments
 
 Engines = Mapping[EngineName, InferenceEngine]
 Compute = tuple[int, int] | None
@@ -39,10 +41,15 @@ class EngineUnit:
 
 def setting_of(fleet: FleetSpec, node: NodeSpec, mode: ModeSpec, compute: Compute = None) -> Setting:
     """Return what an engine must know of one mode on one node."""
+    software = fleet.engines[mode.engine]
+    # By the names that we use ourselves, so that `tp: 2` takes the place of our own word and does not stand beside it.
+    if mode.arguments:
+        said = canonical_arguments(mode.engine, software.version, mode.arguments)
+        mode = replace(mode, arguments=cast("Mapping[str, ArgumentValue]", said))
     return Setting(
         node=node,
         mode=mode,
-        software=fleet.engines[mode.engine],
+        software=software,
         gpus=fleet.gpus_of(node),
         files={model: fleet.models[model] for model in mode.models if model in fleet.models},
         compute=compute,

@@ -27,10 +27,13 @@ from provisioner.domain.snapshot import NodeSeen, Power, VmConfig
 from provisioner.domain.templates import is_half_cloned
 from provisioner.domain.vm_traits import Drift, Trait
 from provisioner.engines.base import InferenceEngine
+from provisioner.planning.compute import compute_of
 from provisioner.planning.creation import creation_steps, new_seed_steps, no_clone, seed_of, shaping_steps
-from provisioner.planning.engine_steps import engine_refusal, engine_steps
+from provisioner.planning.engine_steps import engine_steps
+from provisioner.planning.fit.refusal import unfit_modes
 from provisioner.planning.guest_software import software_refusal, software_steps
 from provisioner.planning.launches import Engines
+from provisioner.planning.mode_judgement import engine_refusal
 from provisioner.planning.native_drive import (
     NEW_KEYS,
     anew_step,
@@ -132,7 +135,8 @@ def _refusal(fleet: FleetSpec, node: NodeSpec, seen: NodeSeen, engines: Engines)
             made_otherwise(node, seen.config)
             or limits(fleet, node, seen)
             or software_refusal(fleet, node, seen.mappings)
-            or engine_refusal(fleet, node, engines)
+            or engine_refusal(fleet, node, engines, compute_of(fleet, node, seen.mappings))
+            or unfit_modes(fleet, node)
             or (no_clone(fleet, node, seen) if vm is None else None)
         )
     free = f"; {free_vmid(node, seen.cluster.vms)} is free" if found.why is Why.FOREIGN else ""
@@ -245,6 +249,6 @@ def _guest_steps(
         # On its first boot cloud-init grows it, and is switched off then.
         fill if sealed else seal,
         *software_steps(fleet, node, seen.mappings, engines, settled),
-        *engine_steps(fleet, node, engines, settled),
+        *engine_steps(fleet, node, engines, settled, compute_of(fleet, node, seen.mappings)),
         _proof(fleet, node),
     )

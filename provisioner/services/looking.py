@@ -14,7 +14,6 @@ from provisioner.domain.snapshot import ClusterSnapshot, MappingSeen, NodeSeen, 
 from provisioner.domain.vm_traits import NATIVE_DRIVE, Trait
 from provisioner.planning.cloning import how_to_make
 from provisioner.planning.creation import seed_of
-from provisioner.planning.vm_shape import needs_mappings
 from provisioner.ports.hypervisors import Hypervisors
 
 _Value = TypeVar("_Value")
@@ -75,7 +74,8 @@ class Looker:
             making = how_to_make(self._fleet, node, cluster, permissions)
         needs_image = vm is None and (making is None or making.ready is None)
         mappings: Mapping[MappingId, MappingSeen] = {}
-        if online and needs_mappings(self._fleet, node, vm, config):
+        if online and node.gpus:
+            # Of a node that runs too: how its engine is started follows from what its cards can compute.
             mappings = self._once(("mappings", id(api), here), lambda: api.mappings(here))
         return NodeSeen(
             cluster=cluster,

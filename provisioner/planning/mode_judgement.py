@@ -1,0 +1,67 @@
+"""May a mode run on a node? By its engine, its flags, the GPU, and whether its model fits; pure.
+
+What is certain refuses the plan, with what to write instead; what is doubtful
+is said beside the step that lays the mode down.
+"""
+
+from __future__ import annotations
+
+from provisioner.domain.fleet import FleetSpec, NodeSpec
+from provisioner.domain.mode import ModeSpec
+from provisioner.domain.refusal import Refusal
+from provisioner.engines.base import InferenceEngine
+from provisioner.engines.flags import FlagProblem, GpuProblem, check_arguments, check_gpu
+from provisioner.planning.launches import Compute, Engines, setting_of
+
+
+def engine_refusal(fleet: FleetSpec, node: NodeSpec, engines: Engines, compute: Compute = None) -> Refusal | None:
+    """Return why one of a node's modes cannot run on it, the first one's reason first; None if all can."""
+    for mode in fleet.modes_of(node):
+        found = mode_refusal(fleet, node, engines[mode.engine], mode, compute)
+        if found is not None:
+            return Refusal(f'mode "{mode.name}" cannot run on it: {found.reason}', found.next_step)
+    return None
+
+
+def mode_refusal(
+    fleet: FleetSpec, node: NodeSpec, engine: InferenceEngine, mode: ModeSpec, compute: Compute = None
+) -> Refusal | None:
+    """Return why a mode cannot run on a node, or None as far as can be told."""
+    found = engine.refusal(setting_of(fleet, node, mode, compute))
+    if found is not None:
+        return found
+    wrong = [problem for problem in _flag_problems(fleet, mode) if problem.is_certain]
+    if wrong:
+        reason = "; ".join(problem.found for problem in wrong)
+        ways = dict.fromkeys(f"{problem.flag}: {problem.instead or 'take it out'}" for problem in wrong)
+        return Refusal(reason, f'in the arguments of mode "{mode.name}", {"; ".join(ways)}')
+    unfit = [problem for problem in _gpu_problems(fleet, mode, compute) if problem.is_certain]
+    return Refusal(unfit[0].found, unfit[0].instead) if unfit else None
+
+
+def cautions(
+    fleet: FleetSpec, node: NodeSpec, engine: InferenceEngine, mode: ModeSpec, compute: Compute = None
+) -> tuple[str, ...]:
+    """Return what a reader of the plan should know of a mode on a node: reported, doubtful, or lost."""
+    doubts = [
+        *(problem for problem in _flag_problems(fleet, mode) if not problem.is_certain),
+        *(problem for problem in _gpu_problems(fleet, mode, compute) if not problem.is_certain),
+    ]
+    return (*engine.cautions(setting_of(fleet, node, mode, compute)), *map(str, doubts))
+
+
+def _flag_problems(fleet: FleetSpec, mode: ModeSpec) -> tuple[FlagProblem, ...]:
+    version = fleet.engines[mode.engine].version
+    return check_arguments(mode.engine, version, mode.arguments, keys=mode.keys)
+
+
+def _gpu_problems(fleet: FleetSpec, mode: ModeSpec, compute: Compute) -> tuple[GpuProblem, ...]:
+    software = fleet.engines[mode.engine]
+    return check_gpu(
+        mode.engine,
+        software.version,
+        compute,
+        build=software.cuda_build,
+        quantization=str(mode.arguments.get("quantization", mode.arguments.get("quantize", ""))),
+        dtype=str(mode.arguments.get("dtype", "")),
+    )

@@ -1,0 +1,193 @@
+"""What a plan lays down for a node's modes, and what it refuses: engines, flags, GPUs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from provisioner.domain.actions import Refusal, RunPlaybook, StepKind
+from provisioner.domain.fleet import FleetSpec, NodeSpec
+from provisioner.domain.names import MappingId, ModeName, NodeName
+from provisioner.domain.snapshot import MappingSeen
+from provisioner.engines.registry import ENGINES
+from provisioner.planning.compute import compute_of
+from provisioner.planning.engine_steps import engine_steps
+from provisioner.planning.launches import unit_of, units_of
+from provisioner.planning.mode_judgement import engine_refusal
+from tests.fleets import FLEET, SUM, fleet_from
+
+ENGINE_LINES = f"""\
+  vllm: {{version: VLLM}}
+  ollama: {{source: https://example.org/ollama-linux-amd64.tar.zst, sha256: {SUM}}}
+  tgi: {{image: "ghcr.io/huggingface/text-generation-inference:3.3.5@sha256:{SUM}"}}
+  llama.cpp: {{source: "https://example.org/llama-b10884-bin-ubuntu-cuda-13.4-x64.tar.gz", sha256: {SUM}}}
+"""
+MODE_LINES = """\
+  ml: {engine: vllm, model: Qwen/Qwen2.5-7B-Instruct, context: 8192}
+  fast: {engine: vllm, model: Qwen/Qwen2.5-7B-Instruct, context: 8192, arguments: {tp: 1}}
+  removed: {engine: vllm, model: Qwen/Qwen2.5-7B-Instruct, arguments: {swap-space: 4}}
+  foreign: {engine: vllm, model: Qwen/Qwen2.5-7B-Instruct, arguments: {max-total-tokens: 4096}}
+  chat: {engine: ollama, models: ["llama3.1:8b", "mistral:7b"], context: 4096}
+  talk: {engine: ollama, model: "mistral:7b", context: 4096}
+  wide: {engine: ollama, model: "mistral:7b", context: 8192}
+  tgi: {engine: tgi, model: tiiuae/falcon-7b}
+  sleepy: {engine: vllm, model: Qwen/Qwen2.5-7B-Instruct, arguments: {enable-sleep-mode: true}}
+"""
+CARDS = {"v100": "10de:1db4", "t4": "10de:1eb8", "rtx3090": "10de:2204", "amd": "1002:744c"}
+
+
+def fleet_with(folder: Path, *modes: str, gpus: str = "rtx3090", vllm: str = "0.33.0") -> tuple[FleetSpec, NodeSpec]:
+    text = FLEET.replace(f"  llama.cpp: {{source: llama.tar.gz, sha256: {SUM}}}\n", ENGINE_LINES.replace("VLLM", vllm))
+    text = text.replace("modes:\n", f"modes:\n{MODE_LINES}", 1)
+    text = text.replace(
+        "gpus: [rtx3090], modes: [small], gateway", f"gpus: [{gpus}], modes: [{', '.join(modes)}], gateway"
+    )
+    slots = "".join(
+        f"      {name}: {{mapping: {name}, vram: 24GiB}}\n" for name in (*CARDS, "second", "third", "fourth")
+    )
+    text = text.replace("      rtx3090: {mapping: rtx3090, vram: 24GiB}\n", slots)
+    fleet = fleet_from(folder, text)
+    return fleet, fleet.nodes[NodeName("llm-gpu-01")]
+
+
+def mapping(name: str, *ids: str) -> MappingSeen:
+    return MappingSeen(MappingId(name), (), tuple(f"node=pve1,path=0000:01:00,id={each}" for each in ids))
+
+
+class TestSteps:
+    """One step for each engine."""
+
+    def test_the_engine_of_the_mode_it_is_in_comes_last(self, tmp_path: Path) -> None:
+        fleet, node = fleet_with(tmp_path, "ml", "chat", "talk")
+        for current, order in (
+            ("ml", ["configure ollama", "configure vllm"]),
+            ("chat", ["configure vllm", "configure ollama"]),
+        ):
+            steps = engine_steps(fleet, fleet.in_mode(node, ModeName(current)), ENGINES, StepKind.CHANGE)
+            assert [step.name for step in steps] == order
+
+    def test_only_one_unit_of_one_engine_is_to_run(self, tmp_path: Path) -> None:
+        fleet, node = fleet_with(tmp_path, "ml", "chat", "talk")
+        ollama, vllm = engine_steps(fleet, node, ENGINES, StepKind.CHANGE)
+        assert isinstance(ollama.action, RunPlaybook)
+        assert isinstance(vllm.action, RunPlaybook)
+        assert (ollama.action.variables["engine_active"], vllm.action.variables["engine_active"]) == ("", "ml")
+
+    def test_modes_started_alike_share_a_unit_named_after_the_first(self, tmp_path: Path) -> None:
+        fleet, node = fleet_with(tmp_path, "chat", "ml", "talk", "wide")
+        assert [unit.name for unit in units_of(fleet, node, ENGINES)] == ["chat", "ml", "wide"]
+        assert unit_of(fleet, fleet.in_mode(node, ModeName("talk")), ENGINES).service == "llm-chat.service"
+
+    def test_every_unit_conflicts_with_all_others_of_the_node(self, tmp_path: Path) -> None:
+        fleet, node = fleet_with(tmp_path, "chat", "ml", "wide")
+        steps = engine_steps(fleet, node, ENGINES, StepKind.CHANGE)
+        launches = [each for step in steps for each in step.action.variables["engine_launches"]]  # type: ignore[union-attr, index]
+        assert {each["unit"]: set(each["conflicts"]) for each in launches} == {
+            "chat": {"ml", "wide"},
+            "ml": {"chat", "wide"},
+            "wide": {"chat", "ml"},
+        }
+
+    def test_all_models_of_all_modes_are_fetched(self, tmp_path: Path) -> None:
+        fleet, node = fleet_with(tmp_path, "ml", "chat", "talk")
+        ollama, _ = engine_steps(fleet, node, ENGINES, StepKind.CHANGE)
+        assert ollama.action.variables["engine_pulls"] == ["llama3.1:8b", "mistral:7b"]  # type: ignore[union-attr]
+
+    @pytest.mark.parametrize(
+        ("gpus", "words"),
+        [
+            ("rtx3090", []),
+            ("rtx3090, second", ["--tensor-parallel-size", "2"]),
+            ("rtx3090, second, third", ["--pipeline-parallel-size", "3"]),
+            ("rtx3090, second, third, fourth", ["--tensor-parallel-size", "4"]),
+        ],
+    )
+    def test_more_gpus_change_how_it_is_started(self, tmp_path: Path, gpus: str, words: list[str]) -> None:
+        fleet, node = fleet_with(tmp_path, "ml", gpus=gpus)
+        argv = list(unit_of(fleet, node, ENGINES).launch.argv)
+        at = next((i for i, word in enumerate(argv) if "parallel-size" in word), len(argv))
+        assert argv[at:] == words
+        (step,) = engine_steps(fleet, node, ENGINES, StepKind.CHANGE)
+        assert (f"on {len(node.gpus)} GPUs" in step.reason) == (len(node.gpus) > 1)
+
+    def test_a_short_flag_takes_the_place_of_our_own_word(self, tmp_path: Path) -> None:
+        fleet, node = fleet_with(tmp_path, "fast", gpus="rtx3090, second")
+        argv = list(unit_of(fleet, node, ENGINES).launch.argv)
+        assert argv.count("--tensor-parallel-size") == 1
+        assert argv[argv.index("--tensor-parallel-size") + 1] == "1"
+        assert "--tp" not in argv
+
+    def test_an_old_gpu_is_told_to_compute_in_float16(self, tmp_path: Path) -> None:
+        fleet, node = fleet_with(tmp_path, "ml", gpus="v100", vllm="0.10.2")
+        (step,) = engine_steps(fleet, node, ENGINES, StepKind.CHANGE, (7, 0))
+        argv = step.action.variables["engine_launches"][0]["argv"]  # type: ignore[union-attr, index]
+        assert argv[argv.index("--dtype") + 1] == "half"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A mode on a GPU, and the words of the refusal; none for a plan that stands."""
+
+    mode: str
+    gpus: str
+    reason: str = ""
+    next_step: str = ""
+    vllm: str = "0.33.0"
+    compute: tuple[int, int] | None = None
+
+
+REFUSALS = {
+    "a card of today": Row("ml", "rtx3090", compute=(8, 6)),
+    "an unknown card": Row("ml", "rtx3090"),
+    "a V100 with a vLLM of today": Row(
+        "ml", "v100", "holds no code for compute capability 7.0", "older version", compute=(7, 0)
+    ),
+    "a V100 with the last that works": Row("ml", "v100", vllm="0.10.2", compute=(7, 0)),
+    "a V100 with one that is reported not to": Row("ml", "v100", vllm="0.19.1", compute=(7, 0)),
+    "a V100 with TGI": Row("tgi", "v100", "holds no code for compute capability 7.0", compute=(7, 0)),
+    "a V100 with a build for CUDA 13": Row("small", "v100", "CUDA 13 holds no code", compute=(7, 0)),
+    "a flag that is gone": Row("removed", "rtx3090", "has no --swap-space", "swap-space: "),
+    "another engine's flag": Row("foreign", "rtx3090", "no flag of vLLM but of TGI", "context"),
+    "no GPU for vLLM": Row("ml", "", "the node has none", "ollama or llama.cpp"),
+    "sleep that opens the engine to all": Row("sleepy", "rtx3090", "loopback", "tunnel"),
+    "a second mode that cannot run": Row("chat, removed", "rtx3090", 'mode "removed" cannot run on it'),
+}
+
+
+@pytest.mark.parametrize("row", REFUSALS.values(), ids=REFUSALS.keys())
+def test_what_cannot_run_is_refused_at_plan(tmp_path: Path, row: Row) -> None:
+    fleet, node = fleet_with(tmp_path, *row.mode.split(", "), gpus=row.gpus or "rtx3090", vllm=row.vllm)
+    if not row.gpus:
+        node = replace(node, gpus=())
+    found = engine_refusal(fleet, node, ENGINES, row.compute)
+    if not row.reason:
+        assert found is None
+        return
+    assert isinstance(found, Refusal)
+    assert row.reason in found.reason
+    assert row.next_step in found.next_step
+
+
+def test_what_is_only_reported_is_said_beside_the_step(tmp_path: Path) -> None:
+    fleet, node = fleet_with(tmp_path, "ml", gpus="v100", vllm="0.19.1")
+    (step,) = engine_steps(fleet, node, ENGINES, StepKind.CHANGE, (7, 0))
+    assert "reported not to work on compute capability 7.0" in step.reason
+
+
+@pytest.mark.parametrize(
+    ("gpus", "ids", "compute"),
+    [
+        ("rtx3090", {"rtx3090": ["10de:2204"]}, (8, 6)),
+        ("rtx3090, v100", {"rtx3090": ["10de:2204"], "v100": ["10de:1db4"]}, (7, 0)),
+        ("rtx3090", {"rtx3090": ["10de:2204", "10de:1eb8"]}, (7, 5)),
+        ("amd", {"amd": ["1002:744c"]}, None),
+        ("rtx3090", {}, None),
+    ],
+)
+def test_the_oldest_card_decides_what_can_be_computed(
+    tmp_path: Path, gpus: str, ids: dict[str, list[str]], compute: tuple[int, int] | None
+) -> None:
+    fleet, node = fleet_with(tmp_path, "ml", gpus=gpus)
+    assert compute_of(fleet, node, {MappingId(name): mapping(name, *each) for name, each in ids.items()}) == compute
