@@ -382,15 +382,21 @@ class Fleet:
         journals = EngineJournals(self.spec, self._world)
         return journals.lines(self._as_noted(node), count=count, since=since, follow=follow)
 
-    def test(self, node: str, *, smoke: bool = False, on_event: OnEvent = ignore) -> NodeTestReport:
+    def test(
+        self, node: str, *, smoke: bool = False, mode: str | None = None, on_event: OnEvent = ignore
+    ) -> NodeTestReport:
         """Look closely at a node that is awake: cards, driver, engine, pace; raises as `NodeTesting.test`.
 
         Args:
             node: which; it is not woken.
             smoke: only whether it works at all; nothing is timed or remembered.
+            mode: test it in this one of its modes, and bring the one before back afterwards.
             on_event: told about the steps.
         """
-        return self._testing.test(self._as_noted(node), on_event, smoke=smoke)
+        spec = self._as_noted(node)
+        if mode is None or mode == spec.mode:
+            return self._testing.test(spec, on_event, smoke=smoke)
+        return self._testing.test_in(spec, mode, on_event, smoke=smoke)
 
     def watch(
         self, nodes: Iterable[str] = (), *, interval: float = 2.0, rounds: int | None = None
@@ -434,12 +440,14 @@ class Fleet:
 
         return Benchmarking(self.spec, self._world).bench(self._as_noted(node), streams, seconds, on_event)
 
-    def forward(self, node: str, port: int | None = None) -> Tunnel:
+    def forward(self, node: str, port: int | None = None, *, also: Iterable[int] = ()) -> Tunnel:
         """Return a tunnel that brings a node's engine to this machine; it is open inside a ``with``.
 
         Args:
             node: one that runs.
             port: the port here; by default the engine's own number, 0 for any that is free.
+            also: further ports of the guest, a web interface's for instance; each gets its own number here, any when
+                `port` is 0.
 
         Raises:
             NotReadyError: the node is off.
@@ -453,8 +461,9 @@ class Fleet:
         command = self.ssh(node)
         Entering(self.spec, self._world).require_running(spec)
         engine = engine_of(self.spec, self._world, spec)
-        wanted = Forward(engine.name, engine.port, engine.port if port is None else port)
-        return Tunnel(command, (wanted,), spec.subject, self._world.clock)
+        wanted = [Forward(engine.name, engine.port, engine.port if port is None else port)]
+        wanted += [Forward(f"port {each}", each, 0 if port == 0 else each) for each in also]
+        return Tunnel(command, wanted, spec.subject, self._world.clock)
 
     @cached_property
     def _provisioning(self) -> Provisioning:

@@ -65,14 +65,17 @@ def logs(session: Session, node: str, count: int, since: str | None, follow: boo
         lines.close()
 
 
-@click.command(epilog="Example: provisioner forward llm-gpu-01 --port 8000")
+@click.command(epilog="Example: provisioner forward llm-gpu-01 --port 8000 --also 3000")
 @click.argument("node")
 @click.option("--port", type=click.IntRange(0, 65535), help="The port here [default: the engine's own]; 0 for any.")
+@click.option(
+    "--also", type=click.IntRange(1, 65535), multiple=True, help="A further port of the guest, a Web UI's say."
+)
 @json_option
 @pass_session
-def forward(session: Session, node: str, port: int | None) -> None:
+def forward(session: Session, node: str, port: int | None, also: tuple[int, ...]) -> None:
     """Bring a node's engine to this machine through an SSH tunnel, until Ctrl-C."""
-    with session.fleet().forward(node, port) as tunnel:
+    with session.fleet().forward(node, port, also=also) as tunnel:
         for each in tunnel.forwards:
             if session.json:
                 print_json({"forward": each.as_dict()})

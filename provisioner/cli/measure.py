@@ -38,11 +38,12 @@ def duration(context: click.Context, parameter: click.Parameter, text: str) -> f
 @click.command(epilog="Example: provisioner test llm-gpu-01 --survives-stop --write")
 @click.argument("node")
 @click.option("--smoke", is_flag=True, help="Only whether card, driver and engine work at all.")
+@click.option("--mode", help="In this one of its modes (a tiny model's, say); the one before is brought back.")
 @click.option("--survives-stop", is_flag=True, help="Stop and start the VM: does the card come back?")
 @click.option("--write", is_flag=True, help="Write that verdict into the fleet file.")
 @json_option
 @pass_session
-def test(session: Session, node: str, smoke: bool, survives_stop: bool, write: bool) -> None:
+def test(session: Session, node: str, smoke: bool, mode: str | None, survives_stop: bool, write: bool) -> None:
     """Check a node that is awake: card, driver, engine on the GPU, first token, speed. Exit code 1 when one fails."""
     if write and not survives_stop:
         raise click.UsageError("--write goes with --survives-stop")
@@ -60,7 +61,7 @@ def test(session: Session, node: str, smoke: bool, survives_stop: bool, write: b
             as_json=session.json,
         )
     with Progress(as_json=session.json) as progress:
-        report = fleet.test(node, smoke=smoke, on_event=progress)
+        report = fleet.test(node, smoke=smoke, mode=mode, on_event=progress)
     if session.json:
         print_json({"result": report.as_dict()})
     else:

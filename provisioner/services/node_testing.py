@@ -8,6 +8,7 @@ from statistics import median
 from provisioner.domain.fleet import FleetSpec, NodeSpec
 from provisioner.domain.gpu_reading import GpuFacts
 from provisioner.domain.measurement import PROBE, Measurement
+from provisioner.domain.names import ModeName
 from provisioner.domain.node_evidence import EngineEvidence, NodeEvidence, UnitEvidence
 from provisioner.engines.base import AnswerUnreadable, InferenceEngine
 from provisioner.errors import EngineError, GpuUnusableError, InputError, ProvisionerError, RefusedError
@@ -22,6 +23,7 @@ from provisioner.services.engine_evidence import memory_evidence, unit_evidence
 from provisioner.services.entering import Entering
 from provisioner.services.events import OnEvent, running_step
 from provisioner.services.gpu_facts import gather_gpu_facts
+from provisioner.services.mode_switching import ModeSwitching
 from provisioner.services.proving import EngineProbe
 from provisioner.services.sleeping import Sleeping
 from provisioner.services.waking import Waking
@@ -125,6 +127,21 @@ class NodeTesting:
         evidence = NodeEvidence(answered, facts, unit, inside)
         checks = node_checks(node, mode, self._fleet.gpus_of(node), engine.name, evidence)
         return NodeTestReport(node.name, mode.name, checks, clock.monotonic() - begun)
+
+    def test_in(self, node: NodeSpec, mode: str, on_event: OnEvent, *, smoke: bool = False) -> NodeTestReport:
+        """Switch a node to another of its modes, one with a tiny model for instance, test it there, and switch back.
+
+        Raises what `test` and `ModeSwitching.switch` raise; whatever ends the test, the mode before is brought back.
+        """
+        self._entering.require_running(node)
+        switching = ModeSwitching(self._fleet, self._world)
+        switching.switch(node, mode, on_event)
+        try:
+            there = self._fleet.in_mode(node, ModeName(mode))
+            return self.test(there, on_event, smoke=smoke)
+        finally:
+            # By force: what we asked of it would count as use, and the mode was there for the test alone.
+            switching.switch(self._fleet.in_mode(node, ModeName(mode)), node.mode, on_event, force=True)
 
     def survives_stop(self, node: NodeSpec, on_event: OnEvent) -> SurvivalReport:
         """Stop and start a node's VM, and see whether its GPUs came back; the node is awake again afterwards.

@@ -81,6 +81,13 @@ class TestTunnel:
         with pytest.raises(requests.ConnectionError):
             requests.get(there.url, timeout=10)
 
+    def test_several_ports_come_through_one_tunnel(self, host: PveHost, engine: int, tmp_path: Path) -> None:
+        wanted = [Forward("engine", engine, 0), Forward("port 2", engine, 0)]
+        with Tunnel(command(host, tmp_path), wanted, SUBJECT, SystemClock()) as tunnel:
+            first, second = tunnel.forwards
+            assert first.local_port != second.local_port
+            assert [requests.get(each.url, timeout=10).text for each in tunnel.forwards] == ["the engine"] * 2
+
     def test_a_port_that_is_taken_here_is_said_before_anybody_logs_in(
         self, host: PveHost, engine: int, tmp_path: Path
     ) -> None:

@@ -223,6 +223,20 @@ class TestOtherEngines:
         assert line["sample"]["model"] == many.fleet().spec.modes[ModeName(mode)].model
         assert f"llm-{mode}.service" in run(many, "logs", NODE).stdout
 
+    def test_a_smoke_test_in_another_mode_brings_the_one_before_back(self, many: Site) -> None:
+        result = CliRunner().invoke(root, ["test", NODE, "--smoke", "--mode", "chat", "--json"], env=many.environment)
+        assert result.exit_code == 0, result.output
+        report = json.loads(result.stdout.splitlines()[-1])["result"]
+        assert report["mode"] == "chat"
+        (status,) = many.fleet().status()
+        assert (status.state.value, status.model) == ("serving", "Qwen/Qwen2.5-7B-Instruct-AWQ")
+
+    def test_a_mode_that_the_node_does_not_have_changes_nothing(self, many: Site) -> None:
+        result = run(many, "test", NODE, "--mode", "nonsense")
+        assert isinstance(result.exception, ProvisionerError)
+        assert "ml" in result.exception.next_step
+        assert many.fleet().status()[0].state.value == "serving"
+
     def test_an_ollama_that_loads_into_main_memory_is_no_success(self, many: Site) -> None:
         many.fleet().mode(NODE, "chat")
         restarted_with(many, "engine_on_cpu")
