@@ -18,7 +18,7 @@ from provisioner.domain.quantities import GIB, parse_size, size_text
 from provisioner.errors import InputError
 from provisioner.planning.fit.engines import ENGINES, MemoryUse, default_context, memory_use
 from provisioner.planning.fit.judge import FitReport, judge, largest_context
-from provisioner.planning.fit.request import FitRequest, Gpu
+from provisioner.planning.fit.request import FitRequest, Gpu, gpu_of
 from provisioner.planning.fit.split import MOST_GPUS
 from provisioner.planning.fit.subjects import as_quantized, default_quantization, from_catalogue
 
@@ -175,9 +175,7 @@ def fleet_gpu(name: str, vram_bytes: int | None, hypervisor: str) -> Gpu:
                 next_step="write vram: beside its mapping, such as vram: 24GiB; or give --gpu a size",
             )
         return Gpu(name, card.usable_bytes, card.nominal_gib * GIB)
-    if card is not None and card.nominal_gib * GIB == vram_bytes:
-        return Gpu(name, card.usable_bytes, vram_bytes)
-    return Gpu(name, usable_of(vram_bytes), vram_bytes)
+    return gpu_of(name, vram_bytes)
 
 
 def _size(text: str, subject: str) -> int:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from provisioner.domain.models.cards import find_card, usable_of
 from provisioner.domain.models.model import Subject
+from provisioner.domain.quantities import GIB
 from provisioner.planning.fit.engines import MemoryUse
 
 
@@ -15,6 +17,13 @@ class Gpu:
     name: str
     usable_bytes: int
     nominal_bytes: int
+
+
+def gpu_of(name: str, vram_bytes: int) -> Gpu:
+    """Return a GPU of the fleet; one whose name and size are those of a known card has what that really has."""
+    card = find_card(name)
+    known = card is not None and card.nominal_gib * GIB == vram_bytes
+    return Gpu(name, card.usable_bytes if card is not None and known else usable_of(vram_bytes), vram_bytes)
 
 
 @dataclass(frozen=True, slots=True)
