@@ -84,6 +84,14 @@ class TestBench:
         assert isinstance(result.exception, click.UsageError)
 
 
+def run_to_exit(site: Site, code: int, *arguments: str) -> list[dict[str, dict[str, object]]]:
+    """Run a command that ends with an exit code of its own; return its lines of JSON."""
+    result = CliRunner().invoke(root, list(arguments), env=site.environment)
+    assert result.exit_code == code, result.output
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
 def outcome(site: Site, *words: str) -> tuple[dict[str, str], int]:
     """Run `test`; return the status of every check, and the exit code."""
     result = CliRunner().invoke(root, ["test", NODE, "--json", *words], env=site.environment)
@@ -165,6 +173,15 @@ class TestOfANode:
         assert result.exit_code == 1
         assert "GPU is lost" in result.stdout
         assert "survives_stop: false" in site.fleet_file.read_text()
+
+    def test_a_card_that_does_not_even_let_the_vm_start_again_does_not_survive(self, site: Site) -> None:
+        site.fleet().up(NODE)
+        card = {"happens": "gpu_stuck"}
+        site.lab.faults.add(method="POST", path="/5001/status/start", times=1, **card)
+        *_, last = run_to_exit(site, 1, "test", NODE, "--survives-stop", "--json")
+        assert last["result"]["survives_stop"] is False
+        assert "failed to reset PCI device" in last["result"]["reason"]
+        assert last["result"]["lines"] == ["hypervisors.pve1.gpus.rtx3090.survives_stop: false"]
 
 
 class TestTop:

@@ -46,7 +46,9 @@ MODES = """\
 WIDE = (
     FLEET.replace("engines:\n", f"huggingface_token: env:HF_TOKEN\nengines:\n{ENGINES}")
     .replace("modes:\n", f"modes:\n{MODES}", 1)
-    .replace("gpus: [rtx3090], modes: [small], gateway", "gpus: [rtx3090], modes: [ml, r1, chat, layers, gaming], gateway")
+    .replace(
+        "gpus: [rtx3090], modes: [small], gateway", "gpus: [rtx3090], modes: [ml, r1, chat, layers, gaming], gateway"
+    )
 )
 
 
