@@ -123,9 +123,14 @@ def _against(
         yield FlagProblem(name, Fault.REMOVED, f"{which} says of {plain}: {shown.removed}", "")
     elif shown.choices and not isinstance(value, (bool, dict)):
         for each in value if isinstance(value, list) else [value]:
-            if str(each) not in shown.choices and not ("on" in shown.choices and str(each) in _YES_AND_NO):
+            if not _is_listed(str(each), shown.choices):
                 found = f"{which} does not take {plain} {each}"
                 yield FlagProblem(name, Fault.VALUE, found, f"one of: {', '.join(shown.choices)}")
+
+
+def _is_listed(value: str, choices: tuple[str, ...]) -> bool:
+    # Some take several words with commas between them, and list the words alone.
+    return all(part in choices for part in value.split(",")) or ("on" in choices and value in _YES_AND_NO)
 
 
 def _listed(told: HelpText, name: str, flag: Flag | None) -> HelpFlag | None:

@@ -32,6 +32,7 @@ REFUSED = [
     ("vllm", "0.33.0", {"seed": True}, Fault.VALUE, "true is none", "a whole number"),
     ("vllm", "0.33.0", {"dtype": ["half", "auto"]}, Fault.VALUE, "takes one value", "one"),
     ("vllm", "0.11.0", {"kv-cache-dtype": "nvfp4"}, Fault.VALUE, "first seen in 0.20.2", "fp8"),
+    ("vllm", "0.17.1", {"block-size": 48}, Fault.VALUE, "does not take 48", "16"),
     ("vllm", "0.33.0", {"quantization": "gguf"}, Fault.VALUE, "gone by 0.25.1", "llama.cpp"),
     ("vllm", "0.33.0", {"q": "awk"}, Fault.VALUE, "knows no quantisation awk", "awq"),
     ("llama.cpp", "b11669", {"mlock": True}, Fault.REMOVED, "--mlock", "load-mode: mlock"),
@@ -69,7 +70,8 @@ REFUSED = [
 
 TAKEN = [
     ("vllm", "0.33.0", {"enforce-eager": True, "gpu_memory_utilization": 0.9, "tp": 2, "quantization": "awq"}),
-    ("vllm", "0.17.1", {"swap-space": 4}),
+    ("vllm", "0.17.1", {"swap-space": 4, "block-size": 32}),
+    ("vllm", "0.33.0", {"block-size": 48, "collect-detailed-traces": "model,worker"}),
     ("vllm", "0.6.4.post1", {"swap-space": 4, "enable-prefix-caching": True, "worker-use-ray": True}),
     ("vllm", "v0.33.0", {"no-enable-prefix-caching": True, "disable-prefix-caching": True}),
     ("vllm", "0.33.0", {"disable-log-requests": True}),

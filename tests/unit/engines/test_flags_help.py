@@ -44,6 +44,16 @@ When passing JSON CLI arguments, the following sets of arguments are equivalent:
    --json-arg '{"key1": "value1"}'
 """
 
+VLLM_0_10 = """\
+
+Parameters matching '-':
+--api-server-count API_SERVER_COUNT, -asc API_SERVER_COUNT
+                        How many. (default: 1)
+--async-scheduling, --no-async-scheduling
+--block-size {1,8,16}
+--collect-detailed-traces {all,model,None} [{all,model,None} ...]
+"""
+
 NEW_ARGPARSE = """\
 options:
   -h, --help            show this and exit
@@ -137,6 +147,11 @@ OPEN_WEBUI = """\
             "--api-server-count -asc -h --help --dtype --enable-prefix-caching --disable-prefix-caching "
             "--enforce-eager --no-enforce-eager --load-format --quantization -q",
         ),
+        (
+            "vllm",
+            VLLM_0_10,
+            "--api-server-count -asc --async-scheduling --no-async-scheduling --block-size --collect-detailed-traces",
+        ),
         ("vllm", NEW_ARGPARSE, "-h --help -q --quantization"),
         (
             "llama.cpp",
@@ -161,6 +176,8 @@ def test_a_help_text_tells_its_flags_and_nothing_else(engine: str, text: str, na
         ("vllm", VLLM, "--dtype", ("auto", "bfloat16", "half")),
         ("vllm", VLLM, "--load-format", ()),
         ("vllm", VLLM, "-q", ()),
+        ("vllm", VLLM_0_10, "--block-size", ("1", "8", "16")),
+        ("vllm", VLLM_0_10, "--collect-detailed-traces", ("all", "model", "None")),
         ("llama.cpp", LLAMA, "--flash-attn", ("on", "off", "auto")),
         ("llama.cpp", LLAMA, "-sm", ("none", "layer", "row")),
         ("llama.cpp", LLAMA, "--poll", ()),
@@ -201,9 +218,9 @@ def test_an_argument_that_the_installed_engine_does_not_know_is_a_contradiction(
     ("engine", "version", "text", "arguments"),
     [
         ("vllm", "0.33.0", VLLM, {"dtype": "half", "enforce_eager": True, "q": "awq", "load-format": "plugin's"}),
+        ("vllm", "0.10.2", VLLM_0_10, {"block-size": 16, "collect-detailed-traces": "model,all"}),
         # Accepted and kept out of the help: the older spelling of --disable-prefix-caching.
         ("vllm", "0.33.0", VLLM, {"no-enable-prefix-caching": True, "VLLM_X": 1, "swap-space": False}),
-        # `vllm serve --help` leaves --model out, for the model is its first word.
         ("llama.cpp", "b11669", LLAMA, {"t": 4, "fa": "true", "nkvo": True, "flash-attn": True, "metrics": True}),
         ("ollama", "0.32.15", OLLAMA, {"OLLAMA_DEBUG": 1, "OLLAMA_VULKAN": 0, "CUDA_VISIBLE_DEVICES": "0"}),
         ("an engine without a table", "1", "", {"x": 1}),
