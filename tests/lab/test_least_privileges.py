@@ -18,6 +18,7 @@ from tests.fleets import fleet_from
 from tests.lab.cloned import four, native
 from tests.lab.preparing import live
 from tests.lab.support import NODE, Site
+from tests.lab.test_modes import gaming_vm, with_modes
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 TOKEN = "provisioner@pve!fleet"
@@ -108,12 +109,20 @@ def test_each_right_is_needed(site: Site, path: str, privilege: str) -> None:
 
 
 def test_every_request_of_a_nodes_life_is_in_the_table(site: Site) -> None:
-    fleet = one_card(site)
+    one_card(site)
+    fleet = site.fleet(lambda text: with_modes(text, "ml, r1, gaming", ", may_shut_down: true"))
+    gaming_vm(site)
+
+    def modes() -> None:
+        for mode in ("r1", "gaming", "ml"):
+            fleet.mode(NODE, mode)
+
     acts: dict[Verb, Callable[[], object]] = {
         Verb.DOCTOR: lambda: fleet.hypervisor("pve1").doctor(),
         Verb.UP: lambda: fleet.up(NODE),
         Verb.STATUS: lambda: fleet.status(),
         Verb.IDLE: lambda: fleet.idle(),
+        Verb.MODE: modes,
         Verb.SLEEP: lambda: fleet.sleep(NODE),
         Verb.WAKE: lambda: fleet.wake(NODE),
         Verb.DESTROY: lambda: fleet.destroy(NODE),

@@ -24,6 +24,7 @@ class Verb(Enum):
     IDLE = "idle"
     DESTROY = "destroy"
     STATUS = "status"
+    MODE = "mode"
 
 
 class Place(Enum):
@@ -87,9 +88,11 @@ _AGENT_READ = {8: "VM.Monitor", 9: "VM.GuestAgent.FileRead"}
 _AGENT = "the privilege to run commands by the guest agent"
 _AGENT_FILE = "the privilege to read a file by the guest agent"
 
+_ENTERING = frozenset({Verb.UP, Verb.WAKE, Verb.SLEEP, Verb.IDLE, Verb.MODE})
+
 CALLS: tuple[Call, ...] = (
     # A storage or VM that may not be seen is left out of this list without a word.
-    _call("GET /cluster/resources", "doctor up wake sleep idle destroy status", (Place.VMS, "VM.Audit")),
+    _call("GET /cluster/resources", "doctor up wake sleep idle destroy status mode", (Place.VMS, "VM.Audit")),
     _call(
         "GET /cluster/resources",
         "doctor up",
@@ -97,14 +100,14 @@ CALLS: tuple[Call, ...] = (
         (Place.IMAGES, "Datastore.Audit"),
         (Place.SEEDS, "Datastore.Audit"),
     ),
-    _call("GET /cluster/mapping/pci", "doctor up", (Place.GPU, "Mapping.Use")),
+    _call("GET /cluster/mapping/pci", "doctor up mode", (Place.GPU, "Mapping.Use")),
     _call("GET /nodes/{node}/status", "doctor", (Place.NODE, "Sys.Audit")),
     _call("GET /nodes/{node}/journal", "doctor", (Place.NODE, "Sys.Syslog"), optional=True),
     # Looked for on "/", not on the node: pve-manager, PVE/API2/Hardware/PCI.pm.
     _call("GET /nodes/{node}/hardware/pci", "doctor", (Place.ROOT, "Sys.Audit")),
-    _call(f"GET {_VM}/status/current", "up wake sleep idle destroy", (Place.VMS, "VM.Audit")),
-    # Like GET .../config, but it also shows what waits for the next cold start.
-    _call(f"GET {_VM}/pending", "up destroy", (Place.VMS, "VM.Audit")),
+    _call(f"GET {_VM}/status/current", "up wake sleep idle destroy mode", (Place.VMS, "VM.Audit")),
+    # Like GET .../config, but it also shows what waits for the next cold start. In the notes stands a node's mode.
+    _call(f"GET {_VM}/pending", "up wake sleep idle destroy status mode", (Place.VMS, "VM.Audit")),
     _call(f"GET {_STORAGE}/content", "up", (Place.IMAGES, "Datastore.Audit"), (Place.SEEDS, "Datastore.Audit")),
     _call(f"GET {_STORAGE}/content", "destroy", (Place.SEEDS, "Datastore.Audit")),
     _call(
@@ -129,7 +132,7 @@ CALLS: tuple[Call, ...] = (
         (Place.BRIDGE, "SDN.Use"),
         (Place.GPU, "Mapping.Use"),
     ),
-    _call(f"PUT {_VM}/config", "up", (Place.VMS, "VM.Config.Options")),
+    _call(f"PUT {_VM}/config", "up wake mode", (Place.VMS, "VM.Config.Options")),
     # What each needs depends on the options sent: a VM that has drifted may take any of them.
     _call(
         f"POST {_VM}/config",
@@ -168,8 +171,8 @@ CALLS: tuple[Call, ...] = (
     ),
     _call(f"POST {_VM}/template", "up", (Place.VMS, "VM.Allocate"), optional=True, granted=True),
     _call(f"PUT {_VM}/resize", "up", (Place.VMS, "VM.Config.Disk"), (Place.DISKS, "Datastore.AllocateSpace")),
-    _call(f"POST {_VM}/status/start", "up wake", (Place.VMS, "VM.PowerMgmt")),
-    _call(f"POST {_VM}/status/shutdown", "up sleep idle", (Place.VMS, "VM.PowerMgmt")),
+    _call(f"POST {_VM}/status/start", "up wake mode", (Place.VMS, "VM.PowerMgmt")),
+    _call(f"POST {_VM}/status/shutdown", "up sleep idle mode", (Place.VMS, "VM.PowerMgmt")),
     _call(f"POST {_VM}/status/stop", "sleep destroy", (Place.VMS, "VM.PowerMgmt")),
     _call(f"DELETE {_VM}", "destroy", (Place.VMS, "VM.Allocate")),
     _call(f"DELETE {_STORAGE}/content/{{volume}}", "destroy", (Place.SEEDS, "Datastore.Allocate"), optional=True),
@@ -186,7 +189,7 @@ CALLS: tuple[Call, ...] = (
     # The guest's public SSH host key, before the first login.
     Call(f"GET {_VM}/agent/file-read", frozenset({Verb.UP}), ((Place.VMS, (_AGENT_FILE,)),), native=True),
     *(
-        Call(request, frozenset({Verb.UP, Verb.WAKE, Verb.SLEEP, Verb.IDLE}), ((Place.VMS, (_AGENT,)),), simulated=True)
+        Call(request, _ENTERING, ((Place.VMS, (_AGENT,)),), simulated=True)
         for request in (f"POST {_VM}/agent/ping", f"POST {_VM}/agent/exec", f"GET {_VM}/agent/exec-status")
     ),
 )

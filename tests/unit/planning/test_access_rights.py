@@ -68,7 +68,14 @@ def test_only_simulated_guests_are_reached_by_their_agent(tmp_path: Path, major:
 
 def test_rights_name_who_needs_them(tmp_path: Path) -> None:
     needed = {str(right): right for right in rights(fleet_from(tmp_path))}
-    assert needed["VM.PowerMgmt on /vms"].verbs == (Verb.UP, Verb.WAKE, Verb.SLEEP, Verb.IDLE, Verb.DESTROY)
+    assert needed["VM.PowerMgmt on /vms"].verbs == (
+        Verb.UP,
+        Verb.WAKE,
+        Verb.SLEEP,
+        Verb.IDLE,
+        Verb.DESTROY,
+        Verb.MODE,
+    )
     assert needed["VM.Audit on /vms"].verbs == tuple(Verb)
     for mine in ("Sys.Audit on /", "Sys.Audit on /nodes/pve1"):
         assert needed[mine].is_for_doctor_only
