@@ -10,10 +10,12 @@ import pytest
 from provisioner.domain.fleet import FleetSpec, NodeSpec
 from provisioner.domain.names import HypervisorName
 from provisioner.errors import EngineError, NotReadyError, RefusedError
+from provisioner.services.engine_evidence import require_on_gpu
 from provisioner.services.engine_journals import EngineJournals
 from provisioner.services.events import ignore
 from provisioner.services.provisioning import Provisioning
 from provisioner.services.waking import Waking
+from tests.fakes.guests import FakeShell
 from tests.fakes.world import FakeWorld
 
 PVE1 = HypervisorName("pve1")
@@ -127,10 +129,20 @@ class TestOnTheGpu:
         provisioning.apply(provisioning.plan(node), lambda event: told.append(event.detail))
         assert any("llama.cpp holds 5.0 GiB on the card" in detail for detail in told)
 
-    @pytest.mark.parametrize("fault", ["gpu_missing", "gpu_lost"])
+    @pytest.mark.parametrize("fault", ["gpu_missing", "gpu_lost", "gpu_driver_mismatch"])
     def test_a_card_that_does_not_answer_is_another_steps_business(
-        self, fleet: FleetSpec, node: NodeSpec, world: FakeWorld, fault: str
+        self, fleet: FleetSpec, node: NodeSpec, awake: FakeWorld, fault: str
     ) -> None:
-        world.guests.gpu_faults.add(fault)
-        provisioning = Provisioning(fleet, world)
-        provisioning.apply(provisioning.plan(node), ignore)
+        awake.guests.gpu_faults.add(fault)
+        engine = awake.engines[fleet.mode_of(node).engine]
+        shell = FakeShell(awake.guests, node)
+        assert require_on_gpu(fleet, node, engine, "llm-small.service", awake.web, lambda: shell) == ""
+
+    def test_a_guest_that_lets_nobody_in_is_no_failure(
+        self, fleet: FleetSpec, node: NodeSpec, awake: FakeWorld
+    ) -> None:
+        awake.cluster.shut_down_vm(PVE1, node.vmid, seconds=60)
+        engine = awake.engines[fleet.mode_of(node).engine]
+        shell = FakeShell(awake.guests, node)
+        told = require_on_gpu(fleet, node, engine, "llm-small.service", awake.web, lambda: shell)
+        assert told.startswith("whether it computes on the GPU could not be seen: ")
