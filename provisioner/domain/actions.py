@@ -179,6 +179,14 @@ class InstallDriver:
 
 
 @dataclass(frozen=True, slots=True)
+class PullModels:
+    """Have the running engine fetch models into its own store."""
+
+    models: tuple[str, ...]
+    engine_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class ProveEngine:
     """Have the engine answer: healthy, model listed, one chat."""
 
@@ -206,6 +214,7 @@ Action = (
     | RunPlaybook
     | ConvergeGuest
     | InstallDriver
+    | PullModels
     | ProveEngine
 )
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from provisioner.domain.actions import RunPlaybook, Step, StepKind
+from provisioner.domain.actions import PullModels, RunPlaybook, Step, StepKind
 from provisioner.domain.fleet import FleetSpec, NodeSpec
+from provisioner.domain.mode import Pull
 from provisioner.engines.base import InferenceEngine
 from provisioner.planning.launches import Compute, Engines, playbook_variables, units_of
 from provisioner.planning.mode_judgement import cautions
@@ -25,7 +26,7 @@ def engine_steps(
     current = engines[fleet.mode_of(node).engine]
     used = list(dict.fromkeys(unit.engine.name for unit in units if unit.engine is not current))
     ordered = [*(engines[name] for name in used), current]
-    return tuple(
+    laid_down = tuple(
         Step(
             "configure" if len(ordered) == 1 else f"configure {engine.name}",
             kind,
@@ -34,6 +35,17 @@ def engine_steps(
         )
         for engine in ordered
     )
+    return (*laid_down, *_pull_step(fleet, node, current, kind))
+
+
+def _pull_step(fleet: FleetSpec, node: NodeSpec, engine: InferenceEngine, kind: StepKind) -> tuple[Step, ...]:
+    """Return the step that fetches what the running engine's modes serve, where it has a store of its own."""
+    modes = [mode for mode in fleet.modes_of(node) if mode.engine == engine.name and mode.pull is Pull.UP]
+    models = tuple(dict.fromkeys(model for mode in modes for model in mode.models))
+    if not engine.stored_path or not models:
+        return ()
+    pull = PullModels(models, node.patience.engine_seconds)
+    return (Step("pull", kind, pull, f"{', '.join(models)} in its store"),)
 
 
 def _reason(fleet: FleetSpec, node: NodeSpec, engine: InferenceEngine, compute: Compute) -> str:

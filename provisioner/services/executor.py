@@ -36,6 +36,7 @@ from provisioner.services.gpu_holder import naming_gpu_holder
 from provisioner.services.guest_access import GuestAccess
 from provisioner.services.guest_disk import fill_root_disk
 from provisioner.services.guest_host_key import read_host_key
+from provisioner.services.model_room import fetch_models
 from provisioner.services.outcomes import Outcome, done
 from provisioner.services.playbook_secrets import with_secrets
 from provisioner.services.proving import EngineProbe, Proof
@@ -138,6 +139,8 @@ class Executor:
                 outcome = self.playbooks.run(playbook, self.node, self._host_key(), given, say)
                 what = ", ".join(outcome.changed) if outcome.changed else "everything was in place"
                 return Outcome(bool(outcome.changed), f"{outcome.tasks} tasks, {len(outcome.changed)} changed: {what}")
+            case actions.PullModels(models, seconds):
+                return self._pull(models, seconds, say)
             case actions.ProveEngine(seconds):
                 return self._prove(seconds)
 
@@ -272,6 +275,17 @@ class Executor:
             # It may reboot the guest.
             return Outcome(False, "left until the node was restarted: it is in use")
         return install_driver(open_shell, self.playbooks, self.node, key, wanted, say)
+
+    def _pull(self, models: tuple[str, ...], seconds: float, say: Callable[[str], None]) -> Outcome:
+        if self.left_for_next_start:
+            return Outcome(False, "left until the node was restarted: it is in use")
+        probe = EngineProbe(self.fleet, self.node, self.engine, self.web, self.clock)
+        try:
+            probe.await_health(seconds=seconds, still_worth_it=self._watch_power())
+        except EngineError as error:
+            unit = self._service()
+            raise explained(error, self.fleet, self.node, self.engine, unit, self._shell_for_evidence) from error
+        return fetch_models(probe, models, self._shell_for_evidence, say)
 
     def _prove(self, seconds: float) -> Outcome:
         probe = EngineProbe(self.fleet, self.node, self.engine, self.web, self.clock)

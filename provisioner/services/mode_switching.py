@@ -6,6 +6,7 @@ still names the mode that answered before, and `up` brings that one back.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
@@ -21,6 +22,7 @@ from provisioner.ports.guest_shell import GuestShell
 from provisioner.ports.hypervisors import Hypervisors
 from provisioner.ports.switch_log import SwitchRecord
 from provisioner.services.diagnosing import explained
+from provisioner.services.engine_evidence import require_on_gpu
 from provisioner.services.engine_units import DeathWatch, switch_units, unit_state
 from provisioner.services.entering import Entering
 from provisioner.services.events import OnEvent, running_step
@@ -158,7 +160,7 @@ class ModeSwitching:
             is_up = unit_state(shell, node, self._service(node)).is_active
             if decision.kind is SwitchKind.PROOF and is_up:
                 with running_step(on_event, node, "answer", self._world.clock) as step:
-                    proof = self._prove(wanted, shell)
+                    proof = self._prove(wanted, shell, step.say)
                     step.detail, step.changed = proof.endpoint.url, False
                 return proof.endpoint
             if is_up and not force:
@@ -168,9 +170,9 @@ class ModeSwitching:
                 step.detail = decision.reason
                 try:
                     self._bring(decision, node, wanted, shell, is_up=is_up)
-                    proof = self._prove(wanted, shell)
+                    proof = self._prove(wanted, shell, step.say)
                 except (EngineError, GuestError) as failure:
-                    raise self._rolled_back(failure, decision, node, wanted, shell) from failure
+                    raise self._rolled_back(failure, decision, node, wanted, shell, step.say) from failure
         self._note(wanted, waits=False)
         self._world.activity.forget(node.name)
         return proof.endpoint
@@ -185,14 +187,17 @@ class ModeSwitching:
             return
         ModelMemory(self._fleet, wanted, self._world).leave_only_wanted()
 
-    def _prove(self, node: NodeSpec, shell: GuestShell) -> Proof:
+    def _prove(self, node: NodeSpec, shell: GuestShell, say: Callable[[str], None]) -> Proof:
         """Wait until a mode answers. Raises EngineError, with what the engine's journal says."""
         engine = self._world.engines[self._fleet.mode_of(node).engine]
         service = self._service(node)
         probe = EngineProbe(self._fleet, node, engine, self._world.web, self._world.clock)
         watch = DeathWatch(shell, node, service, self._world.clock)
         try:
-            return probe.prove(seconds=node.patience.engine_seconds, still_worth_it=watch.look)
+            proof = probe.prove(seconds=node.patience.engine_seconds, still_worth_it=watch.look, say=say)
+            if node.gpus:
+                require_on_gpu(self._fleet, node, engine, service, self._world.web, lambda: nullcontext(shell))
+            return proof
         except EngineError as error:
             raise explained(error, self._fleet, node, engine, service, lambda: nullcontext(shell)) from error
 
@@ -203,6 +208,7 @@ class ModeSwitching:
         node: NodeSpec,
         wanted: NodeSpec,
         shell: GuestShell,
+        say: Callable[[str], None],
     ) -> ProvisionerError:
         """Bring the mode before back, and return the error that tells of both."""
         if node.mode == wanted.mode:
@@ -210,7 +216,7 @@ class ModeSwitching:
         begun = self._world.clock.monotonic()
         try:
             self._bring(decision, wanted, node, shell, is_up=True)
-            self._prove(node, shell)
+            self._prove(node, shell, say)
         except ProvisionerError as second:
             outcome = f'and mode "{node.mode}" did not come back either: {second.summary}'
             next_step = f"mend what is said of either, then: provisioner mode {node.name} {node.mode}"

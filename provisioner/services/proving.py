@@ -16,6 +16,7 @@ from provisioner.errors import EngineError
 from provisioner.planning.launches import unit_of
 from provisioner.ports.clock import Clock
 from provisioner.ports.web import NoAnswer, Web
+from provisioner.services.model_pulling import ModelPulling
 from provisioner.waiting import NotYet, Pace, WaitedInVain, wait_until
 
 # A booting guest does not answer at all; a connection opened too early can hang until the network
@@ -95,12 +96,40 @@ class EngineProbe:
             raise NoAnswer(f"HTTP {answer.status} from {self._engine.activity_path}")
         return answer.text
 
-    def prove(self, *, seconds: float, still_worth_it: Callable[[], None] | None = None) -> Proof:
-        """Wait until the model has answered.
+    def store(self, free_bytes: Callable[[], int | None] = lambda: None) -> ModelPulling:
+        """Return the engine's own store of models."""
+        return ModelPulling(self._engine, self._node, self._address, self._web, self._clock, free_bytes)
+
+    def await_health(self, *, seconds: float, still_worth_it: Callable[[], None] | None = None) -> None:
+        """Wait until the engine takes requests. Raises EngineError."""
+
+        def look() -> float | NotYet:
+            state = self.health()
+            if state and still_worth_it is not None:
+                still_worth_it()
+            return NotYet(state) if state else self._clock.monotonic()
+
+        self._await_health(look, seconds)
+
+    def _await_health(self, look: Callable[[], float | NotYet], seconds: float) -> float:
+        try:
+            return wait_until(look, clock=self._clock, seconds=seconds, pace=_PACE)
+        except WaitedInVain as waited:
+            raise self.silence(seconds, waited.last_seen) from waited
+
+    def prove(
+        self,
+        *,
+        seconds: float,
+        still_worth_it: Callable[[], None] | None = None,
+        say: Callable[[str], None] | None = None,
+    ) -> Proof:
+        """Wait until the model has answered; one that its engine can fetch and does not have is fetched now.
 
         Args:
             seconds: how long to wait.
             still_worth_it: called between looks; raises when waiting has become pointless.
+            say: told about the progress of what takes long.
 
         Raises:
             EngineError: it did not come up, does not list the model, or answered nonsense.
@@ -114,10 +143,11 @@ class EngineProbe:
                 still_worth_it()
             return NotYet(state)
 
-        try:
-            healthy_at = wait_until(look, clock=self._clock, seconds=seconds, pace=_PACE)
-        except WaitedInVain as waited:
-            raise self.silence(seconds, waited.last_seen) from waited
+        healthy_at = self._await_health(look, seconds)
+        if self._engine.stored_path:
+            # On demand, or because somebody deleted it: what is asked for first is worth waiting for.
+            wanted = dict.fromkeys((self._mode.model, *self._mode.pinned))
+            self.store().ensure(tuple(wanted), say or _say_nothing)
         self._require_model()
         self._load(healthy_at + seconds)
         reply = self._chat()
@@ -208,6 +238,10 @@ class EngineProbe:
             subject=self._node.subject,
             next_step=self._log,
         )
+
+
+def _say_nothing(words: str) -> None:
+    """Nobody watches."""
 
 
 def _bare(model: str) -> str:

@@ -98,7 +98,7 @@ class Waking:
             try:
                 if notes.mode_waits:
                     self._tell_guest(node, seconds=longest, still_worth_it=start.look)
-                proof = probe.prove(seconds=longest, still_worth_it=start.look)
+                proof = probe.prove(seconds=longest, still_worth_it=start.look, say=step.say)
             except EngineError as error:
                 # An engine cannot answer while Proxmox has not even started its VM.
                 raise (start.unfinished(longest) or self._explained(node, error)) from error

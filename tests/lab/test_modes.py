@@ -29,6 +29,8 @@ MODES = """\
   r1: {engine: vllm, model: deepseek-ai/DeepSeek-R1-Distill-Qwen-7B, context: 4096}
   chat: {engine: ollama, models: ["llama3.1:8b", "mistral:7b"], pinned: ["llama3.1:8b"]}
   talk: {engine: ollama, model: "mistral:7b"}
+  later: {engine: ollama, model: "phi3:mini", pull: demand}
+  nowhere: {engine: ollama, model: "nobody/nothing"}
   broken: {engine: vllm, model: nobody/nothing}
   gaming: {release_gpu_to: 200}
 """
@@ -202,6 +204,40 @@ class TestRollback:
         fleet = site.fleet(lambda text: with_modes(text, "chat"))
         with pytest.raises(EngineError, match="serves it on the CPU, without a word"):
             fleet.up(NODE)
+
+
+class TestPulling:
+    """Models of an engine with a store of its own."""
+
+    def test_up_fetches_all_models_of_its_modes_and_only_once(self, site: Site) -> None:
+        fleet = site.fleet(lambda text: with_modes(text, "chat, talk, later"))
+        seen: list[Event] = []
+        report = fleet.up(NODE, seen.append)
+        assert "pull" in report.changed
+        progress = [event.detail for event in seen if event.step == "pull" and event.phase is Phase.PROGRESS]
+        assert "llama3.1:8b: 4.58 of 4.58 GiB" in progress
+        assert set(serves(report.endpoint.url)) == {"llama3.1:8b", "mistral:7b"}
+        assert fleet.up(NODE).changed == ()
+
+    def test_on_demand_it_is_fetched_when_the_mode_is_first_wanted(self, site: Site) -> None:
+        fleet = site.fleet(lambda text: with_modes(text, "talk, later"))
+        url = fleet.up(NODE).endpoint.url
+        assert serves(url) == ["mistral:7b"]
+        report = fleet.mode(NODE, "later", force=True)
+        assert report.endpoint is not None
+        assert report.endpoint.model == "phi3:mini"
+        assert set(serves(url)) == {"mistral:7b", "phi3:mini"}
+
+    def test_a_model_that_does_not_exist_is_told_though_the_status_was_200(self, site: Site) -> None:
+        with pytest.raises(EngineError, match="pull model manifest: file does not exist") as caught:
+            site.fleet(lambda text: with_modes(text, "nowhere")).up(NODE)
+        assert caught.value.next_step == "write a model's name as its library has it, such as llama3.1:8b"
+
+    def test_a_mode_whose_model_does_not_exist_is_rolled_back(self, site: Site) -> None:
+        site.fleet(lambda text: with_modes(text, "talk")).up(NODE)
+        fleet = site.fleet(lambda text: text.replace("modes: [talk]", "modes: [talk, nowhere]"))
+        with pytest.raises(EngineError, match='mode "talk" is back and answers'):
+            fleet.mode(NODE, "nowhere", force=True)
 
 
 class TestAsleep:

@@ -36,7 +36,8 @@ class HttpClient:
             ) as response:
                 if response.status_code != 200:
                     raise NoAnswer(f"HTTP {response.status_code} {response.text.strip()[:200]}")
-                for line in response.iter_lines(decode_unicode=False):
+                # Sign by sign: a larger piece is waited for, and a line that came would be told with the next one.
+                for line in response.iter_lines(chunk_size=1):
                     if line:
                         yield line.decode("utf-8", "replace")
         except requests.exceptions.RequestException as error:

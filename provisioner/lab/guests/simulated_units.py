@@ -41,7 +41,10 @@ def lay_down(disk: SimulatedDisk, order: dict[str, Any]) -> bool:
     if disk.digests.get(name) == order["digest"] and is_as_ordered:
         return False
     disk.digests[name] = str(order["digest"])
-    disk.stored = list(dict.fromkeys([*disk.stored, *(_tagged(each) for each in order.get("pulls", []))]))
+    if not active:
+        # One that runs is asked to fetch by itself.
+        pulled = (_tagged(each) for each in order.get("pulls", []))
+        disk.stored = list(dict.fromkeys([*disk.stored, *pulled]))
     disk.units = {key: unit for key, unit in disk.units.items() if unit["engine"] != name} | units
     if active:
         _start(disk, active)

@@ -66,7 +66,7 @@ class TestSteps:
             ("chat", ["configure vllm", "configure ollama"]),
         ):
             steps = engine_steps(fleet, fleet.in_mode(node, ModeName(current)), ENGINES, StepKind.CHANGE)
-            assert [step.name for step in steps] == order
+            assert [step.name for step in steps if step.name != "pull"] == order
 
     def test_only_one_unit_of_one_engine_is_to_run(self, tmp_path: Path) -> None:
         fleet, node = fleet_with(tmp_path, "ml", "chat", "talk")
@@ -83,7 +83,8 @@ class TestSteps:
     def test_every_unit_conflicts_with_all_others_of_the_node(self, tmp_path: Path) -> None:
         fleet, node = fleet_with(tmp_path, "chat", "ml", "wide")
         steps = engine_steps(fleet, node, ENGINES, StepKind.CHANGE)
-        launches = [each for step in steps for each in step.action.variables["engine_launches"]]  # type: ignore[union-attr, index]
+        laid_down = [step.action.variables for step in steps if isinstance(step.action, RunPlaybook)]
+        launches = [each for variables in laid_down for each in variables["engine_launches"]]  # type: ignore[attr-defined]
         assert {each["unit"]: set(each["conflicts"]) for each in launches} == {
             "chat": {"ml", "wide"},
             "ml": {"chat", "wide"},
