@@ -128,8 +128,8 @@ _RULES = (
         r"NVIDIA driver on your system is too old|CUDA driver version is insufficient for CUDA runtime version|"
         r"unsatisfied condition: cuda\s*>=|forward compatibility was attempted on non supported HW",
         "the NVIDIA driver is older than this {engine} needs",
-        "CUDA 13 builds need driver 580 or newer: pin a newer driver branch, or a version of {engine} that was built "
-        "for CUDA 12, in the fleet file; then provisioner up {node}",
+        "CUDA 13 builds need driver 580 or newer: in the fleet file set `driver: auto` for this GPU, or pin a version "
+        "of {engine} that was built for CUDA 12; then provisioner up {node}",
     ),
     _rule(
         "gpu_too_old",
@@ -138,14 +138,14 @@ _RULES = (
         r"is not compatible with the current PyTorch installation|"
         r"minimum capability: \d+\. Current capability: \d+",
         "the card is too old, or too new, for this version of {engine} or for the number format it was told to use",
-        "give modes on this card `dtype: half`, or pin a version of {engine} that still has code for it "
+        "give modes on this card `dtype: half` among their `arguments`, or pin a version of {engine} that still has code for it "
         "(for a V100: vLLM 0.10.x, or Ollama or llama.cpp built for CUDA 12); then provisioner up {node}",
     ),
     _rule(
         "driver_too_new",
         r"supported through the NVIDIA (?P<what>\d+)\.xx Legacy drivers",
         "the NVIDIA driver is too new for the card, which needs branch {what}",
-        "pin driver branch {what} for this node in the fleet file; then provisioner up {node}",
+        "set `driver: {what}-server` (or auto) for this GPU in the fleet file; then provisioner up {node}",
     ),
     _rule(
         "no_gpu_visible",

@@ -52,7 +52,7 @@ JOURNALS = (
         "llama.cpp",
         "NVRM: The NVIDIA Tesla V100 GPU installed in this system is supported through the NVIDIA 580.xx Legacy drivers.\n"
         "NVRM: No NVIDIA GPU found.\n",
-        "branch 580",
+        "driver: 580-server",
     ),
     Recorded(
         "gpu_too_old",
