@@ -12,7 +12,7 @@ from provisioner.cli.output import print_json
 
 
 @click.command(
-    epilog="Example: provisioner ssh llm-gpu-01 -- journalctl -u llama-server -n 20",
+    epilog="Example: provisioner ssh llm-gpu-01 -- journalctl -u llm-small -n 20",
     context_settings={"ignore_unknown_options": True},
 )
 @click.argument("node")

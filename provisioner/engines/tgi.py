@@ -17,10 +17,6 @@ from provisioner.engines.base import DATA, AnswerUnreadable, Installation, Launc
 from provisioner.engines.limits import cpu_quota_percent, memory_max_bytes
 from provisioner.engines.one_model import OneModelEngine
 
-_SHARED_MEMORY = "1g"
-CONTAINER = "llm-tgi"
-"""The container's name; one runs at a time."""
-
 
 class Tgi(OneModelEngine):
     """``text-generation-launcher`` in its container, run as a systemd unit."""
@@ -61,7 +57,7 @@ class Tgi(OneModelEngine):
         return ()
 
     def launch(self, setting: Setting) -> Launch:
-        """Return the container's command line; one shard for each GPU."""
+        """Return the words after the image's entry point; one shard for each GPU. Its playbook adds the container."""
         mode = setting.mode
         variables = variables_of(mode.arguments)
         own: dict[str, ArgumentValue] = {"model-id": mode.model, "hostname": "0.0.0.0", "port": self.port}  # noqa: S104
@@ -74,15 +70,9 @@ class Tgi(OneModelEngine):
             own |= {"sharded": "true", "num-shard": len(setting.gpus)}
         own["usage-stats"] = "off"
         token = {"HF_TOKEN": setting.huggingface_token} if setting.huggingface_token else {}
-        # A name alone has docker take the value from its own environment: no secret among the arguments.
-        passed = [word for name in (*variables, *token) for word in ("--env", name)]
-        run = (
-            *("/usr/bin/docker", "run", "--rm", "--name", CONTAINER, "--gpus", "all", "--shm-size", _SHARED_MEMORY),
-            *("--publish", f"{self.port}:{self.port}", "--volume", f"{DATA}/huggingface:/data", *passed),
-        )
         return Launch(
-            argv=(*run, setting.software.image, *command_line(own, mode.arguments)),
-            environment=variables,
+            argv=command_line(own, mode.arguments),
+            environment={"HF_HOME": f"{DATA}/huggingface", **variables},
             secrets=token,
             needs_gpu=True,
             memory_max_bytes=memory_max_bytes(mode),

@@ -6,7 +6,7 @@ from provisioner.domain.actions import PullModels, RunPlaybook, Step, StepKind
 from provisioner.domain.fleet import FleetSpec, NodeSpec
 from provisioner.domain.mode import Pull
 from provisioner.engines.base import InferenceEngine
-from provisioner.planning.launches import Compute, Engines, playbook_variables, units_of
+from provisioner.planning.launches import Compute, Engines, engine_variables, units_of
 from provisioner.planning.mode_judgement import cautions
 
 
@@ -30,7 +30,7 @@ def engine_steps(
         Step(
             "configure" if len(ordered) == 1 else f"configure {engine.name}",
             kind,
-            RunPlaybook(engine.playbook, playbook_variables(fleet, node, engine, units)),
+            RunPlaybook(engine.playbook, engine_variables(fleet, node, engine, units)),
             _reason(fleet, node, engine, compute),
         )
         for engine in ordered

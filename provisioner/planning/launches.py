@@ -34,8 +34,6 @@ class EngineUnit:
     @property
     def service(self) -> str:
         """The systemd unit."""
-        if self.engine.playbook == "deploy-llama-cpp":
-            return "llama-server.service"
         return f"llm-{self.name}.service"
 
 
@@ -134,28 +132,4 @@ def _launch(unit: EngineUnit, units: tuple[EngineUnit, ...]) -> dict[str, object
         "cpu_quota": launch.cpu_quota_percent,
         "shared_memory": launch.shared_memory,
         "conflicts": [str(each.name) for each in units if each.name != unit.name],
-    }
-
-
-def playbook_variables(
-    fleet: FleetSpec, node: NodeSpec, engine: InferenceEngine, units: tuple[EngineUnit, ...]
-) -> dict[str, object]:
-    """Return the variables that an engine's playbook takes today."""
-    if engine.playbook != "deploy-llama-cpp":
-        return engine_variables(fleet, node, engine, units)
-    # Its playbook still takes the one mode that the node is in.
-    mode = fleet.mode_of(node)
-    archive, model = fleet.engines[mode.engine].archives[0], fleet.models[mode.model]
-    parallel = mode.parallel or 1
-    return {
-        "llama_cpp_archive": archive.source,
-        "llama_cpp_archive_sha256": archive.sha256,
-        "llama_cpp_model": model.source,
-        "llama_cpp_model_sha256": model.sha256,
-        "llama_cpp_alias": mode.model,
-        "llama_cpp_port": engine.port,
-        "llama_cpp_context": (mode.context or 4096) * parallel,
-        "llama_cpp_parallel": parallel,
-        "llama_cpp_threads": mode.threads or node.cores,
-        "llama_cpp_gpu_layers": "all" if node.gpus else "0",
     }

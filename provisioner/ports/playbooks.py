@@ -22,18 +22,23 @@ class TaskPhase(Enum):
     """Where a task of a playbook is."""
 
     STARTED = "started"
+    WAITING = "waiting"
     DONE = "done"
     SKIPPED = "skipped"
 
 
 @dataclass(frozen=True, slots=True)
 class TaskEvent:
-    """One thing that happened to a task; `changed` and `seconds` say something once it is done."""
+    """One thing that happened to a task; `changed` and `seconds` say something once it is done.
+
+    `detail` says how far something long is that a task waits for.
+    """
 
     name: str
     phase: TaskPhase
     changed: bool = False
     seconds: float = 0.0
+    detail: str = ""
 
 
 OnTaskEvent = Callable[[TaskEvent], None]

@@ -163,7 +163,8 @@ class FakeGuests:
         if not self._is_up(vmid, LOAD_SECONDS):
             return Answer(503, json.dumps({"error": {"message": "Loading model"}}))
         path = url.split("/", 3)[3]
-        model = self.disks[vmid].applied[-1]["llama_cpp_alias"]
+        (launch,) = self.disks[vmid].applied[-1]["engine_launches"]
+        model = launch["argv"][launch["argv"].index("--alias") + 1]
         texts = {
             "health": "ok",
             "v1/models": json.dumps({"data": [{"id": model}]}),

@@ -287,7 +287,7 @@ def test_an_engine_that_never_answers(tmp_path: Path) -> None:
         site = site_for(lab, tmp_path, images)
         error = fails(site, EngineError, replacing("engine_within: 5m", "engine_within: 1s"))
         assert "within 1 s" in error.summary
-        assert "journalctl -u llama-server" in error.next_step
+        assert "journalctl -u llm-small" in error.next_step
 
 
 def test_a_guest_that_ignores_its_shutdown_is_only_cut_off_by_force(tmp_path: Path) -> None:

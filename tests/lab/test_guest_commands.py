@@ -31,7 +31,7 @@ class TestLogs:
     def test_it_shows_what_the_engine_says(self, site: Site) -> None:
         site.fleet().up(NODE)
         result = run(site, "logs", NODE)
-        assert "Started llama-server.service" in result.stdout
+        assert "Started llm-small.service" in result.stdout
         assert "server is listening" in result.stdout
 
     def test_programs_get_a_line_of_json_for_each(self, site: Site) -> None:

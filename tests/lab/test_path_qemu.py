@@ -162,13 +162,13 @@ def test_the_guest_is_what_the_seed_said(scene: Scene) -> None:
 
 
 def test_the_engine_runs_hardened_under_an_account_of_its_own(scene: Scene) -> None:
-    shown = in_guest(scene, "systemctl", "show", "llama-server", "-p", "DynamicUser,NoNewPrivileges,ProtectSystem,User")
+    shown = in_guest(scene, "systemctl", "show", "llm-small", "-p", "DynamicUser,NoNewPrivileges,ProtectSystem,User")
     assert "DynamicUser=yes" in shown
     assert "NoNewPrivileges=yes" in shown
     assert "ProtectSystem=strict" in shown
     # The range that systemd keeps for dynamic accounts (systemd.exec, DynamicUser=).
     assert 61184 <= int(in_guest(scene, "ps", "-o", "uid=", "-C", "ld-linux-x86-64.so.2")) <= 65519
-    assert in_guest(scene, "systemctl", "is-enabled", "llama-server") == "enabled"
+    assert in_guest(scene, "systemctl", "is-enabled", "llm-small") == "enabled"
 
 
 def test_the_guest_shows_a_device_where_the_gpu_would_be(scene: Scene) -> None:
@@ -301,7 +301,7 @@ def pinned(path: Path) -> dict[str, str]:
 
 def test_a_setting_that_a_killed_run_only_wrote_is_put_to_work_by_the_next(scene: Scene) -> None:
     scene.edit(modes={"small": {"engine": "llama.cpp", "model": "tiny.gguf", "context": 256}})
-    scene.up_killed_at("configure", "progress", "Compare what runs")
+    scene.up_killed_at("configure", "progress", "Run the engine")
     assert "configure" in scene.result("up", NODE)["changed"]
     assert "--ctx-size 256" in in_guest(scene, "ps", "-o", "args=", "-C", "ld-linux-x86-64.so.2")
 

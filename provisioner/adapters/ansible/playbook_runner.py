@@ -24,6 +24,7 @@ from pathlib import Path
 
 import yaml
 
+from provisioner.adapters.ansible.variables import variables_text
 from provisioner.adapters.files.shipped import shipped_folder
 from provisioner.adapters.processes import dying_with_us
 from provisioner.adapters.ssh.command_line import ssh_command
@@ -100,6 +101,8 @@ class _Run:
                 self.changed.append(event["task"])
             seconds = time.monotonic() - self.began
             on_event(TaskEvent(event["task"], TaskPhase.DONE, bool(event["changed"]), seconds))
+        elif event["event"] == "waiting":
+            on_event(TaskEvent(event["task"], TaskPhase.WAITING, detail=event["detail"]))
         elif event["event"] == "skipped":
             on_event(TaskEvent(event["task"], TaskPhase.SKIPPED))
         elif event["event"] in ("failed", "unreachable"):
@@ -153,9 +156,11 @@ class AnsiblePlaybooks:
             def tell(event: TaskEvent) -> None:
                 if event.phase is TaskPhase.STARTED:
                     on_task(event.name)
+                elif event.phase is TaskPhase.WAITING:
+                    on_task(f"{event.name}: {event.detail}")
 
             try:
-                return play(target, playbook, yaml.safe_dump(dict(variables)), tell, folder)
+                return play(target, playbook, variables_text(variables), tell, folder)
             except PlayFailed as failure:
                 raise PlaybookError(
                     f'cannot configure the guest: playbook {playbook} failed at "{failure.task}": {failure.reason}',
@@ -256,24 +261,33 @@ def _close_connections(folder: Path, address: str) -> None:
 
 
 def verify_local_files(variables: Mapping[str, object]) -> None:
-    """Check every local file that is about to be copied against its pinned checksum. Raises InputError."""
-    for name, value in variables.items():
-        digest = variables.get(f"{name}_sha256")
-        if not isinstance(digest, str) or not isinstance(value, str) or value.startswith(("http://", "https://")):
-            continue
-        path = Path(value)
-        try:
-            with path.open("rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as error:
-            raise InputError(
-                f"cannot read {path.name}: {error.strerror}",
-                subject=str(path),
-                next_step="check `source` under engines and models in the fleet file",
-            ) from error
-        if found != digest:
-            raise InputError(
-                f"cannot use {path.name}: its checksum is {found}, the fleet file pins {digest}",
-                subject=str(path),
-                next_step="fetch the file again, or pin the new checksum if you trust the new file",
-            )
+    """Check every local file that is about to be copied against its pinned checksum. Raises InputError.
+
+    Args:
+        variables: a playbook's; what is `{source: ..., sha256: ...}` in one of its lists is such a file.
+    """
+    for value in variables.values():
+        for entry in value if isinstance(value, list) else ():
+            if isinstance(entry, Mapping) and {"source", "sha256"} <= entry.keys():
+                _verify(str(entry["source"]), str(entry["sha256"]))
+
+
+def _verify(source: str, digest: str) -> None:
+    if source.startswith(("http://", "https://")):
+        return
+    path = Path(source)
+    try:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(
+            f"cannot read {path.name}: {error.strerror}",
+            subject=str(path),
+            next_step="check `source` under engines and models in the fleet file",
+        ) from error
+    if found != digest:
+        raise InputError(
+            f"cannot use {path.name}: its checksum is {found}, the fleet file pins {digest}",
+            subject=str(path),
+            next_step="fetch the file again, or pin the new checksum if you trust the new file",
+        )

@@ -139,10 +139,6 @@ def _order(playbook: str, variables: Mapping[str, object]) -> dict[str, object]:
     wanted = json.dumps(laid_down, sort_keys=True, default=str)
     name = playbook.removeprefix("deploy-").replace("-cpp", ".cpp")
     order = {"engine": name, "digest": hashlib.sha256(wanted.encode()).hexdigest()}
-    if "engine_launches" not in variables:
-        unit = "llama-server.service"
-        only = {"engine": name, "model": variables["llama_cpp_alias"], "port": variables["llama_cpp_port"]}
-        return {**order, "units": {unit: only}, "active": unit, "pulls": []}
     launches: Any = variables["engine_launches"]
     active = variables["engine_active"]
     return {

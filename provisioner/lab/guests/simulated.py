@@ -225,7 +225,7 @@ class SimulatedBackend:
         disk = SimulatedDisk.read_if_there(guest.hardware.disk)
         if disk is None or disk.engine is None or "engine_never_answers" in guest.faults:
             return []
-        unit, port = str(disk.engine.get("unit", "llama-server.service")), int(disk.engine.get("port", 8080))
+        unit, port = str(disk.engine.get("unit", "llm-engine.service")), int(disk.engine.get("port", 8080))
         return engine_journal(unit, port, death_of(disk.engine, guest.faults), guest.since)
 
     async def _serve(self, guest: _Running) -> None:

@@ -29,7 +29,7 @@ def guest(fault: str) -> list[dict[str, object]]:
 
 
 CONSOLE = ["Proxmox > VM 5001 > Console"]
-JOURNAL = ["journalctl -u llama-server"]
+JOURNAL = ["journalctl -u llm-small"]
 
 CASES = (
     Case(

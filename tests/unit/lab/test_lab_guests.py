@@ -104,7 +104,7 @@ def test_configuring_twice_changes_nothing_and_lasts_over_a_restart(lab: Running
     make(lab)
     start(lab)
     assert json.loads(run(lab, "cloud-init", "status", "--wait", "--format", "json")["out-data"])["status"] == "done"
-    assert run(lab, "systemctl", "is-active", "llama-server")["exitcode"] == 3
+    assert run(lab, "systemctl", "is-active", "llm-small")["exitcode"] == 3
     assert json.loads(run(lab, "provisioner-simulated-configure", given=WISH)["out-data"])["changed"] > 0
     assert json.loads(run(lab, "provisioner-simulated-configure", given=WISH)["out-data"]) == {"changed": 0}
     assert fetch("/health") == (200, '{"status": "ok"}')
@@ -116,7 +116,7 @@ def test_configuring_twice_changes_nothing_and_lasts_over_a_restart(lab: Running
     start(lab)
     assert fetch("/health")[0] == 200
     assert json.loads(run(lab, "cloud-init", "status", "--format", "json")["out-data"])["status"] == "disabled"
-    assert run(lab, "systemctl", "is-active", "llama-server")["out-data"] == "active\n"
+    assert run(lab, "systemctl", "is-active", "llm-small")["out-data"] == "active\n"
 
 
 def test_the_engine_talks_and_counts(lab: RunningLab) -> None:

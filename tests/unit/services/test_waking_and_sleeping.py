@@ -116,7 +116,7 @@ class TestWake:
         asleep.guests.engine_dead = True
         with pytest.raises(EngineError, match="connection refused") as caught:
             Waking(fleet, asleep).wake(node, ignore)
-        assert "journalctl -u llama-server" in caught.value.next_step
+        assert "journalctl -u llm-small" in caught.value.next_step
 
     def test_a_node_that_was_never_made_is_refused(self, fleet: FleetSpec, node: NodeSpec, world: FakeWorld) -> None:
         with pytest.raises(RefusedError) as caught:

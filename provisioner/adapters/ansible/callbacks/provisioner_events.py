@@ -6,6 +6,7 @@ Loaded by ansible-playbook from this folder, in its own process; it must import 
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from ansible.plugins.callback import CallbackBase
@@ -16,6 +17,10 @@ type: stdout
 short_description: JSON lines for the program that started the play
 description: One object per event on standard output.
 """
+
+# What ssh says at the end of every command on a terminal.
+_FAREWELL = re.compile(r"(Shared connection|Connection) to \S+ closed\.")
+_LONGEST_OUTPUT = 1500
 
 
 class CallbackModule(CallbackBase):  # type: ignore[misc]
@@ -32,6 +37,12 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
     def v2_runner_on_ok(self, result: Any) -> None:
         """A task is done."""
         self._print("ok", result._task, changed=bool(result._result.get("changed")))
+
+    def v2_runner_retry(self, result: Any) -> None:
+        """A task that waits for something has looked in vain; it may have seen how far that is."""
+        told = str(result._result.get("stdout") or "").strip().splitlines()
+        if told:
+            self._print("waiting", result._task, detail=told[-1])
 
     def v2_runner_on_skipped(self, result: Any) -> None:
         """A task did not apply."""
@@ -62,5 +73,10 @@ def _words(found: Any) -> str:
     """Return the words of one result. A task with no_log has none to give."""
     if found.get("censored"):
         return str(found["censored"])
-    parts = [str(found[key]).strip() for key in ("msg", "module_stderr", "stderr", "module_stdout") if found.get(key)]
+    keys = ("msg", "module_stderr", "stderr", "module_stdout")
+    parts = [str(found[key]).strip() for key in keys if found.get(key)]
+    parts = [part for part in parts if not _FAREWELL.fullmatch(part)]
+    if found.get("rc") and found.get("stdout"):
+        # Of a script and of a raw command a terminal is the only output.
+        parts.append(str(found["stdout"]).strip()[-_LONGEST_OUTPUT:])
     return "\n".join(dict.fromkeys(parts)) or "no reason given"

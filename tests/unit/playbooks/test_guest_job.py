@@ -1,0 +1,180 @@
+"""Long work in a guest: downloads that break off, stall, are too big or not what they should be."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import threading
+from collections import namedtuple
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from provisioner.adapters.files.shipped import shipped_folder
+
+DATA = bytes(range(256)) * 8192
+SUM = hashlib.sha256(DATA).hexdigest()
+
+
+@pytest.fixture
+def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.setenv("LLM_JOBS", str(tmp_path / "jobs"))
+    spec = importlib.util.spec_from_file_location("guest_job", shipped_folder("playbooks") / "files/guest_job.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    (tmp_path / "jobs" / "j").mkdir(parents=True)
+    return module
+
+
+def result(tmp_path: Path) -> str:
+    return (tmp_path / "jobs/j/result").read_text()
+
+
+class Publisher:
+    """Serves DATA; `ends_after` bytes it hangs up, as often as `breaks` says."""
+
+    def __init__(self, *, ends_after: int | None = None, breaks: int = 0, knows_ranges: bool = True) -> None:
+        self.ends_after, self.breaks, self.knows_ranges = ends_after, breaks, knows_ranges
+        self.asked: list[str] = []
+        self.url = ""
+        self.wait = threading.Event()
+
+    def answer(self, handler: BaseHTTPRequestHandler) -> None:
+        asked = handler.headers.get("Range", "")
+        self.asked.append(asked)
+        if handler.path == "/absent":
+            handler.send_error(404)
+            return
+        begin = int(asked.removeprefix("bytes=").rstrip("-")) if asked and self.knows_ranges else 0
+        if begin >= len(DATA):
+            handler.send_error(416)
+            return
+        handler.send_response(206 if begin else 200)
+        handler.send_header("Content-Length", str(len(DATA) - begin))
+        handler.end_headers()
+        if self.breaks:
+            self.breaks -= 1
+            handler.wfile.write(DATA[begin:][: self.ends_after])
+            handler.wfile.flush()
+            if handler.path == "/stuck":
+                self.wait.wait(30)
+            return
+        handler.wfile.write(DATA[begin:])
+
+
+@contextmanager
+def published(publisher: Publisher) -> Iterator[Publisher]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            publisher.answer(self)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        publisher.url = f"http://127.0.0.1:{server.server_port}/model.gguf"
+        yield publisher
+        publisher.wait.set()
+        server.shutdown()
+        thread.join()
+
+
+def test_a_file_is_fetched_checked_and_named_only_when_whole(job: ModuleType, tmp_path: Path) -> None:
+    with published(Publisher()) as publisher:
+        assert job.work("j", "10", "fetch", publisher.url, SUM, str(tmp_path / "m.gguf")) == 0
+    assert (tmp_path / "m.gguf").read_bytes() == DATA
+    assert result(tmp_path) == ""
+    assert list(tmp_path.glob("*.part")) == []
+
+
+def test_a_connection_that_breaks_off_costs_only_the_rest(
+    job: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job.time, "sleep", lambda seconds: None)
+    with published(Publisher(ends_after=2**19, breaks=3)) as publisher:
+        assert job.work("j", "10", "fetch", publisher.url, SUM, str(tmp_path / "m.gguf")) == 0
+    assert publisher.asked == ["", "bytes=524288-", "bytes=1048576-", "bytes=1572864-"]
+    assert (tmp_path / "m.gguf").read_bytes() == DATA
+
+
+def test_what_an_earlier_run_left_is_gone_on_with(job: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "m.gguf.part").write_bytes(DATA[:1000])
+    with published(Publisher()) as publisher:
+        assert job.work("j", "10", "fetch", publisher.url, SUM, str(tmp_path / "m.gguf")) == 0
+    assert publisher.asked == ["bytes=1000-"]
+
+
+def test_a_file_that_was_whole_but_not_yet_named_is_not_fetched_again(job: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "m.gguf.part").write_bytes(DATA)
+    with published(Publisher()) as publisher:
+        assert job.work("j", "10", "fetch", publisher.url, SUM, str(tmp_path / "m.gguf")) == 0
+    assert (tmp_path / "m.gguf").read_bytes() == DATA
+
+
+def test_a_server_without_ranges_begins_anew(job: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "m.gguf.part").write_bytes(b"other")
+    with published(Publisher(knows_ranges=False)) as publisher:
+        assert job.work("j", "10", "fetch", publisher.url, SUM, str(tmp_path / "m.gguf")) == 0
+    assert (tmp_path / "m.gguf").read_bytes() == DATA
+
+
+def test_a_wrong_file_is_named_with_both_sums_and_not_kept(job: ModuleType, tmp_path: Path) -> None:
+    with published(Publisher()) as publisher:
+        assert job.work("j", "10", "fetch", publisher.url, "0" * 64, str(tmp_path / "m.gguf")) == 1
+    assert result(tmp_path) == f"wrong checksum: {publisher.url} has {SUM}, pinned is {'0' * 64}"
+    assert list(tmp_path.glob("m.gguf*")) == []
+
+
+def test_a_file_that_is_not_there_is_said_at_once(job: ModuleType, tmp_path: Path) -> None:
+    with published(Publisher()) as publisher:
+        address = publisher.url.replace("model.gguf", "absent")
+        assert job.work("j", "10", "fetch", address, SUM, str(tmp_path / "m.gguf")) == 1
+    assert result(tmp_path) == f"{address} answers 404 Not Found"
+    assert len(publisher.asked) == 1
+
+
+def test_a_disk_without_room_is_seen_before_anything_is_written(
+    job: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = namedtuple("usage", "total used free")(2**40, 2**40 - 2**20, 2**20)
+    monkeypatch.setattr(job.shutil, "disk_usage", lambda path: usage)
+    with published(Publisher()) as publisher:
+        assert job.work("j", "10", "fetch", publisher.url, SUM, str(tmp_path / "m.gguf")) == 1
+    assert "needs 2.0 MiB more and 256.0 MiB to spare, 1.0 MiB are free" in result(tmp_path)
+    assert not (tmp_path / "m.gguf.part").exists()
+
+
+def test_nobody_listens(job: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job.time, "sleep", lambda seconds: None)
+    assert job.work("j", "10", "fetch", "http://127.0.0.1:9/m", SUM, str(tmp_path / "m.gguf")) == 1
+    assert "cannot fetch http://127.0.0.1:9/m" in result(tmp_path)
+    assert "refused" in result(tmp_path)
+
+
+def test_time_alone_ends_nothing_and_standing_still_does(job: ModuleType, tmp_path: Path) -> None:
+    now = [0.0]
+    job.time = type("Time", (), {"monotonic": staticmethod(lambda: now[0])})
+    progress = job.Progress(tmp_path, 60)
+    for step in range(100):
+        now[0] += 59
+        progress.at(step)
+        assert progress.stalled() == ""
+    now[0] += 59
+    progress.at(99)
+    assert progress.stalled() == ""
+    now[0] += 1
+    assert progress.stalled() == "nothing has moved for 60 s; last: 99 bytes"
+
+
+def test_secrets_come_out_of_a_private_file_as_they_went_in(job: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "ml.env").write_text('HF_TOKEN="a \\"b\\" $c"\n')
+    assert job.read_env(tmp_path / "ml.env") == {"HF_TOKEN": 'a "b" $c'}
+    assert job.read_env(tmp_path / "none") == {}
