@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from provisioner.domain.fleet import GpuSpec
     from provisioner.domain.host_files import RunningGuest
     from provisioner.domain.journal import JournalLine
+    from provisioner.domain.node_plays import AnsibleExport
     from provisioner.domain.node_sample import NodeSample
     from provisioner.planning.doctor import DoctorReport
     from provisioner.planning.idle import IdleDecision
@@ -365,6 +366,21 @@ class Fleet:
         host_key = Entering(self.spec, self._world).host_key(spec)
         folder = self._settings.state_folder / "known_hosts"
         return ssh_command(spec, self.spec.ssh, host_key, self._world.login_key.path, folder)
+
+    def export_ansible_inventory(self, folder: Path, nodes: Iterable[str] = ()) -> AnsibleExport:
+        """Write what plays the playbooks by hand: inventory, host keys and variables, none of them with a secret in it.
+
+        Args:
+            folder: where; made if need be.
+            nodes: which; all when none is named. One that cannot be exported is named in the answer with the reason.
+        """
+        from provisioner.adapters.ansible.exported import INVENTORY, write_export
+        from provisioner.domain.node_plays import AnsibleExport
+        from provisioner.services.exporting import all_plays
+
+        plays, left_out = all_plays(self.plans(nodes))
+        commands = write_export(folder, plays, self.spec.ssh, self._world.login_key.path)
+        return AnsibleExport(folder.absolute() / INVENTORY, commands, left_out)
 
     def logs(
         self, node: str, *, count: int = 50, since: str | None = None, follow: bool = False

@@ -10,6 +10,7 @@ import click
 
 from provisioner.cli.context import Session
 from provisioner.cli.demo import demo
+from provisioner.cli.export import export
 from provisioner.cli.fit import fit
 from provisioner.cli.fleet import destroy, plan, schema, status, up
 from provisioner.cli.guest import forward, logs, ssh
@@ -63,6 +64,7 @@ for _command in (
     schema,
     demo,
     lab,
+    export,
 ):
     root.add_command(_command)
 
