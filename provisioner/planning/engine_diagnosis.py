@@ -138,7 +138,7 @@ _RULES = (
         r"is not compatible with the current PyTorch installation|"
         r"minimum capability: \d+\. Current capability: \d+",
         "the card is too old, or too new, for this version of {engine} or for the number format it was told to use",
-        "give modes on this card `dtype: half` among their `arguments`, or pin a version of {engine} that still has code "
+        "give modes on this card `dtype: half` among their `arguments`, or pin a version of {engine} that has code "
         "for it (for a V100: vLLM 0.10.x, or Ollama or llama.cpp built for CUDA 12); then provisioner up {node}",
     ),
     _rule(
