@@ -47,13 +47,17 @@ class CloudInitSeeds:
         return seed_iso(self.documents(fleet, node, host_key.public, host_key))
 
     def sealed_seed(self, fleet: FleetSpec, node: NodeSpec, host_key_public: str) -> bytes:
-        """Return the ISO of the same instance without the private host key."""
+        """Return the ISO of the same instance without the private host key and without a person's own user-data.
+
+        What people have a first boot do carries passwords and tokens of theirs. It has been done, and the guest's
+        cloud-init is off: nobody will read it there again.
+        """
         return seed_iso(self.documents(fleet, node, host_key_public, None))
 
     def documents(
         self, fleet: FleetSpec, node: NodeSpec, host_key_public: str, seed_key: HostKeyPair | None
     ) -> dict[str, str]:
-        """Render the three documents of a seed."""
+        """Render the three documents of a seed; without `seed_key`, those that hold no secret."""
         values = {
             "name": node.name,
             "user": fleet.ssh.user,
@@ -66,7 +70,7 @@ class CloudInitSeeds:
             "nameservers": node.nameservers,
         }
         documents = {name: self._templates.get_template(f"{name}.yml.j2").render(values) for name in _DOCUMENTS}
-        if node.extra_user_data is not None:
+        if node.extra_user_data is not None and seed_key is not None:
             documents["user-data"] = with_extra(documents["user-data"], read_extra(node.extra_user_data))
         return documents
 

@@ -61,6 +61,16 @@ def test_a_scalar_of_comfort_is_theirs(fleet: FleetSpec, node: NodeSpec, tmp_pat
     assert document["write_files"] == [{"path": "/etc/motd", "content": "Grüße\n"}]
 
 
+def test_nothing_of_it_is_left_once_the_first_boot_is_over(fleet: FleetSpec, node: NodeSpec, tmp_path: Path) -> None:
+    """People join their networks there, and hand over keys for that; the file itself may be gone by then."""
+    path = extra(tmp_path, "#cloud-config\nruncmd:\n  - [tailscale, up, --authkey, tskey-auth-secret]\n")
+    seeds, key = CloudInitSeeds(lambda: ("ssh-ed25519 AAAALogin",)), new_key_pair()
+    theirs = replace(node, extra_user_data=path)
+    assert b"tskey-auth-secret" in seeds.seed(fleet, theirs, key)
+    path.unlink()
+    assert b"tskey-auth-secret" not in seeds.sealed_seed(fleet, theirs, key.public)
+
+
 @pytest.mark.parametrize("key", sorted(OURS))
 def test_a_key_of_ours_is_refused_by_name(key: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=f'the key "{key}" is ours'):
