@@ -75,7 +75,7 @@ class Change:
         send: sends it once and returns what Proxmox answers.
         is_so: says whether the world is as the change should leave it; one look.
         has_task: whether Proxmox answers with a task; else the answer itself is the end.
-        under_way: finds the UPID of a task that does this very thing right now.
+        under_way: finds the UPID of a task of this kind that works on the same thing right now; it may be another's.
         passes: says of a failure that it will pass, beyond those that Proxmox's texts tell.
         fact_outranks: a failure counts for nothing when the fact is there: a start may run out of time though
             the VM runs. The failure becomes a warning.
@@ -96,6 +96,7 @@ class Change:
     crowd: Crowd = field(default_factory=lambda: Crowd())
     warnings: tuple[str, ...] = ()
     _task: Task | None = None
+    _found_in_doubt: HypervisorError | None = None
     _is_done: bool = False
     _is_queued: bool = False
     _was_in_doubt: bool = False
@@ -161,6 +162,7 @@ class Change:
             if not self.has_task:
                 self._is_done = True
             elif isinstance(answer, str) and Task.is_upid(answer):
+                self._found_in_doubt = None
                 self._task = Task(self.session, answer, self.what)
             else:
                 self._doubted(self._no_upid())
@@ -185,7 +187,11 @@ class Change:
             self._is_queued = task.kind in _QUEUED
             if self._is_queued:
                 self.warnings += (_QUEUED[task.kind],)
-            self._is_done = not self._is_queued or self.is_so()
+            if self._found_in_doubt is not None and not self._is_queued and not self.is_so():
+                # It was somebody else's, and has made something else.
+                self._doubted(self._found_in_doubt)
+            else:
+                self._is_done = not self._is_queued or self.is_so()
 
     def _resolve(self, doubt: HypervisorError) -> None:
         """Find out whether it happened; if it has not, and nobody is at it, send it again."""
@@ -203,6 +209,7 @@ class Change:
         if upid is not None:
             self._remark(doubt, "it was being done")
             self._task = Task(self.session, upid, self.what)
+            self._found_in_doubt = doubt
         elif self._is_time_up():
             raise doubt
         else:

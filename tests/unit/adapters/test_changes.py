@@ -69,6 +69,8 @@ class Script:
 
     def read(self, path: str, *, purpose: str | None = None) -> Any:
         end = self.ends.pop(0) if len(self.ends) > 1 else self.ends[0]
+        if end != "running":
+            self.running = None
         if end == "gone":
             raise TaskMissing("gone", subject="s", next_step="n")
         return {"status": "running"} if end == "running" else {"status": "stopped", "exitstatus": end}
@@ -100,10 +102,19 @@ def test_a_lost_answer_whose_work_was_done_is_not_asked_for_again() -> None:
 
 
 def test_a_lost_answer_whose_work_is_being_done_is_waited_for() -> None:
-    script = Script([silence()], running=upid())
+    script = Script([silence()], is_so=[False, True], running=upid())
     warnings = change(script, FakeClock()).in_full()
     assert script.sent == 1
     assert warnings == ("cannot reach Proxmox: reset; looked: it was being done",)
+
+
+def test_a_task_found_under_way_that_made_something_else_was_not_ours() -> None:
+    """Ours never arrived, and at that moment somebody else created a VM with the same VMID."""
+    taken = VmidTakenError("taken", subject="s", next_step="n")
+    script = Script([silence(), taken], running=upid("qmcreate"))
+    with pytest.raises(VmidTakenError):
+        change(script, FakeClock()).in_full()
+    assert script.sent == 2
 
 
 def test_a_lost_answer_whose_work_was_not_done_is_asked_for_again() -> None:
