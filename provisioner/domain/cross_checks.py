@@ -29,6 +29,7 @@ def cross_checks(fleet: FleetSpec, *, engines: Mapping[EngineName, EngineTraits]
         *_nodes_are_distinct(fleet),
         *_options_fit_together(fleet),
         *_native_drives_can_be_made(fleet),
+        *_addresses_are_for_hosts(fleet),
         *_gateways_are_reachable(fleet),
     )
 
@@ -129,6 +130,25 @@ def _native_drives_can_be_made(fleet: FleetSpec) -> Iterator[Problem]:
                 "cloud_init: proxmox without nameservers",
                 "nameservers beside it: without them Proxmox writes its server's own on the drive, and every change "
                 "of those would be a new first boot of the guest, with new SSH host keys",
+            )
+
+
+def _addresses_are_for_hosts(fleet: FleetSpec) -> Iterator[Problem]:
+    for node in fleet.nodes.values():
+        ip, network = node.address.ip, node.address.network
+        # Networks of one or two addresses have none to spare for these.
+        is_of_all = network.prefixlen < 31 and ip in (network.network_address, network.broadcast_address)
+        if is_of_all or ip.is_unspecified or ip.is_loopback or ip.is_multicast:
+            yield Problem(
+                ("nodes", node.name, "address"),
+                f"address {node.address}, which no host can have",
+                f"an address of its own for the guest, between the first and the last of {network}",
+            )
+        elif ip == node.gateway and not node.adopt:
+            yield Problem(
+                ("nodes", node.name, "address"),
+                f"address {ip}, which is its gateway's",
+                "another address: two hosts with one address take each other off the network",
             )
 
 

@@ -16,6 +16,8 @@ TIB = 1024 * GIB
 _SIZE_UNITS = {"KiB": KIB, "MiB": MIB, "GiB": GIB, "TiB": TIB}
 _TIME_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s?([A-Za-z]+)")
+# What no number of bytes or seconds reaches that anybody means; beyond it, floating point is no longer exact.
+_TOO_MUCH = float(1 << 53)
 _TIME = re.compile(r"(\d+(?:\.\d+)?)\s?([smhd])")
 
 SIZE_HELP = "a whole number of bytes with a unit, such as 512MiB, 48GiB or 2TiB"
@@ -28,7 +30,7 @@ def parse_size(text: str) -> int:
     if match is None or match[2] not in _SIZE_UNITS:
         raise ValueError(f"{SIZE_HELP}; units: {', '.join(_SIZE_UNITS)}")
     size = float(match[1]) * _SIZE_UNITS[match[2]]
-    if size != int(size) or size == 0:
+    if not 0 < size < _TOO_MUCH or size != int(size):
         raise ValueError(SIZE_HELP)
     return int(size)
 
@@ -38,7 +40,10 @@ def parse_duration(text: str) -> float:
     match = _TIME.fullmatch(text.strip())
     if match is None:
         raise ValueError(TIME_HELP)
-    return float(match[1]) * _TIME_UNITS[match[2]]
+    seconds = float(match[1]) * _TIME_UNITS[match[2]]
+    if seconds >= _TOO_MUCH:
+        raise ValueError(TIME_HELP)
+    return seconds
 
 
 def size_text(size_bytes: int) -> str:

@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 import yaml
 
 from provisioner.domain.cross_checks import Place, Problem
 
-Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_NUMBERS = {
+    "tag:yaml.org,2002:int": re.compile(r"[-+]?(?:0|[1-9][0-9]*)$"),
+    "tag:yaml.org,2002:float": re.compile(
+        r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?$|[-+]?\.(?:inf|Inf|INF)$|\.(?:nan|NaN|NAN)$"
+    ),
+}
+
+
+class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """Reads numbers as people write them.
+
+    YAML 1.1 also takes ``0777`` for 511, and a PCI address such as ``0000:01:00.0`` for 60.0, a number to the base of
+    sixty: what then is told to be wrong stands nowhere in the file.
+    """
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 - the parser's own word for them
+        first: [(tag, _NUMBERS.get(tag, pattern)) for tag, pattern in resolvers]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
 
 class YamlBroken(Exception):
