@@ -285,7 +285,7 @@ class Fleet:
 
     def up_all(self, nodes: Iterable[str] = (), on_event: OnEvent = ignore) -> dict[str, UpReport | ProvisionerError]:
         """Converge several nodes side by side (all of them when none is named); one's failure stops no other."""
-        names = [self.spec.node(name).name for name in nodes] or list(self.spec.nodes)
+        names: list[str] = list(dict.fromkeys(self.spec.node(name).name for name in nodes)) or list(self.spec.nodes)
 
         def one(name: str) -> UpReport | ProvisionerError:
             try:
@@ -296,12 +296,15 @@ class Fleet:
         if len(names) < 2:
             # In the caller's own thread, where Ctrl-C arrives.
             return {name: one(name) for name in names}
-        with ThreadPoolExecutor(min(len(names), _MOST_NODES_AT_ONCE)) as pool:
-            try:
-                return dict(zip(names, pool.map(one, names), strict=True))
-            except KeyboardInterrupt:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        # Not as a `with`: its end would wait for every node under way, a Ctrl-C notwithstanding.
+        pool = ThreadPoolExecutor(min(len(names), _MOST_NODES_AT_ONCE))
+        try:
+            outcomes = dict(zip(names, pool.map(one, names), strict=True))
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+        pool.shutdown()
+        return outcomes
 
     def wake(self, node: str | None = None, *, model: str | None = None, on_event: OnEvent = ignore) -> Endpoint:
         """Return an endpoint that answers now, waking a node if need be.

@@ -28,10 +28,10 @@ def plan(session: Session, nodes: tuple[str, ...]) -> None:
     stuck = changes = False
     if not plans and not session.json:
         click.echo(f"the fleet has no node yet; next: add one under nodes in {fleet.spec.path}")
-    for each in plans.values():
+    for name, each in plans.items():
         if isinstance(each, ProvisionerError):
             stuck = True
-            print_error(each, as_json=session.json)
+            print_error(each, as_json=session.json, node=name)
             continue
         stuck, changes = stuck or each.refusal is not None, changes or each.has_changes
         if session.json:
@@ -59,7 +59,7 @@ def up(session: Session, nodes: tuple[str, ...]) -> None:
     for name, outcome in outcomes.items():
         if isinstance(outcome, ProvisionerError):
             failed = True
-            print_error(outcome, as_json=session.json)
+            print_error(outcome, as_json=session.json, node=name)
             continue
         remark = f"; {outcome.remark}" if outcome.remark else ""
         if outcome.left_for_next_start:

@@ -24,12 +24,19 @@ def print_json(value: object) -> None:
     sys.stdout.flush()
 
 
-def print_error(error: ProvisionerError, *, as_json: bool) -> None:
-    """Say what happened, on what, and what to do next: on stderr, and for programs on stdout too."""
+def print_error(error: ProvisionerError, *, as_json: bool, node: str | None = None) -> None:
+    """Say what happened, on what, and what to do next: on stderr, and for programs on stdout too.
+
+    Args:
+        error: what happened; it may speak of a cluster that many nodes share.
+        as_json: a program reads.
+        node: whose failure it is, where a command works on several.
+    """
     if as_json:
-        print_json(error.as_dict())
+        print_json(({"node": node} if node else {}) | error.as_dict())
     click.echo(click.style("error: ", fg="red", bold=True) + error.summary, err=True)
-    click.echo(f"   on: {error.subject}", err=True)
+    whose = f'node "{node}", ' if node and node not in error.subject else ""
+    click.echo(f"   on: {whose}{error.subject}", err=True)
     click.echo(click.style(" next: ", fg="cyan") + error.next_step, err=True)
 
 

@@ -30,6 +30,8 @@ class VmSeen:
     tags: frozenset[str] = frozenset()
     lock: str | None = None
     uptime_seconds: float = 0.0
+    halt: str | None = None
+    """Why its CPUs stand still though it has power, in QEMU's word, such as ``paused`` or ``io-error``."""
     is_container: bool = False
     """VMIDs are shared with containers; none of them is ever a node."""
     is_template: bool = False

@@ -8,7 +8,7 @@ on the fleet file's word, which names exactly that VMID, and nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
@@ -36,6 +36,7 @@ class Why(Enum):
     FOREIGN = "foreign"
     ELSEWHERE = "elsewhere"
     LOCKED = "locked"
+    HALTED = "halted"
     ADOPTED = "adopted"
 
 
@@ -77,7 +78,7 @@ def objection(node: NodeSpec, vm: VmSeen | None, act: Act) -> Objection | None:
         return _missing(node, act)
     if vm.is_being_made and (act is not Act.PROVISION or node.adopt or vm.hypervisor != node.hypervisor):
         # What is being created shows neither name nor tags: whose it is cannot be told yet.
-        return _locked(vm)
+        return _locked(node, vm)
     if vm.is_being_made:
         # Waited for, and judged again once it shows whose it is.
         return None
@@ -91,8 +92,24 @@ def objection(node: NodeSpec, vm: VmSeen | None, act: Act) -> Objection | None:
         )
     # A suspended VM starts; every other lock makes Proxmox refuse.
     if vm.lock is not None and not (act is Act.WAKE and vm.lock == "suspended"):
-        return _locked(vm)
+        return _locked(node, vm)
+    if vm.halt is not None and act in (Act.PROVISION, Act.WAKE):
+        # Its guest would be waited for until all patience is gone.
+        return halted(vm)
     return None
+
+
+def halted(vm: VmSeen) -> Objection:
+    """Return what to say of a VM that has power and stands still."""
+    cause = {
+        "io-error": "its storage takes no more writes, mostly for want of space: free some on that storage, then ",
+        "paused": "somebody paused it: ",
+    }.get(vm.halt or "", "see its console, then stop it, or ")
+    return Objection(
+        Why.HALTED,
+        f"its VM has power and stands still ({vm.halt})",
+        f"{cause}resume it (Proxmox > VM {vm.vmid} > Resume)",
+    )
 
 
 def require(node: NodeSpec, vm: VmSeen | None, act: Act) -> None:
@@ -121,10 +138,10 @@ def refusal(node: NodeSpec, found: Objection, act: Act) -> RefusedError:
     )
 
 
-def free_vmid(node: NodeSpec, vms: Mapping[Vmid, VmSeen]) -> Vmid:
-    """Return the next VMID that no VM in sight has."""
+def free_vmid(node: NodeSpec, vms: Mapping[Vmid, VmSeen], wanted: Collection[Vmid] = ()) -> Vmid:
+    """Return the next VMID that no VM in sight has, and that no node of the fleet is to get: `wanted`."""
     vmid = node.vmid
-    while vmid in vms:
+    while vmid in vms or (vmid in wanted and vmid != node.vmid):
         vmid = Vmid(vmid + 1)
     return vmid
 
@@ -153,7 +170,14 @@ def _foreign(node: NodeSpec, vm: VmSeen) -> Objection:
     )
 
 
-def _locked(vm: VmSeen) -> Objection:
+def _locked(node: NodeSpec, vm: VmSeen) -> Objection:
+    if vm.lock == "suspended":
+        # Nothing holds it: its memory is on the disk, and taking the lock off would throw that away.
+        return Objection(
+            Why.LOCKED,
+            "its VM is locked (suspended): somebody put it to disk",
+            f"provisioner wake {node.name} lets it go on where it was, then the same command again",
+        )
     # A crash leaves the lock behind; only a person can tell that from work under way.
     return Objection(
         Why.LOCKED,

@@ -139,7 +139,8 @@ def _refusal(fleet: FleetSpec, node: NodeSpec, seen: NodeSeen, engines: Engines)
             or unfit_modes(fleet, node)
             or (no_clone(fleet, node, seen) if vm is None else None)
         )
-    free = f"; {free_vmid(node, seen.cluster.vms)} is free" if found.why is Why.FOREIGN else ""
+    wanted = {each.vmid for each in fleet.nodes.values()}
+    free = f"; {free_vmid(node, seen.cluster.vms, wanted)} is free" if found.why is Why.FOREIGN else ""
     return Refusal(found.reason, found.next_step + free)
 
 

@@ -108,8 +108,8 @@ def needs_mappings(fleet: FleetSpec, node: NodeSpec, vm: VmSeen | None, config: 
         return False
     if vm is None or config is None or vm.power is not Power.RUNNING:
         return True
-    wanted = listed(gpu.mapping for gpu in fleet.gpus_of(node))
-    return listed(_ours(config.running_devices, known_gpus(fleet, node))) != wanted
+    # One that is restarted must find its GPUs again; found wanting after its shutdown, it would stay off.
+    return bool(cold_drifts(fleet, node, config)) or read_notes(config.notes).boots_anew
 
 
 def is_renamed(fleet: FleetSpec, node: NodeSpec, seen: NodeSeen) -> bool:

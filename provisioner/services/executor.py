@@ -21,6 +21,7 @@ from provisioner.errors import (
 )
 from provisioner.planning.launches import unit_of
 from provisioner.planning.native_drive import is_native
+from provisioner.planning.ownership import halted
 from provisioner.planning.vm_shape import cold_drifts
 from provisioner.ports.clock import Clock
 from provisioner.ports.guest_shell import GuestShell
@@ -185,8 +186,9 @@ class Executor:
                 f"at once: provisioner sleep {self.node.name}, then provisioner wake {self.node.name}",
             )
         self._forget_old_key()
-        start = self.hypervisors.start_vm(here, vmid)
-        start.wait()
+        with naming_gpu_holder(self.fleet, self.node, self.hypervisors):
+            start = self.hypervisors.start_vm(here, vmid)
+            start.wait()
         return done("shut down and started", start.warnings)
 
     def _key(self) -> HostKeyPair:
@@ -253,6 +255,15 @@ class Executor:
                     "cannot go on: the VM went off while its guest was booting",
                     subject=self.node.subject,
                     next_step=f"see Proxmox > VM {self.node.vmid} > Task History, then provisioner up {self.node.name}",
+                    retryable=True,
+                )
+            if vm.halt is not None:
+                # A disk that grew beyond what its storage really has shows in the first boot.
+                found = halted(vm)
+                raise NotReadyError(
+                    f"cannot go on: {found.reason}",
+                    subject=self.node.subject,
+                    next_step=f"{found.next_step}; then provisioner up {self.node.name}",
                     retryable=True,
                 )
 

@@ -47,7 +47,7 @@ class Looker:
         Args:
             api: its cluster.
             node: which.
-            closely: ask for its power too; else what the cluster last reported counts, some seconds old.
+            closely: ask for its power too; else what the cluster last reported counts, some seconds old, if it did.
         """
         here = node.hypervisor
         cluster = self._once(("snapshot", id(api)), api.snapshot)
@@ -55,7 +55,8 @@ class Looker:
         vm = cluster.vms.get(node.vmid)
         if vm is not None and (vm.hypervisor != here or not online):
             vm = None
-        if vm is not None and closely:
+        if vm is not None and (closely or vm.power is Power.UNKNOWN):
+            # What a server has not reported for a while is not off: the VM itself says.
             vm = api.vm(here, node.vmid)
         if node.adopt:
             # The rest is its maker's business.

@@ -22,6 +22,8 @@ from provisioner.services.vm_writer import VmWriter
 from provisioner.waiting import NotYet, Pace, WaitedInVain, wait_until
 
 _CREATION_SECONDS = 1800.0
+# Whose it is cannot be told either: what is being made shows neither name nor tags.
+_NOBODY = "no task in our sight makes it: its creation died on the way, or is somebody else's"
 _CREATES = frozenset({"qmcreate", "qmrestore", "qmclone"})
 NewKey = Callable[[], HostKeyPair]
 Say = Callable[[str], None]
@@ -81,7 +83,7 @@ class VmMaker:
             # One that ends takes its lock off as its last act, so a second look tells the end from a death.
             looks_without_task[0] += 1
             if looks_without_task[0] > 1:
-                raise self._creation_died(vmid, f"locked ({vm.lock})", "its creation died on the way")
+                raise self._creation_died(vmid, f"locked ({vm.lock})", _NOBODY)
             return NotYet(f"locked ({vm.lock}), and no task in sight")
 
         looks_without_task = [0]
@@ -119,7 +121,8 @@ class VmMaker:
             f"cannot go on: VM {vmid} is {state}, and {why}",
             subject=self.node.subject,
             next_step=(
-                f"see that no task creates it (Proxmox > Tasks), then on the server: qm unlock {vmid} && "
-                f"qm destroy {vmid}; then: provisioner up {self.node.name}"
+                "see whether a task makes it (Proxmox > Tasks; a token sees the tasks of others only with Sys.Audit on "
+                f"/nodes/{self.node.hypervisor}), and let it finish. If none does, and the VM is nobody else's, on "
+                f"the server: qm unlock {vmid} && qm destroy {vmid}; then: provisioner up {self.node.name}"
             ),
         )

@@ -412,3 +412,25 @@ def test_an_up_killed_right_after_proxmox_took_the_creation_is_continued(tmp_pat
         succeeds(site)
         creations = [r for r in lab.requests() if r["method"] == "POST" and r["path"].endswith("/qemu")]
         assert len(creations) == 1
+
+
+def test_what_befalls_many_nodes_is_told_of_each_by_name(tmp_path: Path) -> None:
+    """Their cluster is away; a program must know which nodes that concerns."""
+    with served_folder(tmp_path) as images, RunningLab(tmp_path / "lab") as lab:
+        site = site_for(lab, tmp_path, images, nodes=2)
+    for verb in ("plan", "up"):
+        told = subprocess.run(
+            [sys.executable, "-m", "provisioner", verb, "--json"],
+            env=site.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert told.returncode == 1
+        errors = [json.loads(line) for line in told.stdout.splitlines()]
+        assert [(each["node"], each["error"]) for each in errors] == [
+            ("llm-gpu-01", "UnreachableError"),
+            ("llm-gpu-02", "UnreachableError"),
+        ]
+        assert told.stderr.count('on: node "llm-gpu-02", cluster lab') == 1
+        assert "may have happened" not in told.stderr, "nothing was ever sent"

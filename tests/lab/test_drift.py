@@ -324,3 +324,16 @@ class TestOutdated:
         plan = fleet.plan(NODE)
         fleet.apply(plan)
         assert fleet.apply(plan).changed == ()
+
+
+def test_a_node_is_not_shut_down_for_a_restart_that_its_mapping_forbids(site: Site) -> None:
+    """It runs with a card whose group has moved meanwhile: once off, it could not be started again."""
+    site.fleet().up(NODE)
+    gone = "id=10de:2204,iommugroup=99,node=pve1,path=0000:01:00,subsystem-id=10de:3095"
+    site.lab.call("PUT", "/cluster/mapping/pci/rtx3090", map=[gone])
+    assert site.fleet().plan(NODE).refusal is None
+    larger = site.fleet(lambda text: text.replace("memory: 1GiB", "memory: 2GiB"))
+    refusal = larger.plan(NODE).refusal
+    assert refusal is not None
+    assert "does not fit pve1" in refusal.reason
+    assert site.lab.call("GET", "/nodes/pve1/qemu/5001/status/current")["status"] == "running"

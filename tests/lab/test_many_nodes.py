@@ -15,9 +15,11 @@ from provisioner.domain.conventions import mac_address
 from provisioner.domain.names import NodeName, Vmid
 from provisioner.errors import ProvisionerError
 from provisioner.fleet import Fleet
+from provisioner.lab.core import Lab
 from provisioner.lab.file_server import served_folder
 from provisioner.lab.harness import RunningLab
 from provisioner.lab.model import Guest
+from provisioner.lab.routes import views
 from provisioner.planning.idle import IdleVerdict
 from tests.lab.support import NODE, Site, site_for
 
@@ -102,3 +104,20 @@ def test_one_plan_that_cannot_be_made_stops_no_other(site: Site) -> None:
     )
     plans = Fleet(spec, site.settings).plans()
     assert [name for name, plan in plans.items() if isinstance(plan, ProvisionerError)] == ["node-2"]
+
+
+def test_what_a_server_has_not_reported_is_not_taken_for_off(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its pvestatd hangs: the cluster shows no power and no name, and the VMs themselves do."""
+    fleet = site.fleet()
+    fleet.wake(NODE)
+    facts = views.guest_resource
+
+    def stale(lab: Lab, guest: Guest, pool: str | None) -> dict[str, object]:
+        found = facts(lab, guest, pool) | {"status": "unknown"}
+        del found["name"]
+        return found
+
+    monkeypatch.setattr(views, "guest_resource", stale)
+    plans = fleet.plans([NODE, "node-2"])
+    started = {name: plan.steps[0].name for name, plan in plans.items() if isinstance(plan, Plan)}
+    assert started == {NODE: "guest", "node-2": "start"}

@@ -15,6 +15,7 @@ from provisioner.errors import (
     GpuTakenError,
     GpuUnusableError,
     HypervisorError,
+    PermissionMissingError,
     StorageFullError,
     VmLockedError,
     VmMissingError,
@@ -99,6 +100,13 @@ _ROWS: tuple[tuple[str, type[HypervisorError], str, bool], ...] = (
         False,
     ),
     (r"vfio \S+: error getting device|stuck in D3|failed to reset PCI device", GpuUnusableError, _CARD_LOST, False),
+    # Rights: some are looked at only once the task runs, such as those for tags
+    (
+        r"Permission check failed \(([^,()]+), ([^)]+)\)",
+        PermissionMissingError,
+        "give the token, and its user, {1} on {0} (Datacenter > Permissions)",
+        False,
+    ),
     # Storages
     (
         r"No space left on device|not enough free space|out of space|reached threshold|insufficient free space",
@@ -230,6 +238,19 @@ _ROWS: tuple[tuple[str, type[HypervisorError], str, bool], ...] = (
         r"VM \d+ is running - destroy failed",
         HypervisorError,
         "it was started meanwhile; run the same command again, it looks first",
+        False,
+    ),
+    (
+        r"can't start a vm if it's a template",
+        HypervisorError,
+        "somebody made a template of this VM, which never runs: destroy the node and make it anew",
+        False,
+    ),
+    (
+        r"is too old to run machine type '([^']+)'",
+        HypervisorError,
+        "somebody pinned the VM to machine {0}, which this server's QEMU does not know yet: "
+        "choose q35, version Latest (Proxmox > VM > Hardware > Machine)",
         False,
     ),
     (

@@ -129,15 +129,15 @@ def failure(error: requests.exceptions.RequestException, words: Words) -> Provis
             retryable=True,
         )
     reason = root_cause(error)
+    # Without a connection nothing was asked for, and asking again is safe.
+    no_connection = isinstance(error, requests.exceptions.ConnectTimeout) or "NewConnectionError" in repr(error)
+    doubt = "" if no_connection else "; the act may have happened, so run the same command again, it looks first"
     silence = UnreachableError(
         f"cannot reach Proxmox: {reason}",
         subject=words.subject,
-        next_step=f"check that the server is up and that {place}.api is its address; the act may have happened, "
-        "so run the same command again, it looks first",
+        next_step=f"check that the server is up and that {place}.api is its address{doubt}",
         retryable=True,
     )
-    # Without a connection nothing was asked for, and asking again is safe.
-    no_connection = isinstance(error, requests.exceptions.ConnectTimeout) or "NewConnectionError" in repr(error)
     silence.may_have_happened = not no_connection
     return silence
 

@@ -119,6 +119,10 @@ class VmCalls:
         return self.config(hypervisor, vmid).notes.strip() == notes.strip()
 
 
+# What QEMU calls a VM that has power and does not run on (qapi/run-state.json). The cluster's report does not say.
+_HALTS = frozenset({"paused", "io-error", "internal-error", "guest-panicked"})
+
+
 def vm_path(hypervisor: HypervisorName, vmid: Vmid) -> str:
     """Return a VM's path in the API."""
     return f"nodes/{hypervisor}/qemu/{vmid}"
@@ -137,6 +141,7 @@ def vm_seen(row: Mapping[str, Any], hypervisor: HypervisorName, vmid: Vmid) -> V
         tags=frozenset(str(row.get("tags") or "").replace(",", ";").replace(" ", ";").split(";")) - {""},
         lock=str(row["lock"]) if row.get("lock") else None,
         uptime_seconds=float(row.get("uptime") or 0),
+        halt=qemu if (qemu := str(row.get("qmpstatus", ""))) in _HALTS else None,
         is_container=row.get("type") == "lxc",
         is_template=bool(int(row.get("template") or 0)),
     )

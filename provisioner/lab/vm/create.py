@@ -142,8 +142,9 @@ async def _build(
     if config.get("vmgenid", "1") == "1":
         config["vmgenid"] = str(uuid.uuid4())
     config.setdefault("smbios1", f"uuid={uuid.uuid4()}")
-    if "boot" not in config:
-        config["boot"] = f"order={';'.join(boot_order(config, lab.vm_options))}"
+    if "boot" not in config and (devices := boot_order(config, lab.vm_options)):
+        # Of a VM with nothing to boot from, none is written (qemu-server, print_bootorder).
+        config["boot"] = f"order={';'.join(devices)}"
     config["meta"] = f"creation-qemu=10.1.2,ctime={int(time.time())}"
     guest = lab.cluster.vm(node, vmid)
     guest.config = config

@@ -74,7 +74,32 @@ def test_only_a_lock_passes_by_itself(node: NodeSpec) -> None:
     assert {why for why, retryable in kinds if retryable} == {Why.LOCKED}
 
 
+@pytest.mark.parametrize("act", [Act.PROVISION, Act.SLEEP, Act.DESTROY])
+def test_a_vm_that_was_put_to_disk_is_to_be_woken_never_unlocked(node: NodeSpec, act: Act) -> None:
+    vm = VmSeen(node.vmid, node.name, node.hypervisor, Power.STOPPED, frozenset({TAG}), lock="suspended")
+    found = objection(node, vm, act)
+    assert found is not None
+    assert "provisioner wake" in found.next_step
+    assert "unlock" not in found.next_step
+    assert objection(node, vm, Act.WAKE) is None
+
+
+@pytest.mark.parametrize(("halt", "words"), [("paused", "somebody paused it"), ("io-error", "free some")])
+def test_a_vm_that_stands_still_is_named_before_its_guest_is_waited_for(node: NodeSpec, halt: str, words: str) -> None:
+    vm = VmSeen(node.vmid, node.name, node.hypervisor, Power.RUNNING, frozenset({TAG}), halt=halt)
+    for act in (Act.PROVISION, Act.WAKE):
+        found = objection(node, vm, act)
+        assert found is not None
+        assert found.why is Why.HALTED
+        assert words in found.next_step
+    assert objection(node, vm, Act.DESTROY) is None
+
+
 def test_a_free_vmid_is_found_behind_the_taken_ones(node: NodeSpec) -> None:
     taken = {Vmid(5001): FOREIGN, Vmid(5002): FOREIGN}
     assert free_vmid(node, taken) == 5003
     assert free_vmid(node, {}) == node.vmid
+
+
+def test_a_vmid_that_another_node_is_to_get_is_not_free(node: NodeSpec) -> None:
+    assert free_vmid(node, {Vmid(5001): FOREIGN}, wanted=[Vmid(5001), Vmid(5002)]) == 5003

@@ -223,7 +223,7 @@ class TestRefusals:
         vm.seen = replace(vm.seen, tags=frozenset(), name="nextcloud")
         error = self.refused(provisioning, node, world)
         assert 'vmid 5001 belongs to VM "nextcloud" on pve1' in error.summary
-        assert "5002 is free" in error.next_step
+        assert "5003 is free" in error.next_step
 
     def test_a_vm_of_ours_with_another_name_is_refused(
         self, provisioning: Provisioning, node: NodeSpec, world: FakeWorld
