@@ -18,6 +18,7 @@ from provisioner.domain.mode import Artifact as Artifact
 from provisioner.domain.mode import EngineSpec as EngineSpec
 from provisioner.domain.mode import GpuRelease as GpuRelease
 from provisioner.domain.mode import ModeSpec as ModeSpec
+from provisioner.domain.mode import WebUiSpec as WebUiSpec
 from provisioner.domain.names import (
     ClusterName,
     EngineName,
@@ -240,6 +241,8 @@ class NodeSpec:
     adopt: bool = False
     """The VM is somebody else's work: woken, slept and watched, never created, changed or deleted."""
     options: VmOptions = VmOptions()
+    web_ui: WebUiSpec | None = None
+    """A page to chat with, beside its engines."""
     noted_mode: ModeName | None = None
     """What its VM's notes say that it is for; None while nobody has looked, or where they say nothing."""
     cloud_init: CloudInit = CloudInit.SEED

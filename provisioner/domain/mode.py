@@ -72,6 +72,7 @@ class EngineTraits:
     serves_files: bool
     serves_many: bool
     knows: frozenset[str]
+    port: int
 
 
 class Pull(Enum):
@@ -139,3 +140,12 @@ class GpuRelease:
     name: ModeName
     vmid: Vmid
     may_shut_down: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class WebUiSpec:
+    """Open WebUI beside a node's engines: its version, its port, and a file with the hashes of its packages."""
+
+    version: str
+    port: int = 3080
+    requirements: Path | None = None

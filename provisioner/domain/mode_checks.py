@@ -25,6 +25,7 @@ def mode_checks(fleet: FleetSpec, engines: Mapping[EngineName, EngineTraits]) ->
         yield from _keys_have_an_effect(mode, traits)
     for node in fleet.nodes.values():
         yield from _purposes_fit(fleet, node)
+        yield from _page_fits(fleet, node, engines)
 
 
 def _software_is_pinned(mode: ModeSpec, spec: EngineSpec | None, traits: EngineTraits) -> Iterator[Problem]:
@@ -105,3 +106,15 @@ def _release_fits(fleet: FleetSpec, node: NodeSpec, at: int, name: ModeName) -> 
                 f'"{name}", though GPU "{gpu}" does not survive the stop of a VM (survives_stop: false)',
                 "no mode with release_gpu_to: the next VM would not get the card back",
             )
+
+
+def _page_fits(fleet: FleetSpec, node: NodeSpec, engines: Mapping[EngineName, EngineTraits]) -> Iterator[Problem]:
+    if node.web_ui is None:
+        return
+    here = ("nodes", node.name, "web_ui")
+    if "open-webui" in node.modes:
+        yield Problem(here, 'web_ui beside a mode "open-webui"', "another name for the mode: both would be one unit")
+    taken = {engines[mode.engine].port: mode.engine for mode in fleet.modes_of(node) if mode.engine in engines}
+    if node.web_ui.port in taken:
+        engine = taken[node.web_ui.port]
+        yield Problem((*here, "port"), f"port {node.web_ui.port}, where {engine} listens", "another port")

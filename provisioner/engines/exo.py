@@ -39,8 +39,10 @@ class Exo(OneModelEngine):
     """exo, run as a systemd unit from its source with an environment of its own."""
 
     name = EngineName("exo")
-    traits = EngineTraits(software=Software.ARCHIVES, serves_files=False, serves_many=False, knows=frozenset())
-    port = 52415
+    traits = EngineTraits(
+        software=Software.ARCHIVES, serves_files=False, serves_many=False, knows=frozenset(), port=52415
+    )
+    port = traits.port
     playbook = "deploy-exo"
     health_path = "/node_id"
     loaded_path = "/state"

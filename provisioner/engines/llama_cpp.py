@@ -34,8 +34,9 @@ class LlamaCpp(OneModelEngine):
         serves_files=True,
         serves_many=False,
         knows=frozenset({"context", "parallel", "threads", "gpu_layers"}),
+        port=8080,
     )
-    port = 8080
+    port = traits.port
     playbook = "deploy-llama-cpp"
     health_path = "/health"
     activity_path = "/metrics"

@@ -49,8 +49,9 @@ class Ollama:
         serves_files=False,
         serves_many=True,
         knows=frozenset({"context", "parallel", "pinned", "pull", "model_disk_budget"}),
+        port=11434,
     )
-    port = 11434
+    port = traits.port
     playbook = "deploy-ollama"
     health_path = "/api/version"
     models_path = "/api/tags"

@@ -27,8 +27,9 @@ class Tgi(OneModelEngine):
         serves_files=False,
         serves_many=False,
         knows=frozenset({"context", "parallel"}),
+        port=3000,
     )
-    port = 3000
+    port = traits.port
     playbook = "deploy-tgi"
     health_path = "/health"
     activity_path = "/metrics"

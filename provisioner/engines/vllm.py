@@ -46,8 +46,9 @@ class Vllm(OneModelEngine):
         serves_files=False,
         serves_many=False,
         knows=frozenset({"context", "parallel", "tokenizer"}),
+        port=8000,
     )
-    port = 8000
+    port = traits.port
     playbook = "deploy-vllm"
     health_path = "/health"
     activity_path = "/metrics"

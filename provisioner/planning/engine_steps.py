@@ -6,7 +6,8 @@ from provisioner.domain.actions import PullModels, RunPlaybook, Step, StepKind
 from provisioner.domain.fleet import FleetSpec, NodeSpec
 from provisioner.domain.mode import Pull
 from provisioner.engines.base import InferenceEngine
-from provisioner.planning.launches import Compute, Engines, engine_variables, units_of
+from provisioner.front_ends import open_webui
+from provisioner.planning.launches import Compute, Engines, page_variables, engine_variables, units_of
 from provisioner.planning.mode_judgement import cautions
 
 
@@ -35,7 +36,15 @@ def engine_steps(
         )
         for engine in ordered
     )
-    return (*laid_down, *_pull_step(fleet, node, current, kind))
+    return (*laid_down, *_pull_step(fleet, node, current, kind), *_page_step(fleet, node, engines, kind))
+
+
+def _page_step(fleet: FleetSpec, node: NodeSpec, engines: Engines, kind: StepKind) -> tuple[Step, ...]:
+    """Return the step that lays down the page in front of the engines, where one is wanted."""
+    if node.web_ui is None:
+        return ()
+    action = RunPlaybook(open_webui.PLAYBOOK, page_variables(fleet, node, node.web_ui, engines))
+    return (Step("configure open-webui", kind, action, f"a page to chat with, at port {node.web_ui.port}"),)
 
 
 def _pull_step(fleet: FleetSpec, node: NodeSpec, engine: InferenceEngine, kind: StepKind) -> tuple[Step, ...]:

@@ -65,9 +65,10 @@ def software_steps(
 def base_variables(fleet: FleetSpec, node: NodeSpec, engines: Engines) -> dict[str, object]:
     """Return what ``playbooks/configure-guest-base.yml`` lists in its header."""
     used = {mode.engine for mode in fleet.modes_of(node)}
+    page = {node.web_ui.port} if node.web_ui is not None else set()
     return {
         "guest_base_allowed_networks": [str(each) for each in node.software.allowed_networks],
-        "guest_base_ports": sorted({engines[name].port for name in used}),
+        "guest_base_ports": sorted({engines[name].port for name in used} | page),
         "guest_base_upgrades": node.software.upgrades_itself,
         "guest_base_peers": _peers(fleet, node),
     }

@@ -13,10 +13,11 @@ from dataclasses import dataclass, replace
 from typing import cast
 
 from provisioner.domain.fleet import FleetSpec, NodeSpec
-from provisioner.domain.mode import ArgumentValue, Artifact, ModeSpec, Pull
+from provisioner.domain.mode import ArgumentValue, Artifact, ModeSpec, Pull, WebUiSpec
 from provisioner.domain.names import EngineName, ModeName
 from provisioner.engines.base import InferenceEngine, Launch, Setting
 from provisioner.engines.flags import canonical_arguments
+from provisioner.front_ends import open_webui
 
 Engines = Mapping[EngineName, InferenceEngine]
 Compute = tuple[int, int] | None
@@ -109,6 +110,39 @@ def engine_variables(
         "engine_active": str(active),
         "engine_files": [{"name": each.name, **_file(each)} for each in files],
         "engine_pulls": [] if engine.traits.serves_files else list(pulls),
+    }
+
+
+def page_variables(fleet: FleetSpec, node: NodeSpec, page: WebUiSpec, engines: Engines) -> dict[str, object]:
+    """Return the variables of the playbook of the page in front of a node's engines; the same as an engine's."""
+    installation = open_webui.installation(page)
+    launch = open_webui.launch(page, {mode.engine: engines[mode.engine] for mode in fleet.modes_of(node)}.values())
+    return {
+        "engine_version": page.version,
+        "engine_archives": [],
+        "engine_packages": list(installation.packages),
+        "engine_requirements": installation.requirements,
+        "engine_image": "",
+        "engine_launches": [
+            {
+                "unit": open_webui.UNIT,
+                "description": "Open WebUI",
+                "argv": list(launch.argv),
+                "environment": dict(launch.environment),
+                "secrets": {},
+                "models": [],
+                "port": page.port,
+                "gpu": False,
+                "memory_max": None,
+                "cpu_quota": None,
+                "shared_memory": False,
+                # It runs beside whichever engine does.
+                "conflicts": [],
+            }
+        ],
+        "engine_active": open_webui.UNIT,
+        "engine_files": [],
+        "engine_pulls": [],
     }
 
 

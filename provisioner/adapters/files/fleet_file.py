@@ -29,6 +29,7 @@ from provisioner.adapters.files.fleet_schema import (
     HypervisorSshShape,
     ModeShape,
     NodeShape,
+    WebUiShape,
 )
 from provisioner.adapters.files.positions import Document, YamlBroken, read_document
 from provisioner.domain import name_rules
@@ -57,6 +58,7 @@ from provisioner.domain.fleet import (
     StorageRoles,
     TlsTrust,
     VmOptions,
+    WebUiSpec,
 )
 from provisioner.domain.gpu_driver import DRIVER_HELP, DRIVER_PATTERN
 from provisioner.domain.guest_software import GuestSoftware
@@ -86,7 +88,7 @@ _MAPPING_NOT_ADDRESS = (
 # What shapes a VM or its guest: on an adopted node it would have no effect, and a word without effect misleads.
 _OF_OUR_MAKING = frozenset(
     ("image", "cores", "memory", "disk", "gateway", "nameservers", "extra_user_data", "numa", "hugepages")
-) | {"secure_boot", "protection", "tags", "cloud_init", "clone"}
+) | {"secure_boot", "protection", "tags", "cloud_init", "clone", "web_ui"}
 
 
 class FleetFileError(InputError):
@@ -345,6 +347,10 @@ def _engine(name: str, entry: EngineShape, folder: Path) -> EngineSpec:
     )
 
 
+def _web_ui(entry: WebUiShape, folder: Path) -> WebUiSpec:
+    return WebUiSpec(entry.version, entry.port, _path(entry.requirements, folder) if entry.requirements else None)
+
+
 def _cluster(name: str, entry: ClusterShape, folder: Path) -> ClusterSpec:
     tls = entry.tls
     return ClusterSpec(
@@ -415,6 +421,7 @@ def _node(name: NodeName, entry: NodeShape, defaults: DefaultsShape, folder: Pat
         patience=Patience(chosen("boot_within"), chosen("engine_within"), chosen("shutdown_within")),
         connect=ConnectSpec(entry.connect.address, entry.connect.ssh_port) if entry.connect else None,
         extra_user_data=_path(extra, folder) if (extra := chosen("extra_user_data")) else None,
+        web_ui=_web_ui(entry.web_ui, folder) if entry.web_ui else None,
         adopt=entry.adopt,
         cloud_init=CloudInit(chosen("cloud_init")),
         software=GuestSoftware(

@@ -298,6 +298,14 @@ class ModeShape(Shape):
         return self
 
 
+class WebUiShape(Shape):
+    """Open WebUI, a page to chat with, beside the node's engines."""
+
+    version: Annotated[str, StringConstraints(pattern=VERSION)] = Field(examples=["0.12.4"])
+    port: Annotated[int, Field(ge=1024, le=65535)] = 3080
+    requirements: str | None = Field(None, description="A pip requirements file with hashes.")
+
+
 class ConnectShape(Shape):
     """Where the node is reached from here, when that is not its own address."""
 
@@ -383,6 +391,7 @@ class NodeShape(Shape):
     clone: Clone | None = Field(
         None, description="auto: a linked clone of a template where several nodes share image and storage."
     )
+    web_ui: WebUiShape | None = None
     connect: ConnectShape | None = None
     adopt: bool = Field(False, description="true: a VM that exists; woken, slept and watched, never reconfigured.")
 

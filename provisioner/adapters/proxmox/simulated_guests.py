@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 from provisioner.adapters.proxmox.session import ProxmoxSession
 from provisioner.domain.fleet import NodeSpec
@@ -139,8 +139,9 @@ def _order(playbook: str, variables: Mapping[str, object]) -> dict[str, object]:
     wanted = json.dumps(laid_down, sort_keys=True, default=str)
     name = playbook.removeprefix("deploy-").replace("-cpp", ".cpp")
     order = {"engine": name, "digest": hashlib.sha256(wanted.encode()).hexdigest()}
-    launches: Any = variables["engine_launches"]
-    active = variables["engine_active"]
+    # A page in front of the engines serves no model, and nobody here would look at it.
+    launches = [launch for launch in cast("list[dict[str, Any]]", variables["engine_launches"]) if launch["models"]]
+    active = variables["engine_active"] if launches else ""
     return {
         **order,
         "units": {

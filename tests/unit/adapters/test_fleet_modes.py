@@ -128,6 +128,7 @@ MISTAKES = {
     "release as the first mode": Mistake("[ml, r1, chat, layers, gaming]", "[gaming, ml]", "serves nothing", "a mode with an engine first", "llm-gpu-01:"),
     "release to the node itself": Mistake("release_gpu_to: 200", "release_gpu_to: 5001", "itself", "another VM's vmid", "llm-gpu-01:"),
     "release of a card that does not come back": Mistake("vram: 24GiB", "vram: 24GiB, survives_stop: false", "survives_stop", "no mode with release_gpu_to", "llm-gpu-01:"),
+    "a page where an engine listens": Mistake("modes: [ml, r1, chat, layers, gaming]", "web_ui: {version: 0.12.4, port: 11434}, modes: [chat]", "where ollama listens", "another port", "llm-gpu-01:"),
     "a mode twice": Mistake("[ml, r1, chat", "[ml, ml, chat", '"ml" twice', "each mode once", "llm-gpu-01:"),
     "a token in the file": Mistake("env:HF_TOKEN", "hf_secretsecret", "not repeated", "env:NAME or file:PATH", "huggingface_token"),
     "a flag with its dashes": Mistake("enforce-eager: true", "--enforce-eager: true", "--enforce-eager", "without its dashes", "  ml:"),

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from provisioner.domain.actions import Refusal, RunPlaybook, StepKind
 from provisioner.domain.fleet import FleetSpec, NodeSpec
-from provisioner.domain.names import MappingId, ModeName, NodeName
+from provisioner.domain.mode import EngineSpec, WebUiSpec
+from provisioner.domain.names import EngineName, MappingId, ModeName, NodeName
 from provisioner.domain.snapshot import MappingSeen
+from provisioner.engines.base import Span
 from provisioner.engines.registry import ENGINES
+from provisioner.engines.vllm import refusal_of_span
 from provisioner.planning.compute import compute_of
 from provisioner.planning.engine_steps import engine_steps
-from provisioner.planning.launches import unit_of, units_of
+from provisioner.planning.launches import setting_of, unit_of, units_of
 from provisioner.planning.mode_judgement import engine_refusal
 from tests.fleets import FLEET, SUM, fleet_from
 
@@ -192,3 +196,78 @@ def test_the_oldest_card_decides_what_can_be_computed(
 ) -> None:
     fleet, node = fleet_with(tmp_path, "ml", gpus=gpus)
     assert compute_of(fleet, node, {MappingId(name): mapping(name, *each) for name, each in ids.items()}) == compute
+
+
+class TestPage:
+    """Open WebUI in front of the engines."""
+
+    def variables(self, folder: Path, *modes: str) -> dict[str, Any]:
+        fleet, node = fleet_with(folder, *modes)
+        node = replace(node, web_ui=WebUiSpec("0.12.4"))
+        *_, step = engine_steps(fleet, node, ENGINES, StepKind.CHANGE)
+        assert step.name == "configure open-webui"
+        assert isinstance(step.action, RunPlaybook)
+        return dict(step.action.variables)
+
+    def test_it_asks_every_engine_that_may_run(self, tmp_path: Path) -> None:
+        variables = self.variables(tmp_path, "chat", "ml", "tgi")
+        environment = variables["engine_launches"][0]["environment"]
+        assert environment["OLLAMA_BASE_URL"] == "http://127.0.0.1:11434"
+        assert environment["OPENAI_API_BASE_URLS"] == "http://127.0.0.1:8000/v1;http://127.0.0.1:3000/v1"
+        assert environment["OPENAI_API_KEYS"].count(";") == 1
+        assert variables["engine_packages"] == ["open-webui==0.12.4"]
+
+    def test_without_an_ollama_it_looks_for_none(self, tmp_path: Path) -> None:
+        environment = self.variables(tmp_path, "ml")["engine_launches"][0]["environment"]
+        assert environment["ENABLE_OLLAMA_API"] == "False"
+        assert "OLLAMA_BASE_URL" not in environment
+
+    def test_without_an_openai_engine_it_asks_no_provider(self, tmp_path: Path) -> None:
+        environment = self.variables(tmp_path, "chat")["engine_launches"][0]["environment"]
+        assert (environment["ENABLE_OPENAI_API"], "OPENAI_API_BASE_URLS" in environment) == ("False", False)
+
+    def test_a_change_of_its_settings_takes_effect(self, tmp_path: Path) -> None:
+        environment = self.variables(tmp_path, "chat")["engine_launches"][0]["environment"]
+        assert environment["ENABLE_PERSISTENT_CONFIG"] == "False"
+
+    def test_it_stops_no_engine(self, tmp_path: Path) -> None:
+        assert self.variables(tmp_path, "chat", "ml")["engine_launches"][0]["conflicts"] == []
+
+
+class TestSeveralNodes:
+    """One model on several nodes: what each of them is told."""
+
+    def launches(self, folder: Path, *, with_ray: bool) -> list[list[str]]:
+        fleet, node = fleet_with(folder, "ml", gpus="rtx3090, second")
+        setting = setting_of(fleet, node, fleet.mode_of(node))
+        addresses = ("10.10.90.1", "10.10.90.2")
+        spans = [Span(addresses, rank, 29500, with_ray) for rank in range(2)]
+        return [list(ENGINES[EngineName("vllm")].launch(replace(setting, span=span)).argv) for span in spans]
+
+    def test_the_head_serves_and_the_others_follow(self, tmp_path: Path) -> None:
+        head, other = self.launches(tmp_path, with_ray=False)
+        for rank, argv in enumerate((head, other)):
+            assert argv[argv.index("--nnodes") + 1] == "2"
+            assert argv[argv.index("--node-rank") + 1] == str(rank)
+            assert argv[argv.index("--master-addr") + 1] == "10.10.90.1"
+            assert argv[argv.index("--tensor-parallel-size") + 1] == "2"
+            assert argv[argv.index("--pipeline-parallel-size") + 1] == "2"
+        assert ("--headless" in head, "--headless" in other) == (False, True)
+
+    def test_with_ray_the_others_only_join(self, tmp_path: Path) -> None:
+        head, other = self.launches(tmp_path, with_ray=True)
+        assert head[head.index("--distributed-executor-backend") + 1] == "ray"
+        assert other[:2] == ["{folder}/bin/ray", "start"]
+        assert "--address=10.10.90.1:29500" in other
+
+    def test_each_is_told_its_own_address(self, tmp_path: Path) -> None:
+        fleet, node = fleet_with(tmp_path, "ml")
+        setting = replace(setting_of(fleet, node, fleet.mode_of(node)), span=Span(("10.10.90.1", "10.10.90.2"), 1))
+        environment = ENGINES[EngineName("vllm")].launch(setting).environment
+        assert environment["VLLM_HOST_IP"] == "10.10.90.2"
+
+    def test_a_version_that_cannot_without_ray_is_refused(self) -> None:
+        old, new = (EngineSpec(EngineName("vllm"), version=version) for version in ("0.11.0", "0.12.0"))
+        assert refusal_of_span(old, with_ray=False) is not None
+        assert refusal_of_span(old, with_ray=True) is None
+        assert refusal_of_span(new, with_ray=False) is None
