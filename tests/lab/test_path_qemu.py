@@ -189,7 +189,7 @@ class TestLooking:
     """The commands that look at a node that serves."""
 
     def test_the_engines_journal_is_shown(self, scene: Scene) -> None:
-        assert "server is listening" in scene.run("logs", NODE, "-n", "500").stdout
+        assert "http://0.0.0.0:8080" in scene.run("logs", NODE, "-n", "500").stdout
         (line,) = scene.run("logs", NODE, "-n", "1", "--json").stdout.splitlines()
         assert set(json.loads(line)) == {"time", "source", "text"}
         assert scene.run("logs", NODE, "--since", "2030-01-01").stdout == ""
