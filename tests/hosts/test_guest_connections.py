@@ -18,7 +18,9 @@ from provisioner.adapters.ssh.tunnel import Forward, Tunnel
 from provisioner.adapters.system_clock import SystemClock
 from provisioner.domain.fleet import ConnectSpec, FleetSpec, NodeSpec, SshAccess
 from provisioner.errors import GuestError, InputError
+from provisioner.planning.live_numbers import live_command, live_numbers
 from provisioner.ports.guest_shell import GuestAway, GuestShell
+from provisioner.services.engine_evidence import unit_evidence
 from tests.pve_host import PveHost
 
 SUBJECT = 'node "llm-gpu-01"'
@@ -137,3 +139,18 @@ class TestLines:
     def test_a_program_that_fails_is_told(self, shell: GuestShell) -> None:
         with pytest.raises(GuestAway, match="exit code 3"):
             list(shell.lines(["sh", "-c", "exit 3"]))
+
+
+class TestNumbers:
+    """The one command of a look, through a real shell."""
+
+    def test_load_and_memory_come_in_one_round_trip(self, shell: GuestShell) -> None:
+        result = shell.run(live_command(), seconds=60)
+        numbers, facts = live_numbers(result.out)
+        assert numbers.load is not None
+        assert numbers.memory_bytes is None or numbers.memory_bytes > 0
+        assert facts.readings == ()
+        assert facts.cards == ()
+
+    def test_a_machine_without_systemd_tells_nothing_of_units(self, shell: GuestShell) -> None:
+        assert unit_evidence(shell, "llm-small.service") is None
