@@ -7,7 +7,7 @@ from provisioner.domain.fleet import FleetSpec, NodeSpec
 from provisioner.domain.mode import Pull
 from provisioner.engines.base import InferenceEngine
 from provisioner.front_ends import open_webui
-from provisioner.planning.launches import Compute, Engines, page_variables, engine_variables, units_of
+from provisioner.planning.launches import Compute, Engines, engine_variables, page_variables, units_of
 from provisioner.planning.mode_judgement import cautions
 
 
