@@ -460,13 +460,12 @@ class Fleet:
         return Benchmarking(self.spec, self._world).bench(self._as_noted(node), streams, seconds, on_event)
 
     def forward(self, node: str, port: int | None = None, *, also: Iterable[int] = ()) -> Tunnel:
-        """Return a tunnel that brings a node's engine to this machine; it is open inside a ``with``.
+        """Return a tunnel that brings a node's engine, and its Web UI, to this machine; it is open inside a ``with``.
 
         Args:
             node: one that runs.
             port: the port here; by default the engine's own number, 0 for any that is free.
-            also: further ports of the guest, a web interface's for instance; each gets its own number here, any when
-                `port` is 0.
+            also: further ports of the guest; like the Web UI's, each gets its own number here, any when `port` is 0.
 
         Raises:
             NotReadyError: the node is off.
@@ -481,7 +480,10 @@ class Fleet:
         Entering(self.spec, self._world).require_running(spec)
         engine = engine_of(self.spec, self._world, spec)
         wanted = [Forward(engine.name, engine.port, engine.port if port is None else port)]
-        wanted += [Forward(f"port {each}", each, 0 if port == 0 else each) for each in also]
+        further = {f"port {each}": each for each in also}
+        if spec.web_ui is not None:
+            further = {"Open WebUI": spec.web_ui.port, **further}
+        wanted += [Forward(name, each, 0 if port == 0 else each) for name, each in further.items()]
         return Tunnel(command, wanted, spec.subject, self._world.clock)
 
     @cached_property

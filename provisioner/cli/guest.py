@@ -74,7 +74,7 @@ def logs(session: Session, node: str, count: int, since: str | None, follow: boo
 @json_option
 @pass_session
 def forward(session: Session, node: str, port: int | None, also: tuple[int, ...]) -> None:
-    """Bring a node's engine to this machine through an SSH tunnel, until Ctrl-C."""
+    """Bring a node's engine, and its Web UI, to this machine through an SSH tunnel, until Ctrl-C."""
     with session.fleet().forward(node, port, also=also) as tunnel:
         for each in tunnel.forwards:
             if session.json:

@@ -62,6 +62,19 @@ def test_a_tunnel_to_a_guest_without_ssh_says_so(site: Site) -> None:
     assert "refused" in result.exception.summary
 
 
+def test_a_tunnel_brings_the_web_ui_along(site: Site) -> None:
+    fleet = site.fleet(lambda text: text.replace("modes: [small]", "modes: [small], web_ui: {version: 0.12.4}"))
+    fleet.up(NODE)
+    wanted = {each.name: (each.remote_port, each.local_port) for each in fleet.forward(NODE, 18080, also=[9090]).wanted}
+    web_ui = fleet.spec.node(NODE).web_ui
+    assert web_ui is not None
+    assert wanted == {
+        "llama.cpp": (8080, 18080),
+        "Open WebUI": (web_ui.port, web_ui.port),
+        "port 9090": (9090, 9090),
+    }
+
+
 class TestBench:
     """`provisioner bench`."""
 

@@ -58,7 +58,7 @@ class Tunnel:
 
     def __init__(self, command: SshCommand, forwards: Sequence[Forward], subject: str, clock: Clock) -> None:
         self._command = command
-        self._wanted = tuple(forwards)
+        self.wanted = tuple(forwards)
         self._subject = subject
         self._clock = clock
         self._process: subprocess.Popen[bytes] | None = None
@@ -83,7 +83,7 @@ class Tunnel:
             InputError: a port here is taken, or there is no ssh on this machine.
             GuestError: the guest does not let us in.
         """
-        self.forwards = tuple(self._with_port(each) for each in self._wanted)
+        self.forwards = tuple(self._with_port(each) for each in self.wanted)
         self._words = tempfile.TemporaryFile()
         try:
             self._process = subprocess.Popen(
