@@ -344,10 +344,14 @@ def test_exo_is_built_from_its_source_under_its_own_account(guest: BootedGuest, 
     settles(guest, "deploy-exo", wanted)
 
 
-def test_open_webui_serves_beside_the_engine(guest: BootedGuest) -> None:
+def test_open_webui_from_packages_with_hashes_serves_beside_the_engine(guest: BootedGuest, shelf: Path) -> None:
+    (wheel,) = shelf.glob("open_webui-*.whl")
+    lock = guest.folder / "open-webui.txt"
+    lock.write_text("open-webui==0.12.4 --hash=sha256:" + "0" * 64 + "\n")
     wanted = {
         "engine_version": "0.12.4",
         "engine_packages": ["open-webui==0.12.4"],
+        "engine_requirements": str(lock),
         "engine_launches": [
             launch(
                 "open-webui", ["{folder}/bin/open-webui", "serve", "--host", "0.0.0.0", "--port", "8081"], 8081,
@@ -357,6 +361,8 @@ def test_open_webui_serves_beside_the_engine(guest: BootedGuest) -> None:
         "engine_active": "open-webui",
         "engine_system_packages": [],
     }  # fmt: skip
+    assert "THESE PACKAGES DO NOT MATCH THE HASHES" in guest.play("deploy-open-webui", wanted, code=2).text
+    lock.write_text(f"open-webui==0.12.4 --hash=sha256:{stand_ins.pinned(wheel)['sha256']}\n")
     guest.play("deploy-open-webui", wanted)
     assert told(guest, 8081)["cwd"] == "/var/lib/llm/open-webui", "where it keeps the key of its sessions"
     assert guest.run("systemctl is-active llm-cpu").stdout == "active\n"

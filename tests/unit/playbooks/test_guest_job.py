@@ -152,6 +152,21 @@ def test_a_disk_without_room_is_seen_before_anything_is_written(
     assert not (tmp_path / "m.gguf.part").exists()
 
 
+def test_a_disk_that_fills_up_on_the_way_is_said(job: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "m.gguf.part").symlink_to("/dev/full")
+    with published(Publisher()) as publisher:
+        assert job.work("j", "10", "fetch", publisher.url, SUM, str(tmp_path / "m.gguf")) == 1
+    assert result(tmp_path) == f"the disk is full: {tmp_path}/m.gguf.part"
+    assert len(publisher.asked) == 1
+
+
+def test_the_last_words_of_a_program_are_the_reason_of_its_failure(job: ModuleType, tmp_path: Path) -> None:
+    progress = job.Progress(tmp_path, 10)
+    with pytest.raises(job.Failed, match=r"sh failed \(3\): one \| two"):
+        job.run(progress, ["sh", "-c", "echo one >&2; echo two >&2; exit 3"])
+    assert job.run(progress, ["sh", "-c", "echo out; echo said >&2"]) == "out\n"
+
+
 def test_nobody_listens(job: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(job.time, "sleep", lambda seconds: None)
     assert job.work("j", "10", "fetch", "http://127.0.0.1:9/m", SUM, str(tmp_path / "m.gguf")) == 1
