@@ -106,7 +106,6 @@ class ModeSpec:
     memory_limit_bytes: int | None = None
     cpu_limit: float | None = None
     pull: Pull = Pull.UP
-    model_disk_budget_bytes: int | None = None
 
     @property
     def keys(self) -> frozenset[str]:
@@ -119,7 +118,6 @@ class ModeSpec:
             "gpu_layers": self.gpu_layers is not None,
             "pinned": bool(self.pinned),
             "pull": self.pull is not Pull.UP,
-            "model_disk_budget": self.model_disk_budget_bytes is not None,
         }
         return frozenset(key for key, is_given in given.items() if is_given)
 

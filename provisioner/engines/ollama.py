@@ -48,7 +48,7 @@ class Ollama:
         software=Software.ARCHIVES,
         serves_files=False,
         serves_many=True,
-        knows=frozenset({"context", "parallel", "pinned", "pull", "model_disk_budget"}),
+        knows=frozenset({"context", "parallel", "pinned", "pull"}),
         port=11434,
     )
     port = traits.port

@@ -332,7 +332,6 @@ def _mode(name: ModeName, entry: ModeShape) -> ModeSpec:
         memory_limit_bytes=entry.memory_limit,
         cpu_limit=entry.cpu_limit,
         pull=Pull(entry.pull),
-        model_disk_budget_bytes=entry.model_disk_budget,
     )
 
 

@@ -276,7 +276,6 @@ class ModeShape(Shape):
     )
     pinned: list[str] = Field(default_factory=list, description="Models that stay loaded.")
     pull: Literal["up", "demand"] = Field("up", description="When models are fetched: at up, or when first wanted.")
-    model_disk_budget: Size | None = Field(None, description="Least recently used models go beyond this.")
     release_gpu_to: Annotated[int, Field(ge=100, le=999_999_999)] | None = Field(
         None, description="The node is off, and the VM with this VMID may run with its GPUs."
     )

@@ -37,7 +37,6 @@ MODES = """\
     models: ["llama3.1:8b", "mistral:7b"]
     pinned: ["llama3.1:8b"]
     pull: demand
-    model_disk_budget: 60GiB
     memory_limit: 8GiB
     cpu_limit: 2.5
   layers: {engine: llama.cpp, model: gemma-2-2b-it.gguf, gpu_layers: 20, threads: 4}
@@ -69,7 +68,7 @@ class TestWhatIsRead:
         chat = wide.modes[ModeName("chat")]
         assert (chat.model, chat.models) == ("llama3.1:8b", ("llama3.1:8b", "mistral:7b"))
         assert (chat.pinned, chat.pull) == (("llama3.1:8b",), Pull.DEMAND)
-        assert (chat.model_disk_budget_bytes, chat.memory_limit_bytes, chat.cpu_limit) == (60 * GIB, 8 * GIB, 2.5)
+        assert (chat.memory_limit_bytes, chat.cpu_limit) == (8 * GIB, 2.5)
 
     def test_a_mode_that_gives_the_gpus_away_is_no_serving_mode(self, wide: FleetSpec) -> None:
         assert ModeName("gaming") not in wide.modes
