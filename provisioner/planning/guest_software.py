@@ -59,6 +59,7 @@ def software_steps(
     return (
         Step("base", kind, base, f"SSH by key, and engines, for {allowed}"),
         *_driver_steps(fleet, node, mappings, kind),
+        *_container_steps(fleet, node, kind),
     )
 
 
@@ -96,6 +97,16 @@ def _driver_steps(
     toolkit = node.software.cuda_toolkit
     beside = f"; CUDA toolkit {toolkit}" if toolkit else ""
     return (Step("driver", kind, InstallDriver(wish, ids, toolkit), what + beside),)
+
+
+def _container_steps(fleet: FleetSpec, node: NodeSpec, kind: StepKind) -> tuple[Step, ...]:
+    """Engines that come as images need Docker, and a way for it to the cards."""
+    images = [mode.engine for mode in fleet.modes_of(node) if fleet.engines[mode.engine].image]
+    wish = wish_of(fleet, node)
+    if not images or not node.gpus or isinstance(wish, Refusal) or wish.kind is DriverKind.ROCM:
+        return ()
+    action = ConvergeGuest("install-container-toolkit", {}, ("docker.service",))
+    return (Step("containers", kind, action, f"{images[0]} comes as an image, which needs Docker with the cards"),)
 
 
 def _ids(fleet: FleetSpec, node: NodeSpec, mappings: Mapping[MappingId, MappingSeen]) -> tuple[PciIds, ...]:

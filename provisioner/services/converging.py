@@ -26,7 +26,10 @@ file=$1
 [ "$(head -n 1 "$file" 2>/dev/null)" = "$2" ] || exit 1
 tail -n +2 "$file" | sha256sum --check --status - || exit 1
 shift 2
-[ $# = 0 ] || { systemctl is-active --quiet "$@" && systemctl is-enabled --quiet "$@"; }
+for unit; do
+	[ -e "/etc/systemd/system/multi-user.target.wants/$unit" ] || exit 1
+done
+[ $# = 0 ] || systemctl is-active --quiet "$@"
 """
 _SECONDS = 60.0
 

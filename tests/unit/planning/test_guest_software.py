@@ -67,6 +67,13 @@ def test_nothing_is_installed_where_somebody_else_brings_the_driver(tmp_path: Pa
     assert [step.name for step in steps(fleet_from(tmp_path, text))] == ["base"]
 
 
+def test_an_engine_that_comes_as_an_image_gets_docker_before_it(tmp_path: Path) -> None:
+    image = "ghcr.io/huggingface/text-generation-inference:3.3.4@sha256:" + SUM
+    text = FLEET.replace("engines:\n", f'engines:\n  tgi: {{image: "{image}", version: 3.3.4}}\n')
+    text = text.replace("modes:\n", "modes:\n  far: {engine: tgi, model: org/model}\n").replace("[small]", "[far]")
+    assert [step.name for step in steps(fleet_from(tmp_path, text))] == ["base", "driver", "containers"]
+
+
 def test_simulated_guests_and_adopted_nodes_are_left_alone(tmp_path: Path) -> None:
     simulated = FLEET.replace("    bridge: vmbr0\n", "    bridge: vmbr0\n    guests: simulated\n")
     assert steps(fleet_from(tmp_path, simulated)) == []
