@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from provisioner.domain.fleet import FleetSpec, NodeSpec
 from provisioner.domain.names import ModeName
-from provisioner.domain.snapshot import VmSeen
+from provisioner.domain.snapshot import Power, VmSeen
 from provisioner.errors import EngineError, GuestError, ProvisionerError, RefusedError
 from provisioner.planning.launches import unit_of, units_of
 from provisioner.planning.mode_switch import SwitchDecision, SwitchKind, require_mode, switch_decision
@@ -130,6 +130,13 @@ class ModeSwitching:
                 "cannot switch the mode: its VM does not exist",
                 subject=node.subject,
                 next_step=f"provisioner up {node.name}",
+            )
+        if vm.power is Power.UNKNOWN:
+            raise RefusedError(
+                f"cannot switch the mode: whether its VM runs is unknown; {vm.hypervisor} has not reported for a while",
+                subject=node.subject,
+                next_step=f"see why in Proxmox; provisioner status {node.name}",
+                retryable=True,
             )
         return vm
 
