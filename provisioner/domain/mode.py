@@ -65,7 +65,8 @@ class EngineTraits:
 
     `knows` are those of the optional keys of a mode that have an effect on it;
     a word without effect misleads. `serves_files` means that its models are
-    files that the fleet pins, not names that it fetches by itself.
+    files that the fleet pins, not names that it fetches by itself. `published`
+    says where its makers list versions and checksums.
     """
 
     software: Software
@@ -73,6 +74,7 @@ class EngineTraits:
     serves_many: bool
     knows: frozenset[str]
     port: int
+    published: str
 
 
 class Pull(Enum):

@@ -43,7 +43,7 @@ def _software_is_pinned(mode: ModeSpec, spec: EngineSpec | None, traits: EngineT
         yield Problem(
             ("modes", mode.name, "engine"),
             f'engine "{mode.engine}" has no {what}',
-            f"an entry engines.{mode.engine} with {needed.value}",
+            f"an entry engines.{mode.engine} with {needed.value}; {traits.published}",
         )
 
 

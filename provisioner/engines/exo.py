@@ -40,7 +40,12 @@ class Exo(OneModelEngine):
 
     name = EngineName("exo")
     traits = EngineTraits(
-        software=Software.ARCHIVES, serves_files=False, serves_many=False, knows=frozenset(), port=52415
+        software=Software.ARCHIVES,
+        serves_files=False,
+        serves_many=False,
+        knows=frozenset(),
+        port=52415,
+        published="tags: https://github.com/exo-explore/exo/tags; of a file: sha256sum FILE",
     )
     port = traits.port
     playbook = "deploy-exo"

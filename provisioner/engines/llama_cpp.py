@@ -35,6 +35,7 @@ class LlamaCpp(OneModelEngine):
         serves_many=False,
         knows=frozenset({"context", "parallel", "threads", "gpu_layers"}),
         port=8080,
+        published="releases: https://github.com/ggml-org/llama.cpp/releases; of a file: sha256sum FILE",
     )
     port = traits.port
     playbook = "deploy-llama-cpp"

@@ -50,6 +50,7 @@ class Ollama:
         serves_many=True,
         knows=frozenset({"context", "parallel", "pinned", "pull"}),
         port=11434,
+        published="each release has a sha256sum.txt: https://github.com/ollama/ollama/releases",
     )
     port = traits.port
     playbook = "deploy-ollama"

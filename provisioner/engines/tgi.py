@@ -28,6 +28,7 @@ class Tgi(OneModelEngine):
         serves_many=False,
         knows=frozenset({"context", "parallel"}),
         port=3000,
+        published="`docker buildx imagetools inspect ghcr.io/huggingface/text-generation-inference:3.3.5` shows a digest",
     )
     port = traits.port
     playbook = "deploy-tgi"

@@ -47,6 +47,7 @@ class Vllm(OneModelEngine):
         serves_many=False,
         knows=frozenset({"context", "parallel", "tokenizer"}),
         port=8000,
+        published="releases: https://github.com/vllm-project/vllm/releases",
     )
     port = traits.port
     playbook = "deploy-vllm"

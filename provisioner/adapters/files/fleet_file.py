@@ -33,7 +33,7 @@ from provisioner.adapters.files.fleet_schema import (
 )
 from provisioner.adapters.files.positions import Document, YamlBroken, read_document
 from provisioner.domain import name_rules
-from provisioner.domain.catalogue import IMAGES
+from provisioner.domain.catalogue import ENGINES, IMAGES
 from provisioner.domain.cloud_init import CloudInit
 from provisioner.domain.conventions import conventional_address, conventional_vmid
 from provisioner.domain.cross_checks import Place, Problem, cross_checks
@@ -284,7 +284,7 @@ def _fleet(path: Path, shape: FleetShape) -> FleetSpec:
         },
         images=IMAGES
         | {ImageName(n): ImageSpec(ImageName(n), entry.url, entry.sha256) for n, entry in shape.images.items()},
-        engines={EngineName(name): _engine(name, entry, folder) for name, entry in shape.engines.items()},
+        engines=ENGINES | {EngineName(name): _engine(name, entry, folder) for name, entry in shape.engines.items()},
         models={name: _artifact(name, entry, folder) for name, entry in shape.models.items()},
         modes={
             ModeName(name): _mode(ModeName(name), entry)

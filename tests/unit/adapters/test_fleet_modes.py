@@ -86,6 +86,10 @@ class TestWhatIsRead:
         ]
         assert wide.engines[EngineName("tgi")].image == DIGEST
 
+    def test_an_engine_of_the_catalogue_needs_no_entry(self, tmp_path: Path) -> None:
+        fleet = fleet_from(tmp_path, WIDE.replace("  vllm: {version: 0.33.0, requirements: vllm.txt}\n", ""))
+        assert fleet.engines[EngineName("vllm")].version == "0.33.0"
+
     def test_the_token_is_a_reference(self, wide: FleetSpec) -> None:
         assert wide.huggingface_token is not None
         assert (wide.huggingface_token.source, wide.huggingface_token.name) == (SecretSource.ENV, "HF_TOKEN")
@@ -111,6 +115,7 @@ class Mistake:
 
 MISTAKES = {
     "an engine that nobody knows": Mistake("engine: vllm, model: Q", "engine: vlm, model: Q", '"vlm"', "ollama, vllm", "  ml:"),
+    "an engine without its archive": Mistake("    source: ollama.tar.zst\n    sha256: " + SUM + "\n    more_archives: [{source: \"https://example.org/rocm.tar.zst\", sha256: " + SUM + "}]\n", "", 'engine "ollama" has no archive', "sha256sum.txt: https://github.com/ollama", "engine: ollama"),
     "an engine without its version": Mistake("version: 0.33.0, ", "", 'engine "vllm" has no version', "engines.vllm with version", "  ml:"),
     "an archive without its sum": Mistake(f"{{source: exo.tar.gz, sha256: {SUM}}}", "{source: exo.tar.gz}", "exo.tar.gz", "source and sha256 together", "  exo:"),
     "a version that is a number": Mistake("version: 0.32.15", "version: 0.32", "0.32", "string", "version: 0.32"),
