@@ -28,7 +28,7 @@ class Tgi(OneModelEngine):
         serves_many=False,
         knows=frozenset({"context", "parallel"}),
         port=3000,
-        published="`docker buildx imagetools inspect ghcr.io/huggingface/text-generation-inference:3.3.5` shows a digest",
+        published="digests: docker buildx imagetools inspect ghcr.io/huggingface/text-generation-inference:VERSION",
     )
     port = traits.port
     playbook = "deploy-tgi"
