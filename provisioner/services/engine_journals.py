@@ -49,8 +49,8 @@ class EngineJournals:
                 cursor = line.cursor or cursor
                 yield line
             if follow:
-                after = [f"--after-cursor={cursor}"] if cursor else []
-                for text in shell.lines([*base, "--follow", "--lines=all", *after], privileged=True):
+                after = [f"--after-cursor={cursor}", "--lines=all"] if cursor else ["--lines=0"]
+                for text in shell.lines([*base, "--follow", *after], privileged=True):
                     later = read_journal_line(text)
                     if later is not None:
                         yield later

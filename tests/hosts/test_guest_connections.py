@@ -133,6 +133,9 @@ class TestLines:
         gone = ["sh", "-c", f"for i in $(seq 100); do test -e /proc/{number} || exit 0; sleep 0.1; done; exit 1"]
         assert shell.run(gone, seconds=30).exit_code == 0
 
+    def test_a_program_is_told_that_colours_are_not_wanted(self, shell: GuestShell) -> None:
+        assert list(shell.lines(["sh", "-c", "test -t 1 && echo $TERM"])) == ["dumb"]
+
     def test_a_program_that_ends_ends_the_lines(self, shell: GuestShell) -> None:
         assert list(shell.lines(["printf", "a\\nb"])) == ["a", "b"]
 

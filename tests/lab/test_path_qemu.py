@@ -13,7 +13,9 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,15 +70,26 @@ class Scene:
         answer: dict[str, Any] = json.loads(self.run(*arguments, "--json", code=1).stdout.splitlines()[-1])
         return answer
 
-    def started(self, *arguments: str) -> subprocess.Popen[str]:
-        """Start a command that goes on; what it prints can be read while it does."""
-        return subprocess.Popen(
+    @contextmanager
+    def started(self, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+        """Start a command that goes on; what it prints can be read while it does. It ends with the block."""
+        with subprocess.Popen(
             [sys.executable, "-m", "provisioner", *arguments],
             env=self.environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             text=True,
-        )
+            # A shell that runs these tests in its background has Ctrl-C ignored, and children inherit that.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        ) as process:
+            # One that says nothing must not keep us waiting for ever.
+            patience = threading.Timer(120, process.kill)
+            patience.start()
+            try:
+                yield process
+            finally:
+                patience.cancel()
+                process.kill()
 
     def up_killed_at(self, step: str, phase: str, detail: str = "") -> list[str]:
         """Run `up`, kill -9 it at an event (one whose detail begins so); return the steps that it had begun."""

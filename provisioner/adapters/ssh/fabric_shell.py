@@ -100,8 +100,9 @@ class _FabricShell:
             transport = self._connection.transport
             transport.set_keepalive(_KEEPALIVE_SECONDS)
             with transport.open_session(timeout=_OPEN_SECONDS) as channel:
-                # A terminal hangs up on the program when we go; without one it would run until its next word.
-                channel.get_pty(width=1000)
+                # A terminal hangs up on the program when we go; without one it would run until its next word. A dumb
+                # one gets no colours, which journalctl would put even into JSON.
+                channel.get_pty("dumb", width=1000)
                 channel.exec_command(line)
                 yield from _lines(channel)
                 code = channel.recv_exit_status()

@@ -49,8 +49,17 @@ class TestLogs:
         awake.guests.news = [entry(8, "slot 0 is busy"), "noise", entry(9, "slot 0 is idle")]
         texts = [line.text for line in EngineJournals(fleet, awake).lines(node, follow=True)]
         assert texts == ["listening", "slot 0 is busy", "slot 0 is idle"]
-        ((*_, after),) = awake.guests.followed
-        assert after == "--after-cursor=s=7"
+        (command,) = awake.guests.followed
+        assert command[-2:] == ("--after-cursor=s=7", "--lines=all")
+
+    def test_following_what_said_nothing_yet_begins_with_what_comes(
+        self, fleet: FleetSpec, node: NodeSpec, awake: FakeWorld
+    ) -> None:
+        awake.guests.journal = []
+        awake.guests.news = [entry(1, "loading")]
+        assert [line.text for line in EngineJournals(fleet, awake).lines(node, count=0, follow=True)] == ["loading"]
+        (command,) = awake.guests.followed
+        assert command[-1] == "--lines=0"
 
     def test_a_node_that_is_off_is_not_woken_for_its_log(
         self, fleet: FleetSpec, node: NodeSpec, awake: FakeWorld
