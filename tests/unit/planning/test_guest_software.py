@@ -50,6 +50,12 @@ def test_the_firewall_opens_the_ports_of_the_modes_only(tmp_path: Path) -> None:
     }
 
 
+def test_the_firewall_opens_the_port_of_the_web_ui_too(tmp_path: Path) -> None:
+    text = FLEET.replace("modes: [small], gateway", "modes: [small], web_ui: {version: 0.6.30, port: 3000}, gateway")
+    fleet = fleet_from(tmp_path, text)
+    assert base_variables(fleet, fleet.nodes[NAME], ENGINES)["guest_base_ports"] == [3000, 8080]
+
+
 def test_nodes_of_one_exo_cluster_may_reach_each_other(tmp_path: Path) -> None:
     text = FLEET.replace("engines:\n", f"engines:\n  exo: {{source: exo.tar.gz, sha256: {SUM}}}\n")
     text = text.replace("modes:\n", "modes:\n  far: {engine: exo, model: llama-3.2-1b}\n").replace("[small]", "[far]")
