@@ -32,6 +32,8 @@ def main(wanted: str) -> int:
         known = sorted(prefix for family in FAMILIES for prefix in family.prefixes)
         print(f"no row begins with '{wanted}'; there is: {', '.join(known)}")
         return 2
+    # As an installed program runs: with its bytecode kept, which not every environment wants of a source tree.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     console = Console(width=None if sys.stdout.isatty() else 200, emoji=False)
     console.print(surroundings(), highlight=False)
     results: list[Result] = []

@@ -44,7 +44,8 @@ def status(bench: Bench) -> Iterator[Result]:
 
 
 def seconds(command: Sequence[str], times: int, environment: Mapping[str, str] | None = None) -> Figures:
-    """Run a command that must succeed so many times; return how long each took."""
+    """Run a command that must succeed once and then so many times; return how long each of these took."""
+    subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=True)
     found = []
     for _ in range(times):
         began = time.monotonic()
