@@ -386,3 +386,31 @@ def test_units_of_modes_that_are_gone_are_removed(guest: BootedGuest, ollama: di
     units = guest.run("cd /etc/systemd/system && ls llm-*.service llama-server.service 2>/dev/null", check=False).stdout
     assert units.split() == ["llm-chat.service", "llm-open-webui.service"]
     guest.run("! systemctl is-active llama-server && ! test -e /etc/llm/ml.env")
+
+
+def test_a_model_of_this_machine_is_copied_from_where_an_earlier_run_was_cut_off(
+    guest: BootedGuest, shelf: Path
+) -> None:
+    release = stand_ins.archive(shelf / "llama.tar.gz", {"llama-server": stand_ins.SERVER}, "llama-b1")
+    model = shelf / "model of ours.gguf"
+    model.write_bytes(bytes(range(256)) * 4096)
+    file = {"name": "ours.gguf", **stand_ins.pinned(model)}
+    name = f"{file['sha256'][:12]}.gguf"
+    wanted = {
+        "engine_version": "b1",
+        "engine_archives": [release],
+        "engine_files": [file],
+        "engine_launches": [
+            launch("gguf", ["{folder}/llama-server", "--model", "{models}/" + name, "--port", "8080"], 8080,
+                   conflicts=["chat", "long"])
+        ],
+        "engine_active": "",
+    }  # fmt: skip
+    part = f"/var/lib/llm/incoming/{file['sha256'][:12]}"
+    guest.run(f"install -d -o ops /var/lib/llm/incoming && printf wrong > {part}")
+    assert "wrong checksum: what arrived is not" in guest.play("deploy-llama-cpp", wanted, code=2).text
+    (guest.tree / part.lstrip("/")).write_bytes(model.read_bytes()[:500000])
+    guest.play("deploy-llama-cpp", wanted)
+    assert (guest.tree / "var/lib/llm/models" / name).read_bytes() == model.read_bytes()
+    assert guest.run(f"stat -c '%U %a' /var/lib/llm/models/{name}").stdout == "root 644\n"
+    settles(guest, "deploy-llama-cpp", wanted)

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -182,6 +183,26 @@ def test_the_engine_runs_hardened_under_an_account_of_its_own(scene: Scene) -> N
     # The range that systemd keeps for dynamic accounts (systemd.exec, DynamicUser=).
     assert 61184 <= int(in_guest(scene, "ps", "-o", "uid=", "-C", "ld-linux-x86-64.so.2")) <= 65519
     assert in_guest(scene, "systemctl", "is-enabled", "llm-small") == "enabled"
+
+
+def test_the_exported_inventory_plays_the_playbook_by_hand_and_finds_nothing_to_do(scene: Scene) -> None:
+    exported = scene.result("export", "ansible-inventory", str(scene.folder / "by-hand"), NODE)
+    (*_, command) = exported["commands"][NODE]
+    words = shlex.split(command)
+    assert words[2] == "ansible-playbook"
+    played = subprocess.run(
+        [*words[:2], sys.executable, "-m", "ansible", "playbook", *words[3:], "--check"],
+        env={**os.environ, "LC_ALL": "C.UTF-8", "ANSIBLE_NOCOLOR": "1"},
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert played.returncode == 0, played.stdout + played.stderr
+    assert "changed=0" in played.stdout
+
+
+def test_an_engine_that_is_killed_is_started_again_by_its_unit(scene: Scene) -> None:
+    in_guest(scene, "sudo", "systemctl", "kill", "--signal=KILL", "llm-small")
+    assert scene.result("wake", NODE)["endpoint"]["model"] == "tiny.gguf"
+    assert in_guest(scene, "systemctl", "show", "-P", "NRestarts", "llm-small") == "1"
 
 
 def test_the_guest_shows_a_device_where_the_gpu_would_be(scene: Scene) -> None:
