@@ -25,6 +25,7 @@ from provisioner.services.world import World
 _FIRST_SILENCE_SECONDS = 600.0
 _SILENCE_SECONDS = 120.0
 _MOST_TOKENS = 128
+_LEAST_TOKENS = 8
 _DEFAULT_CONTEXT = 4096
 _PROMPT = "{number}. Tell a long story about a lighthouse keeper who counts ships, and do not stop early."
 
@@ -63,7 +64,7 @@ class Benchmarking:
         Args:
             node: one that answers; it is not woken.
             streams: how many clients at once, level by level.
-            seconds: how long each level lasts; a reply that every stream began is waited for.
+            seconds: how long each level lasts; some tokens for every stream are waited for.
             on_event: told about the levels.
 
         Raises:
@@ -106,6 +107,7 @@ class Benchmarking:
         number: int = 0,
         silence: float = _SILENCE_SECONDS,
         until: float | None = None,
+        least: int = 1,
     ) -> Reply:
         """Ask for one reply and note when its tokens came.
 
@@ -114,7 +116,8 @@ class Benchmarking:
             max_tokens: how many at most.
             number: makes the prompt another one, so that no cache answers.
             silence: the longest to bear, in seconds.
-            until: a clock reading at which a reply is cut off.
+            until: a clock reading at which a reply is cut off,
+            least: once so many pieces of it have come.
 
         Raises:
             EngineError: it refused, or broke off.
@@ -133,7 +136,7 @@ class Benchmarking:
                         times.append(clock.monotonic())
                     counted = piece.tokens if piece.tokens is not None else counted
                     ended = ended or piece.is_end
-                    if until is not None and times and times[-1] >= until:
+                    if until is not None and len(times) >= least and times[-1] >= until:
                         break
         except (NoAnswer, AnswerUnreadable) as reason:
             raise EngineError(
@@ -156,8 +159,9 @@ class Benchmarking:
             while not replies or clock.monotonic() < until:
                 with lock:
                     number = next(numbers)
-                # Every stream finishes one, so that there is something to count on the slowest of nodes.
-                replies.append(self.reply(node, max_tokens=tokens, number=number, until=until if replies else None))
+                # Every stream gets some tokens of its first: the slowest of nodes has something to count, too.
+                least = 1 if replies else _LEAST_TOKENS
+                replies.append(self.reply(node, max_tokens=tokens, number=number, until=until, least=least))
             return replies
 
         with ThreadPoolExecutor(streams) as pool:
