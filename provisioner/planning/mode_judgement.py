@@ -9,8 +9,9 @@ from __future__ import annotations
 from provisioner.domain.fleet import FleetSpec, NodeSpec
 from provisioner.domain.mode import ModeSpec
 from provisioner.domain.refusal import Refusal
+from provisioner.engines.arguments import flags_of, variables_of
 from provisioner.engines.base import InferenceEngine
-from provisioner.engines.flags import FlagProblem, GpuProblem, check_arguments, check_gpu
+from provisioner.engines.flags import FlagProblem, GpuProblem, check_arguments, check_gpu, check_launch
 from provisioner.planning.launches import Compute, Engines, setting_of
 
 
@@ -35,6 +36,11 @@ def mode_refusal(
         reason = "; ".join(problem.found for problem in wrong)
         ways = dict.fromkeys(f"{problem.flag}: {problem.instead or 'take it out'}" for problem in wrong)
         return Refusal(reason, f'in the arguments of mode "{mode.name}", {"; ".join(ways)}')
+    too_old = [problem for problem in _launch_problems(fleet, node, engine, mode, compute) if problem.is_certain]
+    if too_old:
+        reason = "; ".join(problem.found for problem in too_old)
+        pins = "; ".join(dict.fromkeys(problem.instead for problem in too_old))
+        return Refusal(f"it cannot be started as we start it: {reason}", f"under engines in the fleet file, {pins}")
     unfit = [problem for problem in _gpu_problems(fleet, mode, compute) if problem.is_certain]
     return Refusal(unfit[0].found, unfit[0].instead) if unfit else None
 
@@ -45,6 +51,7 @@ def cautions(
     """Return what a reader of the plan should know of a mode on a node: reported, doubtful, or lost."""
     doubts = [
         *(problem for problem in _flag_problems(fleet, mode) if not problem.is_certain),
+        *(problem for problem in _launch_problems(fleet, node, engine, mode, compute) if not problem.is_certain),
         *(problem for problem in _gpu_problems(fleet, mode, compute) if not problem.is_certain),
     ]
     return (*engine.cautions(setting_of(fleet, node, mode, compute)), *map(str, doubts))
@@ -53,6 +60,17 @@ def cautions(
 def _flag_problems(fleet: FleetSpec, mode: ModeSpec) -> tuple[FlagProblem, ...]:
     version = fleet.engines[mode.engine].version
     return check_arguments(mode.engine, version, mode.arguments, keys=mode.keys)
+
+
+def _launch_problems(
+    fleet: FleetSpec, node: NodeSpec, engine: InferenceEngine, mode: ModeSpec, compute: Compute
+) -> tuple[FlagProblem, ...]:
+    """Return which of our own words the version does not take; the mode's own are judged as it writes them."""
+    setting = setting_of(fleet, node, mode, compute)
+    launch = engine.launch(setting)
+    told = check_launch(mode.engine, setting.software.version, launch.argv, launch.environment)
+    written = {*flags_of(setting.mode.arguments), *variables_of(setting.mode.arguments)}
+    return tuple(problem for problem in told if problem.flag.lstrip("-") not in written)
 
 
 def _gpu_problems(fleet: FleetSpec, mode: ModeSpec, compute: Compute) -> tuple[GpuProblem, ...]:

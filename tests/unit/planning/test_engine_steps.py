@@ -37,6 +37,8 @@ MODE_LINES = """\
   talk: {engine: ollama, model: "mistral:7b", context: 4096}
   wide: {engine: ollama, model: "mistral:7b", context: 8192}
   tgi: {engine: tgi, model: tiiuae/falcon-7b}
+  cloudy: {engine: ollama, model: "mistral:7b", arguments: {OLLAMA_NO_CLOUD: "0"}}
+  layered: {engine: llama.cpp, model: gemma-2-2b-it.gguf, gpu_layers: 20}
   sleepy: {engine: vllm, model: Qwen/Qwen2.5-7B-Instruct, arguments: {enable-sleep-mode: true}}
 """
 CARDS = {"v100": "10de:1db4", "t4": "10de:1eb8", "rtx3090": "10de:2204", "amd": "1002:744c"}
@@ -173,6 +175,63 @@ def test_what_cannot_run_is_refused_at_plan(tmp_path: Path, row: Row) -> None:
     assert isinstance(found, Refusal)
     assert row.reason in found.reason
     assert row.next_step in found.next_step
+
+
+@dataclass(frozen=True)
+class OldEngine:
+    """A mode whose engine is pinned to a version, and what is said of how we start it."""
+
+    mode: str
+    pin: tuple[str, str]
+    reason: str = ""
+    next_step: str = ""
+    caution: str = ""
+
+
+OLD_ENGINES = {
+    "an Ollama without contexts": OldEngine(
+        "talk", ("ollama", "0.5.12"), "Ollama 0.5.12 has no OLLAMA_CONTEXT_LENGTH yet", "pin Ollama 0.5.13 or later"
+    ),
+    "an Ollama that asks its cloud": OldEngine(
+        "talk", ("ollama", "0.15.6"), "has no OLLAMA_NO_CLOUD yet", "pin Ollama 0.16.2 or later"
+    ),
+    "an Ollama that takes all": OldEngine("talk", ("ollama", "0.16.2")),
+    "an Ollama of no known version": OldEngine("talk", ("ollama", "")),
+    "a variable that the mode sets itself": OldEngine(
+        "cloudy", ("ollama", "0.15.6"), "OLLAMA_NO_CLOUD yet: first seen in 0.16.2", "out of the arguments"
+    ),
+    "a TGI that sends statistics": OldEngine(
+        "tgi", ("tgi", "2.2.0"), "TGI 2.2.0 has no --usage-stats yet", "pin TGI 2.3.0 or later"
+    ),
+    "a TGI that takes all": OldEngine("tgi", ("tgi", "2.3.0")),
+    "a llama.cpp that wants a number of layers": OldEngine(
+        "small", ("llama.cpp", "b4747"), "--gpu-layers of llama.cpp b4747 does not take all", "gpu_layers into the mode"
+    ),
+    "that number": OldEngine("layered", ("llama.cpp", "b4747")),
+    "a llama.cpp that nobody looked into": OldEngine(
+        "small", ("llama.cpp", "b9500"), caution="whether llama.cpp b9500 takes --gpu-layers all is not known"
+    ),
+    "a llama.cpp that takes all": OldEngine("small", ("llama.cpp", "b10884")),
+}
+
+
+@pytest.mark.parametrize("row", OLD_ENGINES.values(), ids=OLD_ENGINES.keys())
+def test_a_version_that_cannot_be_started_as_we_do_is_refused_at_plan(tmp_path: Path, row: OldEngine) -> None:
+    fleet, node = fleet_with(tmp_path, row.mode)
+    name, version = EngineName(row.pin[0]), row.pin[1]
+    fleet = replace(fleet, engines={**fleet.engines, name: replace(fleet.engines[name], version=version)})
+
+    found = engine_refusal(fleet, node, ENGINES)
+
+    if row.reason:
+        assert isinstance(found, Refusal)
+        assert row.reason in found.reason
+        assert row.next_step in found.next_step
+        return
+    assert found is None
+    (step, *_) = engine_steps(fleet, node, ENGINES, StepKind.CHANGE)
+    assert row.caution in step.reason
+    assert bool(row.caution) == ("not known" in step.reason)
 
 
 def test_what_is_only_reported_is_said_beside_the_step(tmp_path: Path) -> None:
