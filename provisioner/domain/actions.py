@@ -179,6 +179,23 @@ class InstallDriver:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckArguments:
+    """Hold the arguments of modes against what the engine that was laid down says of itself.
+
+    `arguments` are those by the names of their modes. `command` prints the
+    engine's help; it changes only with what is laid down, so the guest keeps
+    what was printed under `kept`.
+    """
+
+    engine: str
+    version: str
+    arguments: Mapping[str, Mapping[str, object]]
+    command: tuple[str, ...]
+    kept: str
+    privileged: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class PullModels:
     """Have the running engine fetch models into its own store."""
 
@@ -214,6 +231,7 @@ Action = (
     | RunPlaybook
     | ConvergeGuest
     | InstallDriver
+    | CheckArguments
     | PullModels
     | ProveEngine
 )

@@ -11,9 +11,12 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from provisioner.engines.flags import replacement
+
 # systemd's own words at the start of each attempt. The last one may have only just begun, so two are looked at.
 _ATTEMPT = re.compile(r"^(?:\S.*?: )?(?:Starting|Started) \S+\.service\b.*$", re.MULTILINE)
 _ATTEMPTS = 2
+_FLAG = re.compile(r"(?<![\w-])--?[A-Za-z][\w-]*")
 _EVIDENCE_LENGTH = 300
 
 
@@ -91,10 +94,18 @@ def _diagnosis(rule: _Rule, match: re.Match[str], text: str, silence: Silence) -
         "port": silence.port,
         **found,
     }
-    next_step = rule.next_step.format(**values)
+    next_step = _replacements(rule, match[0], silence.engine) + rule.next_step.format(**values)
     # What a pattern did not find leaves no dangling sign behind.
     sentence = rule.sentence.format(**values).replace(" ()", "").rstrip(" :")
     return Diagnosis(rule.cause, sentence, line[:_EVIDENCE_LENGTH], next_step)
+
+
+def _replacements(rule: _Rule, words: str, engine: str) -> str:
+    """Return what took the place of flags that an engine no longer knows, before the step that follows from it."""
+    if rule.cause != "argument_unknown":
+        return ""
+    known = ((flag, replacement(engine, flag)) for flag in dict.fromkeys(_FLAG.findall(words)))
+    return "".join(f"instead of {flag}, {instead}; " for flag, instead in known if instead)
 
 
 def causes() -> Iterator[str]:

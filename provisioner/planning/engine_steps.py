@@ -7,6 +7,7 @@ from provisioner.domain.fleet import FleetSpec, NodeSpec
 from provisioner.domain.mode import Pull
 from provisioner.engines.base import InferenceEngine
 from provisioner.front_ends import open_webui
+from provisioner.planning.engine_help import help_step
 from provisioner.planning.launches import Compute, Engines, engine_variables, page_variables, units_of
 from provisioner.planning.mode_judgement import cautions
 
@@ -15,6 +16,8 @@ def engine_steps(
     fleet: FleetSpec, node: NodeSpec, engines: Engines, kind: StepKind, compute: Compute = None
 ) -> tuple[Step, ...]:
     """Return one step for each engine of a node's modes; that of the mode it is in comes last, and starts.
+
+    Behind them each engine is asked whether it knows the arguments of its modes.
 
     Args:
         fleet: what is wanted.
@@ -36,7 +39,12 @@ def engine_steps(
         )
         for engine in ordered
     )
-    return (*laid_down, *_pull_step(fleet, node, current, kind), *_page_step(fleet, node, engines, kind))
+    asked = (
+        help_step(fleet, node, engine, "arguments" if len(ordered) == 1 else f"arguments {engine.name}")
+        for engine in ordered
+    )
+    checks = tuple(step for step in asked if step is not None)
+    return (*laid_down, *checks, *_pull_step(fleet, node, current, kind), *_page_step(fleet, node, engines, kind))
 
 
 def _page_step(fleet: FleetSpec, node: NodeSpec, engines: Engines, kind: StepKind) -> tuple[Step, ...]:

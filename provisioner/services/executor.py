@@ -32,6 +32,7 @@ from provisioner.ports.web import Web
 from provisioner.services.converging import converge
 from provisioner.services.diagnosing import LOGIN_SECONDS, explained
 from provisioner.services.engine_evidence import require_on_gpu
+from provisioner.services.engine_help import check_arguments_in_guest
 from provisioner.services.gpu_driver import install_driver
 from provisioner.services.gpu_holder import naming_gpu_holder
 from provisioner.services.guest_access import GuestAccess
@@ -132,7 +133,7 @@ class Executor:
                 return self._seal(storage, volume)
             case actions.ConvergeGuest() | actions.InstallDriver():
                 return self._converge(action, say)
-            case actions.RunPlaybook() if self.left_for_next_start:
+            case actions.RunPlaybook() | actions.CheckArguments() if self.left_for_next_start:
                 # It may restart the engine, and would fit it to a VM that is not there yet.
                 return Outcome(False, "left until the node was restarted: it is in use")
             case actions.RunPlaybook(playbook, variables):
@@ -140,6 +141,8 @@ class Executor:
                 outcome = self.playbooks.run(playbook, self.node, self._host_key(), given, say)
                 what = ", ".join(outcome.changed) if outcome.changed else "everything was in place"
                 return Outcome(bool(outcome.changed), f"{outcome.tasks} tasks, {len(outcome.changed)} changed: {what}")
+            case actions.CheckArguments():
+                return check_arguments_in_guest(action, self.node, self._shell)
             case actions.PullModels(models, seconds):
                 return self._pull(models, seconds, say)
             case actions.ProveEngine(seconds):
@@ -276,16 +279,13 @@ class Executor:
         return Outcome(True, "no secret is left on the ISO storage")
 
     def _converge(self, wanted: actions.ConvergeGuest | actions.InstallDriver, say: Callable[[str], None]) -> Outcome:
-        def open_shell() -> AbstractContextManager[GuestShell]:
-            return self.guests.shell(self.node, self._host_key(), seconds=_SHELL_SECONDS)
-
         key = self._host_key()
         if isinstance(wanted, actions.ConvergeGuest):
-            return converge(open_shell, self.playbooks, self.node, key, wanted, say)
+            return converge(self._shell, self.playbooks, self.node, key, wanted, say)
         if self.left_for_next_start:
             # It may reboot the guest.
             return Outcome(False, "left until the node was restarted: it is in use")
-        return install_driver(open_shell, self.playbooks, self.node, key, wanted, say)
+        return install_driver(self._shell, self.playbooks, self.node, key, wanted, say)
 
     def _pull(self, models: tuple[str, ...], seconds: float, say: Callable[[str], None]) -> Outcome:
         if self.left_for_next_start:
@@ -320,6 +320,9 @@ class Executor:
             return ""
         unit = self._service()
         return require_on_gpu(self.fleet, self.node, self.engine, unit, self.web, self._shell_for_evidence)
+
+    def _shell(self) -> AbstractContextManager[GuestShell]:
+        return self.guests.shell(self.node, self._host_key(), seconds=_SHELL_SECONDS)
 
     def _shell_for_evidence(self) -> AbstractContextManager[GuestShell]:
         return self.guests.shell(self.node, self._host_key(), seconds=LOGIN_SECONDS)

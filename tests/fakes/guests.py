@@ -18,6 +18,7 @@ from provisioner.ports.playbooks import PlaybookOutcome
 from provisioner.ports.seeds import HostKeyPair
 from provisioner.ports.web import Answer, NoAnswer
 from provisioner.services.converging import RECIPE
+from provisioner.services.engine_help import ASKING
 from provisioner.services.guest_host_key import FINISHED, PUBLIC_KEY
 from tests.fakes.hypervisors import FakeHypervisors, FakeVm
 
@@ -40,6 +41,8 @@ class GuestDisk:
     filesystem_bytes: int = 0
     recipes: dict[str, object] = field(default_factory=dict)
     """What playbooks that note it were last played with."""
+    helps: dict[str, str] = field(default_factory=dict)
+    """What engines have printed of themselves, by the name that it is kept under."""
 
 
 @dataclass
@@ -70,6 +73,10 @@ class FakeGuests:
     logins: int = 0
     looks: int = 0
     """At cards, inside guests."""
+    help_text: str | None = None
+    """What engines print when they are asked for help; None where they fail to."""
+    asked_for_help: list[tuple[str, ...]] = field(default_factory=list)
+    """The commands of engines that really ran."""
     gpu_faults: set[str] = field(default_factory=set)
     played: list[str] = field(default_factory=list)
     """The playbooks that ran to their end."""
@@ -227,9 +234,19 @@ class FakeShell:
         if command[3:4] == ("still-is-as",):
             noted = disk.recipes.get(command[4].rpartition("/")[2])
             return CommandResult(0 if noted == command[5] else 1, "", "")
+        if command[3:4] == (ASKING,):
+            return self._help(disk, command[4], tuple(command[6:]))
         if command[0] == "journalctl":
             return CommandResult(0, "\n".join(self.guests.journal), "")
         return CommandResult(127, "", f"{command[0]}: command not found")
+
+    def _help(self, disk: GuestDisk, kept: str, command: tuple[str, ...]) -> CommandResult:
+        if kept not in disk.helps:
+            self.guests.asked_for_help.append(command)
+            if self.guests.help_text is None:
+                return CommandResult(1, "", "Failed to infer device type")
+            disk.helps[kept] = self.guests.help_text
+        return CommandResult(0, disk.helps[kept], "")
 
     def lines(self, command: Sequence[str], *, privileged: bool = False) -> Iterator[str]:
         self.guests.followed.append(tuple(command))

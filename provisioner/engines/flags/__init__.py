@@ -11,13 +11,25 @@ both included; an open end is the table's own.
 """
 
 from provisioner.engines.flags.check import canonical_arguments, check_arguments
-from provisioner.engines.flags.help_text import HelpFlag, HelpText, contradictions, flags_in_help, help_command
+from provisioner.engines.flags.help_text import (
+    FOLDER,
+    IMAGE,
+    HelpFlag,
+    HelpText,
+    contradictions,
+    flags_in_help,
+    help_command,
+    told_by_help,
+)
 from provisioner.engines.flags.launch import check_launch
+from provisioner.engines.flags.names import replacement
 from provisioner.engines.flags.problems import Fault, FlagProblem
 from provisioner.engines.flags.quantization import quantization_floor, quantization_names
 from provisioner.engines.flags.requirements import EngineRequirements, GpuProblem, check_gpu, engine_requirements
 
 __all__ = [
+    "FOLDER",
+    "IMAGE",
     "EngineRequirements",
     "Fault",
     "FlagProblem",
@@ -34,4 +46,6 @@ __all__ = [
     "help_command",
     "quantization_floor",
     "quantization_names",
+    "replacement",
+    "told_by_help",
 ]

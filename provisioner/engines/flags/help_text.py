@@ -71,6 +71,14 @@ def help_command(engine: str, version: str) -> tuple[str, ...]:
             return ()
 
 
+def told_by_help(engine: str, arguments: Mapping[str, object]) -> dict[str, object]:
+    """Return those of a mode's arguments that an engine's help can tell anything of; {} where it cannot be asked."""
+    table = table_of(engine)
+    if table is None or not help_command(engine, ""):
+        return {}
+    return {name: value for name, value in arguments.items() if not is_unjudged(table, name)}
+
+
 def flags_in_help(engine: str, version: str, text: str) -> HelpText:
     """Return what a help text tells of, by every name it gives; of Ollama its variables."""
     read = _variables if engine == "ollama" else _flags
@@ -142,8 +150,10 @@ def _listed(told: HelpText, name: str, flag: Flag | None) -> HelpFlag | None:
 
 
 def _is_hidden(table: FlagTable, version: str, flag: Flag | None) -> bool:
-    """Say that a version has a flag and is known to keep it out of its help."""
+    """Say that a version has a flag and is known to keep it out of its help, or may do so as others do."""
     at = table.version(version)
+    if flag is not None and (at is None or table.is_past(at)):
+        return flag.shown != flag.seen
     if flag is None or at is None or table.sighting(flag.seen, at).state is not State.HERE:
         return False
     return not flag.shown or table.sighting(flag.shown, at).state is not State.HERE

@@ -37,6 +37,15 @@ def find(table: FlagTable, name: str) -> Flag | None:
     return table.flags.get(spelled(table, name).partition(".")[0].removesuffix("+"))
 
 
+def replacement(engine: str, name: str) -> str:
+    """Return what is known to take the place of a flag that went, as an instruction; empty where nothing is known."""
+    table = table_of(engine)
+    flag = find(table, name) if table is not None else None
+    if table is None or flag is None:
+        return ""
+    return table.replaced.get(flag.name) or table.replaced.get(flag.main) or ""
+
+
 def canonical_arguments(engine: str, version: str, arguments: Mapping[str, object]) -> dict[str, object]:
     """Return a mode's arguments by the names that the flags are best known by, without dashes, ready to be said.
 

@@ -223,6 +223,9 @@ def test_an_argument_that_the_installed_engine_does_not_know_is_a_contradiction(
         ("vllm", "0.33.0", VLLM, {"no-enable-prefix-caching": True, "VLLM_X": 1, "swap-space": False}),
         ("llama.cpp", "b11669", LLAMA, {"t": 4, "fa": "true", "nkvo": True, "flash-attn": True, "metrics": True}),
         ("ollama", "0.32.15", OLLAMA, {"OLLAMA_DEBUG": 1, "OLLAMA_VULKAN": 0, "CUDA_VISIBLE_DEVICES": "0"}),
+        # Of a version that nobody named: any that keeps a variable out of its help may be the one.
+        ("ollama", "", OLLAMA, {"CUDA_VISIBLE_DEVICES": "0", "OLLAMA_AUTH": 1, "OLLAMA_CONTEXT_LENGTH": 4096}),
+        ("ollama", "99.0.0", OLLAMA, {"CUDA_VISIBLE_DEVICES": "0"}),
         ("an engine without a table", "1", "", {"x": 1}),
         ("vllm", "0.33.0", "", {}),
     ],

@@ -216,6 +216,9 @@ JOURNALS = (
         "--swap-space 4",
     ),
     Recorded("argument_unknown", "llama.cpp", "error: invalid argument: --mlock\n", "--mlock"),
+    Recorded(
+        "argument_unknown", "llama.cpp", "error: invalid argument: --mlock\n", "instead of --mlock, write load-mode"
+    ),
     Recorded("argument_unknown", "tgi", "error: unexpected argument '--max-batch' found\n", "--max-batch"),
     Recorded(
         "argument_refused",

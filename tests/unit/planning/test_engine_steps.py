@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from provisioner.domain.actions import Refusal, RunPlaybook, StepKind
+from provisioner.domain.actions import CheckArguments, Refusal, RunPlaybook, StepKind
 from provisioner.domain.fleet import FleetSpec, NodeSpec
 from provisioner.domain.mode import EngineSpec, WebUiSpec
 from provisioner.domain.names import EngineName, MappingId, ModeName, NodeName
@@ -38,6 +38,7 @@ MODE_LINES = """\
   wide: {engine: ollama, model: "mistral:7b", context: 8192}
   tgi: {engine: tgi, model: tiiuae/falcon-7b}
   cloudy: {engine: ollama, model: "mistral:7b", arguments: {OLLAMA_NO_CLOUD: "0"}}
+  loud: {engine: ollama, model: "mistral:7b", arguments: {OLLAMA_DEBUG: 1}}
   layered: {engine: llama.cpp, model: gemma-2-2b-it.gguf, gpu_layers: 20}
   sleepy: {engine: vllm, model: Qwen/Qwen2.5-7B-Instruct, arguments: {enable-sleep-mode: true}}
 """
@@ -125,6 +126,23 @@ class TestSteps:
         assert argv.count("--tensor-parallel-size") == 1
         assert argv[argv.index("--tensor-parallel-size") + 1] == "1"
         assert "--tp" not in argv
+
+    def test_engines_are_asked_about_the_arguments_of_their_modes_before_models_are_pulled(
+        self, tmp_path: Path
+    ) -> None:
+        fleet, node = fleet_with(tmp_path, "loud", "fast", "tgi", "ml")
+        *_, pull = steps = engine_steps(fleet, node, ENGINES, StepKind.CHANGE)
+        assert [step.name for step in steps if step.name.startswith("arguments")] == [
+            "arguments vllm",
+            "arguments ollama",
+        ]
+        assert pull.name == "pull"
+        asked = [step.action for step in steps if isinstance(step.action, CheckArguments)]
+        assert [each.command for each in asked] == [
+            ("/opt/llm/vllm/0.33.0/bin/vllm", "serve", "--help=all"),
+            (f"/opt/llm/ollama/{SUM[:12]}/bin/ollama", "serve", "--help"),
+        ]
+        assert [dict(each.arguments) for each in asked] == [{"fast": {"tp": 1}}, {"loud": {"OLLAMA_DEBUG": 1}}]
 
     def test_an_old_gpu_is_told_to_compute_in_float16(self, tmp_path: Path) -> None:
         fleet, node = fleet_with(tmp_path, "ml", gpus="v100", vllm="0.10.2")
