@@ -201,6 +201,14 @@ JOURNALS = (
         "model_damaged", "vllm", "safetensors_rust.SafetensorError: Error while deserializing header: HeaderTooLarge\n"
     ),
     Recorded(
+        "model_damaged",
+        "llama.cpp",
+        "0.00.013.741 E gguf_init_from_reader: bad GGUF version: 0\n"
+        "0.00.013.768 E gguf_init_from_reader: failed to read header\n"
+        "0.00.013.802 E llama_model_load: error loading model: llama_model_loader: failed to load model from broken.gguf\n"
+        "0.00.014.993 E srv  llama_server: exiting due to model loading error\n",
+    ),
+    Recorded(
         "port_taken",
         "llama.cpp",
         "start: binding port with default address family\n"
