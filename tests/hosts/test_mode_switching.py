@@ -10,20 +10,25 @@ import json
 import shlex
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
 from provisioner.adapters.system_clock import SystemClock
+from provisioner.domain.actions import CheckArguments
 from provisioner.domain.fleet import FleetSpec, NodeSpec
-from provisioner.domain.names import ClusterName, NodeName
+from provisioner.domain.mode import ArgumentValue, ModeSpec
+from provisioner.domain.names import ClusterName, ModeName, NodeName
 from provisioner.domain.notes import read_notes
 from provisioner.engines.registry import ENGINES
 from provisioner.errors import EngineError
 from provisioner.lab.images.store import default_cache_dir
 from provisioner.lab.material import real_material
+from provisioner.planning.engine_help import help_step
 from provisioner.planning.launches import engine_variables, units_of
+from provisioner.planning.mode_judgement import engine_refusal
 from provisioner.ports.web import Answer, NoAnswer
+from provisioner.services.engine_help import check_arguments_in_guest
 from provisioner.services.events import ignore
 from provisioner.services.mode_switching import ModeSwitching
 from provisioner.services.provisioning import Provisioning
@@ -35,6 +40,7 @@ from tests.hosts.test_engine_units import RootShell
 pytestmark = [pytest.mark.timeout(900), pytest.mark.skipif(why_not() is not None, reason=str(why_not()))]
 
 MODES = """\
+  locked: {engine: llama.cpp, model: second.gguf, context: 256, threads: 1, arguments: {mlock: true}}
   second: {engine: llama.cpp, model: second.gguf, context: 256, threads: 1}
   junk: {engine: llama.cpp, model: junk.gguf, context: 256, threads: 1}
 """
@@ -114,6 +120,34 @@ def switching(
 
 def noted(world: FakeWorld, node: NodeSpec) -> str | None:
     return read_notes(world.cluster.vms[node.vmid].notes).mode
+
+
+def test_the_engines_own_help_is_asked_about_arguments(
+    switching: tuple[ModeSwitching, FakeWorld], guest: BootedGuest, fleet: FleetSpec
+) -> None:
+    mode = fleet.modes[ModeName("locked")]
+    assert isinstance(mode, ModeSpec)
+    node = replace(fleet.nodes[NodeName("llm-gpu-01")], modes=(mode.name,))
+    engine = ENGINES[mode.engine]
+
+    def asked(**arguments: ArgumentValue) -> str:
+        wanted = replace(fleet, modes={mode.name: replace(mode, arguments=arguments)})
+        step = help_step(wanted, node, engine, "arguments")
+        assert step is not None
+        assert isinstance(step.action, CheckArguments)
+        # The booted guest has no account but root.
+        return check_arguments_in_guest(replace(step.action, privileged=True), node, lambda: RootShell(guest)).detail
+
+    known: dict[str, ArgumentValue] = {"cont-batching": True, "flash-attn": "off", "ub": 128}
+    assert asked(**known) == "its help knows the arguments of locked"
+    # The version is not pinned, so no plan can know that this one went.
+    assert engine_refusal(fleet, node, ENGINES) is None
+    with pytest.raises(EngineError) as caught:
+        asked(mlock=True)
+    assert "the installed llama.cpp does not list --mlock in its own help" in caught.value.summary
+    assert "write load-mode: mlock" in (caught.value.next_step or "")
+    # Kept by what is laid down: the second question started no program.
+    assert guest.run("find / -xdev -path '*/.cache/llm-help/*' | wc -l", check=False).stdout.strip() == "1"
 
 
 def test_another_model_answers_and_is_noted(switching: tuple[ModeSwitching, FakeWorld], fleet: FleetSpec) -> None:

@@ -340,6 +340,16 @@ def test_a_setting_that_a_killed_run_only_wrote_is_put_to_work_by_the_next(scene
     assert "--ctx-size 256" in in_guest(scene, "ps", "-o", "args=", "-C", "ld-linux-x86-64.so.2")
 
 
+def test_an_argument_that_the_engine_in_the_guest_does_not_know_is_refused_by_name(scene: Scene) -> None:
+    mode = {"engine": "llama.cpp", "model": "tiny.gguf", "context": 256, "arguments": {"mlock": True}}
+    before = scene.edit(modes={"small": mode})
+    error = scene.error("up", NODE)
+    assert (error["error"], error["diagnosis"]) == ("EngineError", "argument_unknown"), error
+    assert "the installed llama.cpp does not list --mlock" in error["summary"]
+    assert "write load-mode: mlock" in error["next_step"]
+    scene.fleet_file.write_text(before)
+
+
 def test_a_failing_task_is_named_with_the_guests_words(scene: Scene) -> None:
     garbage = scene.folder / "garbage.tar.gz"
     garbage.write_bytes(b"this is no archive")
