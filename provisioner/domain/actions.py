@@ -26,10 +26,13 @@ class DownloadImage:
 
 @dataclass(frozen=True, slots=True)
 class UploadSeed:
-    """Make the guest's SSH host key and upload the seed ISO that gives it to the guest."""
+    """Make the guest's SSH host key and upload the seed ISO that gives it to the guest.
+
+    `volume` is the name in the VM's drive; None where no VM names one yet: it is named after the key then.
+    """
 
     storage: StorageName
-    volume: str
+    volume: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,10 +149,13 @@ class GrowFilesystem:
 
 @dataclass(frozen=True, slots=True)
 class SealSeed:
-    """Replace the seed ISO by one without the private host key."""
+    """Replace the seed ISO by one without the private host key, and take away those of makings that came to nothing.
+
+    `volume` is the name in the VM's drive; None where that is named after the guest's key.
+    """
 
     storage: StorageName
-    volume: str
+    volume: str | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from provisioner.domain.actions import (
 )
 from provisioner.domain.fleet import FleetSpec, NodeSpec
 from provisioner.domain.names import StorageName
+from provisioner.domain.notes import read_notes
 from provisioner.domain.quantities import size_text
 from provisioner.domain.snapshot import NodeSeen, VmConfig
 from provisioner.domain.vm_traits import VmShape
@@ -39,7 +40,7 @@ def creation_steps(fleet: FleetSpec, node: NodeSpec, seen: NodeSeen) -> tuple[St
         f'"{image.name}" is not on storage "{shape.image_storage}" yet',
     )
     gpus = f" with {', '.join(shape.gpu_mappings)}" if shape.gpu_mappings else ""
-    upload = UploadSeed(shape.iso_storage, shape.seed_volume)
+    upload = UploadSeed(shape.iso_storage, None)
     seed = Step("seed", _CHANGE, upload, "the guest gets its name, address and keys")
     return (
         *(() if seen.image_present or making.ready else (download,)),
@@ -55,7 +56,7 @@ def shaping_steps(fleet: FleetSpec, node: NodeSpec, seen: NodeSeen, config: VmCo
     """Return the steps that finish a VM which was cloned, and whose making was cut short before it got its shape."""
     shape = vm_shape(fleet, node)
     lost = not is_native(node) and not seen.seed_present
-    seed = new_seed_steps(node, shape.iso_storage, shape.seed_volume) if lost else []
+    seed = new_seed_steps(node, shape.iso_storage, None) if lost else []
     reason = f"it was cloned from a template and no more, when its making was cut short: {_size(node)}"
     small = config.disk_bytes is not None and config.disk_bytes < node.disk_bytes
     grow = Step("grow disk", _CHANGE, GrowDisk(node.vmid, node.disk_bytes), f"to {size_text(node.disk_bytes)}")
@@ -67,7 +68,7 @@ def shaping_steps(fleet: FleetSpec, node: NodeSpec, seen: NodeSeen, config: VmCo
     )
 
 
-def new_seed_steps(node: NodeSpec, storage: StorageName, volume: str) -> list[Step]:
+def new_seed_steps(node: NodeSpec, storage: StorageName, volume: str | None) -> list[Step]:
     """Return the steps that make a lost seed again, for a guest that has not finished its first boot.
 
     A new seed is a new instance to cloud-init, so new keys are right.
@@ -75,7 +76,7 @@ def new_seed_steps(node: NodeSpec, storage: StorageName, volume: str) -> list[St
     return [
         # The notes first: killed in between, the seed is still missing and the next run begins anew.
         Step("renew notes", _CHANGE, RenewNotes(node.vmid), "the new seed will have a new host key"),
-        Step("seed", _CHANGE, UploadSeed(storage, volume), f"the seed ISO {volume} is gone"),
+        Step("seed", _CHANGE, UploadSeed(storage, volume), f"the seed ISO {volume or seed_volume(node)} is gone"),
     ]
 
 
@@ -90,11 +91,15 @@ def no_clone(fleet: FleetSpec, node: NodeSpec, seen: NodeSeen) -> Refusal | None
     )
 
 
-def seed_of(fleet: FleetSpec, node: NodeSpec, config: VmConfig | None) -> tuple[StorageName, str]:
-    """Return storage and name of a node's seed ISO: the one in the VM's drive, else the one a new VM would get."""
+def seed_of(fleet: FleetSpec, node: NodeSpec, config: VmConfig | None) -> tuple[StorageName, str | None]:
+    """Return storage and name of a node's seed ISO: the one in the VM's drive, else the one that its drive will get.
+
+    That is named after the key in the VM's notes; None where there are none yet.
+    """
     if config is not None and config.seed is not None:
         return config.seed
-    return fleet.cluster_of(node).storage.iso, seed_volume(node)
+    key = read_notes(config.notes).host_key if config is not None else None
+    return fleet.cluster_of(node).storage.iso, seed_volume(node, key) if key else None
 
 
 def _template_steps(making: Making) -> tuple[Step, ...]:

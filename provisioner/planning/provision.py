@@ -28,7 +28,7 @@ from provisioner.domain.templates import is_half_cloned
 from provisioner.domain.vm_traits import Drift, Trait
 from provisioner.engines.base import InferenceEngine
 from provisioner.planning.compute import compute_of
-from provisioner.planning.creation import creation_steps, new_seed_steps, no_clone, seed_of, shaping_steps
+from provisioner.planning.creation import creation_steps, new_seed_steps, no_clone, shaping_steps
 from provisioner.planning.engine_steps import engine_steps
 from provisioner.planning.fit.refusal import unfit_modes
 from provisioner.planning.guest_software import software_refusal, software_steps
@@ -237,7 +237,8 @@ def _guest_steps(
     seal = Step(
         "seal seed",
         _CHANGE,
-        SealSeed(*seed_of(fleet, node, seen.config)),
+        # Where no drive names it yet, the key may be another one by the time it is sealed.
+        SealSeed(*(seen.config and seen.config.seed) or (fleet.cluster_of(node).storage.iso, None)),
         "after the first boot the host key leaves the ISO storage",
     )
     if is_native(node):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from dataclasses import replace
 
 from provisioner.domain.cloud_init import CloudInit, NativeDrive
@@ -13,10 +15,28 @@ from provisioner.domain.snapshot import NodeSeen, Power, VmConfig, VmSeen
 from provisioner.domain.vm_traits import NONE, Drift, PassedDevice, Trait, Traits, VmShape, listed, wanted_traits
 from provisioner.engines.base import InferenceEngine
 
+_KEY_DIGITS = 12
+"""More than a VMID can have, so that one seed's name never reads as another node's."""
 
-def seed_volume(node: NodeSpec) -> str:
-    """Return the name of a new node's seed ISO. The VMID is in it: renamed nodes must not meet each other's seed."""
-    return f"{node.name}-{node.vmid}-seed.iso"
+
+def seed_volume(node: NodeSpec, host_key: str | None = None) -> str:
+    """Return the name of the seed ISO that gives a guest this public host key; without one, its stem for plans.
+
+    The VMID is in it: renamed nodes must not meet each other's seed. So is the key: two machines that make the node
+    at the same moment must not either, or the VM of the one would boot with the key of the other.
+    """
+    if host_key is None:
+        return f"{node.name}-{node.vmid}-seed.iso"
+    digest = hashlib.sha256(" ".join(host_key.split()[:2]).encode()).hexdigest()
+    return f"{node.name}-{node.vmid}-{digest[:_KEY_DIGITS]}-seed.iso"
+
+
+def is_seed_of(node: NodeSpec, volume: str) -> bool:
+    """Say whether an ISO is a seed that was once made for a node; those named by the stem alone are older."""
+    return (
+        re.fullmatch(rf"{re.escape(f'{node.name}-{node.vmid}')}(-[0-9a-f]{{{_KEY_DIGITS}}})?-seed\.iso", volume)
+        is not None
+    )
 
 
 def vm_shape(fleet: FleetSpec, node: NodeSpec) -> VmShape:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from provisioner.domain.fleet import FleetSpec, NodeSpec
 from provisioner.domain.snapshot import Power, VmConfig
 from provisioner.domain.vm_traits import YES, Trait
-from provisioner.errors import PermissionMissingError, RefusedError
+from provisioner.errors import RefusedError
 from provisioner.planning.cloning import template_left_behind
 from provisioner.planning.creation import seed_of
 from provisioner.planning.ownership import Act, require
+from provisioner.planning.vm_shape import is_seed_of
 from provisioner.ports.hypervisors import Hypervisors
 from provisioner.services.events import OnEvent, running_step
 from provisioner.services.looking import find_vm
+from provisioner.services.seed_isos import remove_seed
 from provisioner.services.world import World
 
 
@@ -70,23 +72,25 @@ class Destroying:
                 step.detail = f"{left.vmid} stays for the next node; provisioner destroy --unused-templates removes it"
 
     def _remove_seed(self, node: NodeSpec, config: VmConfig | None, api: Hypervisors, on_event: OnEvent) -> list[str]:
-        storage, volume = seed_of(self._fleet, node, config)
-        if volume not in api.volumes(node.hypervisor, storage, "iso"):
+        storage, named = seed_of(self._fleet, node, config)
+        # Those that no VM names any more, too: of a run that was killed before it made one.
+        found = api.volumes(node.hypervisor, storage, "iso")
+        volumes = sorted(volume for volume in found if volume == named or is_seed_of(node, volume))
+        if not volumes:
             return []
+        removed: list[str] = []
+        left: list[str] = []
         with running_step(on_event, node, "remove seed", self._world.clock) as step:
-            try:
-                api.delete_iso(node.hypervisor, storage, volume)
-            except PermissionMissingError:
-                # The narrow role may replace an ISO but not delete one; what matters is that no key stays behind.
-                blank = self._world.seeds.sealed_seed(self._fleet, node, "")
-                api.upload_iso(node.hypervisor, storage, volume, blank)
+            for volume in volumes:
+                gone = remove_seed(api, self._world.seeds, self._fleet, node, storage, volume)
+                (removed if gone else left).append(volume)
+            step.detail = ", ".join(removed)
+            if left:
                 step.detail = (
-                    f"{storage}:iso/{volume} holds no secret and stays: the token may not delete ISOs "
+                    f"{storage}:iso/{', '.join(left)} holds no secret and stays: the token may not delete ISOs "
                     f"(Datastore.Allocate on /storage/{storage})"
                 )
-                return []
-            step.detail = volume
-        return [f"seed {storage}:iso/{volume}"]
+        return [f"seed {storage}:iso/{volume}" for volume in removed]
 
 
 def _require_unprotected(node: NodeSpec, config: VmConfig | None) -> None:

@@ -22,7 +22,7 @@ from provisioner.errors import (
 from provisioner.planning.launches import unit_of
 from provisioner.planning.native_drive import is_native
 from provisioner.planning.ownership import halted
-from provisioner.planning.vm_shape import cold_drifts
+from provisioner.planning.vm_shape import cold_drifts, seed_volume
 from provisioner.ports.clock import Clock
 from provisioner.ports.guest_shell import GuestShell
 from provisioner.ports.hypervisors import Hypervisors
@@ -42,6 +42,7 @@ from provisioner.services.model_room import fetch_models
 from provisioner.services.outcomes import Outcome, done
 from provisioner.services.playbook_secrets import with_secrets
 from provisioner.services.proving import EngineProbe, Proof
+from provisioner.services.seed_isos import remove_seeds
 from provisioner.services.vm_maker import VmMaker
 from provisioner.services.vm_writer import VmWriter
 
@@ -91,8 +92,7 @@ class Executor:
             case actions.DownloadImage(image, storage):
                 return self._download(image, storage)
             case actions.UploadSeed(storage, volume):
-                iso = self.seeds.seed(self.fleet, self.node, self._key())
-                return done(volume, self.hypervisors.upload_iso(here, storage, volume, iso))
+                return self._upload_seed(storage, volume)
             case actions.AwaitCreation(vmid):
                 return self.maker.await_creation(vmid)
             case actions.CreateVm(shape):
@@ -272,9 +272,19 @@ class Executor:
 
         return look
 
-    def _seal(self, storage: StorageName, volume: str) -> Outcome:
-        iso = self.seeds.sealed_seed(self.fleet, self.node, self._host_key())
-        self.hypervisors.upload_iso(self.node.hypervisor, storage, volume, iso)
+    def _upload_seed(self, storage: StorageName, volume: str | None) -> Outcome:
+        key = self._key()
+        name = volume or seed_volume(self.node, key.public)
+        iso = self.seeds.seed(self.fleet, self.node, key)
+        return done(name, self.hypervisors.upload_iso(self.node.hypervisor, storage, name, iso))
+
+    def _seal(self, storage: StorageName, volume: str | None) -> Outcome:
+        key = self._host_key()
+        name = volume or seed_volume(self.node, key)
+        iso = self.seeds.sealed_seed(self.fleet, self.node, key)
+        self.hypervisors.upload_iso(self.node.hypervisor, storage, name, iso)
+        # Runs that were killed before they made the VM have left theirs; who lost it to us removes its own, too.
+        remove_seeds(self.hypervisors, self.seeds, self.fleet, self.node, storage, keep=name)
         self.vm.write_notes(lambda notes: replace(notes, seed_is_sealed=True))
         return Outcome(True, "no secret is left on the ISO storage")
 

@@ -136,6 +136,7 @@ class Provisioning:
         executor = self._executor(node)
         changed: list[str] = []
         for _ in range(_MOST_ROUNDS):
+            executor.maker.take_back_seed(plan)
             if plan.refusal:
                 raise RefusedError(
                     f"cannot provision the node: {plan.refusal.reason}",

@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from provisioner.domain.actions import AwaitCreation, Plan
 from provisioner.domain.fleet import FleetSpec, NodeSpec
-from provisioner.domain.names import Vmid
-from provisioner.domain.notes import write_notes
+from provisioner.domain.names import StorageName, Vmid
+from provisioner.domain.notes import read_notes, write_notes
 from provisioner.domain.templates import Template, TemplateShape
 from provisioner.domain.vm_traits import VmShape
 from provisioner.engines.base import InferenceEngine
 from provisioner.errors import HypervisorError, VmidTakenError
-from provisioner.planning.vm_shape import new_notes
+from provisioner.planning.creation import seed_of
+from provisioner.planning.vm_shape import new_notes, seed_volume
 from provisioner.ports.clock import Clock
 from provisioner.ports.hypervisors import Hypervisors
 from provisioner.ports.seeds import HostKeyPair, Seeds
 from provisioner.services.outcomes import Outcome, done
+from provisioner.services.seed_isos import remove_seed
 from provisioner.services.templates import TemplateMaker
 from provisioner.services.vm_writer import VmWriter
 from provisioner.waiting import NotYet, Pace, WaitedInVain, wait_until
@@ -42,11 +45,12 @@ class VmMaker:
     templates: TemplateMaker
     _vmid_was_taken: bool = False
     _template: Template | None = None
+    _doubtful_seed: tuple[StorageName, str] | None = None
 
     def create(self, shape: VmShape, vm: VmWriter, new_key: NewKey) -> Outcome:
         """Create the VM, its disk an import of the image. Raises HypervisorError."""
         whole = self._begin(shape, vm, new_key)
-        return self._make(shape, lambda: self.hypervisors.create_vm(self.node.hypervisor, whole, vm.notes))
+        return self._make(whole, lambda: self.hypervisors.create_vm(self.node.hypervisor, whole, vm.notes))
 
     def make_template(self, wanted: TemplateShape, say: Say) -> Outcome:
         """Make the template that the VM is to be a clone of, unless it is there. Raises HypervisorError."""
@@ -58,7 +62,7 @@ class VmMaker:
     def clone(self, shape: VmShape, vm: VmWriter, new_key: NewKey, template: Template) -> Outcome:
         """Make the VM as a clone. Raises HypervisorError."""
         whole = self._begin(shape, vm, new_key)
-        return self._make(shape, lambda: self.hypervisors.clone_vm(self.node.hypervisor, template, whole, vm.notes))
+        return self._make(whole, lambda: self.hypervisors.clone_vm(self.node.hypervisor, template, whole, vm.notes))
 
     def template(self, wanted: TemplateShape, ready: Template | None, say: Say) -> Template:
         """Return the template to clone: the one the plan knew, the one just made, or one made now."""
@@ -66,7 +70,8 @@ class VmMaker:
 
     def shape(self, shape: VmShape, vm: VmWriter) -> Outcome:
         """Finish a clone whose making was cut short. Raises ConfigChangedError."""
-        return done(f"vm {shape.vmid}", vm.shape_clone(self._with_keys(shape)))
+        # What makes a VM name its seed is the key that its notes name.
+        return done(f"vm {shape.vmid}", vm.shape_clone(self._whole(shape, read_notes(vm.notes).host_key)))
 
     def await_creation(self, vmid: Vmid) -> Outcome:
         """Wait for whoever makes the VM right now. Raises HypervisorError when nobody does any more."""
@@ -98,23 +103,46 @@ class VmMaker:
         key = None if shape.cloud_init is not None else new_key().public
         notes = new_notes(self.node, self.engine, self.fleet.mode_of(self.node).model, key)
         vm.notes = write_notes(vm.notes, self.node.name, notes)
-        return self._with_keys(shape)
+        return self._whole(shape, key)
 
-    def _with_keys(self, shape: VmShape) -> VmShape:
+    def _whole(self, shape: VmShape, host_key: str | None) -> VmShape:
         if shape.cloud_init is None:
-            return shape
+            return replace(shape, seed_volume=seed_volume(self.node, host_key))
         return replace(shape, cloud_init=replace(shape.cloud_init, authorized_keys=self.seeds.authorized_keys()))
 
     def _make(self, shape: VmShape, make: Callable[[], tuple[str, ...]]) -> Outcome:
         try:
             warnings = make()
         except VmidTakenError:
+            if shape.cloud_init is None:
+                self._doubtful_seed = (shape.iso_storage, shape.seed_volume)
             # Whoever took it between look and creation will be seen now; one that stays out of sight is an error.
             if self._vmid_was_taken:
+                self._take_back_seed()
                 raise
             self._vmid_was_taken = True
             return Outcome(False, f"vmid {shape.vmid} was taken meanwhile", replan=True)
         return done(f"vm {shape.vmid}", warnings)
+
+    def take_back_seed(self, plan: Plan) -> None:
+        """Take our seed off the storage again if another's VM was there first, which names a seed of its own.
+
+        Only once that can be told: the VM may be ours after all, made by a request whose answer was lost.
+        """
+        being_made = any(isinstance(step.action, AwaitCreation) for step in plan.steps)
+        if self._doubtful_seed is None or plan.seen is None or being_made:
+            return
+        if seed_of(self.fleet, self.node, plan.seen) != self._doubtful_seed:
+            self._take_back_seed()
+        self._doubtful_seed = None
+
+    def _take_back_seed(self) -> None:
+        if self._doubtful_seed is None:
+            return
+        storage, volume = self._doubtful_seed
+        # Whoever won may have swept it away.
+        if volume in self.hypervisors.volumes(self.node.hypervisor, storage, "iso"):
+            remove_seed(self.hypervisors, self.seeds, self.fleet, self.node, storage, volume)
 
     def _creation_died(self, vmid: Vmid, state: str, why: str) -> HypervisorError:
         return HypervisorError(

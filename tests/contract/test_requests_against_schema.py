@@ -38,7 +38,8 @@ def live_a_whole_life(site: Site) -> None:
     fleet.status()
     fleet.idle()
     fleet.sleep(NODE)
-    site.lab.call("DELETE", "/nodes/pve1/storage/local/content/local:iso/llm-gpu-01-5001-seed.iso")
+    seed = site.lab.call("GET", "/nodes/pve1/qemu/5001/config")["ide2"].partition(",")[0]
+    site.lab.call("DELETE", f"/nodes/pve1/storage/local/content/{seed}")
     fleet.up(NODE)
     fleet.sleep(NODE)
     fleet.wake(NODE)

@@ -35,8 +35,9 @@ def test_a_fleet_file_becomes_a_node_that_answers_sleeps_and_wakes(site: Site) -
     assert state(fleet) is NodeState.ASLEEP
     endpoint = fleet.wake(model="tiny.gguf")
     assert ask(endpoint, "hello again")
+    (seed,) = site.folder.rglob("*-seed.iso")
     removed = fleet.destroy(NODE)
-    assert removed == ("vm 5001 and its disks", "seed local:iso/llm-gpu-01-5001-seed.iso")
+    assert removed == ("vm 5001 and its disks", f"seed local:iso/{seed.name}")
     assert state(fleet) is NodeState.ABSENT
 
 

@@ -160,7 +160,7 @@ def test_a_second_up_changes_nothing_and_says_so(scene: Scene) -> None:
 
 
 def test_no_private_key_is_left_on_the_storage(scene: Scene) -> None:
-    (seed,) = scene.folder.rglob(f"{NODE}-5001-seed.iso")
+    (seed,) = scene.folder.rglob(f"{NODE}-5001-*-seed.iso")
     assert b"llm-gpu-01" in seed.read_bytes()
     assert b"PRIVATE KEY" not in seed.read_bytes()
 
@@ -375,8 +375,9 @@ def test_an_engine_that_never_answers_is_diagnosed_by_its_own_log(scene: Scene) 
 
 
 def test_destroy_removes_vm_disks_and_seed(scene: Scene) -> None:
+    (seed,) = scene.folder.rglob("*-seed.iso")
     removed = scene.result("destroy", NODE, "--confirm", NODE)["removed"]
-    assert removed == ["vm 5001 and its disks", "seed local:iso/llm-gpu-01-5001-seed.iso"]
+    assert removed == ["vm 5001 and its disks", f"seed local:iso/{seed.name}"]
     assert list(scene.folder.rglob("*5001*disk*")) == []
     assert list(scene.folder.rglob("*seed.iso")) == []
     assert json.loads(scene.run("status", "--json").stdout)["nodes"][0]["state"] == "absent"

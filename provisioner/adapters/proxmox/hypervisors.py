@@ -260,6 +260,8 @@ class ProxmoxHypervisors(TemplateCalls):
             what,
             lambda: self._session.call("DELETE", path, purpose=what),
             is_so=lambda: name not in self.volumes(hypervisor, storage, "iso"),
+            # Another machine may have deleted it first.
+            fact_outranks=True,
         ).in_full()
 
     def _power(

@@ -14,13 +14,14 @@ from typing import Any, cast
 
 from provisioner.adapters.proxmox.session import ProxmoxSession
 from provisioner.domain.fleet import NodeSpec
-from provisioner.errors import HypervisorError, PlaybookError
+from provisioner.errors import HostKeyError, HypervisorError, PlaybookError
 from provisioner.ports.clock import Clock
 from provisioner.ports.guest_shell import CommandResult, GuestAway, GuestShell
 from provisioner.ports.playbooks import PlaybookOutcome
 from provisioner.waiting import NotYet, Pace, WaitedInVain, wait_until
 
 _CONFIGURE_SECONDS = 60.0
+_PUBLIC_KEY = "/etc/ssh/ssh_host_ed25519_key.pub"
 _LINES_SECONDS = 30.0
 
 
@@ -32,9 +33,15 @@ class AgentShells:
         self._clock = clock
 
     def open(self, node: NodeSpec, host_key: str) -> GuestShell:
-        """Ask the agent for a sign of life. The host key is of no use: nothing is encrypted to it."""
+        """Ask the agent for the guest's host key, and refuse another one than the expected, as SSH would."""
         shell = AgentShell(self._session, self._clock, f"nodes/{node.hypervisor}/qemu/{node.vmid}/agent")
-        shell.ping()
+        shown = shell.host_key()
+        if shown.split()[:2] != host_key.split()[:2]:
+            raise HostKeyError(
+                f"cannot log in: the simulated guest has host key {shown}, expected was {host_key}",
+                subject=node.subject,
+                next_step=f"provisioner destroy {node.name}, then: provisioner up {node.name}",
+            )
         return shell
 
 
@@ -46,12 +53,13 @@ class AgentShell:
         self._clock = clock
         self._path = path
 
-    def ping(self) -> None:
-        """Ask for a sign of life. Raises GuestAway."""
+    def host_key(self) -> str:
+        """Return the guest's public SSH host key, a line. Raises GuestAway."""
         try:
-            self._session.call("POST", f"{self._path}/ping")
+            answer = self._session.call("GET", f"{self._path}/file-read", file=_PUBLIC_KEY)
         except HypervisorError as error:
             raise GuestAway(error.summary) from error
+        return str(answer.get("content", "")).strip()
 
     def run(
         self, command: Sequence[str], *, seconds: float, privileged: bool = False, stdin: str | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import secrets
 import uuid
 from typing import TYPE_CHECKING
@@ -135,8 +136,10 @@ async def storage_emptied(lab: Lab, storage: str) -> None:
 
 @happening
 async def volume_deleted(lab: Lab, volume: str) -> None:
-    """Somebody deletes a file or disk, such as ``local:iso/seed.iso``."""
-    lab.storages.free(volume)
+    """Somebody deletes a file or disk, such as ``local:iso/seed.iso``, or all that match ``local:iso/*-seed.iso``."""
+    there = [entry.volid for storage in lab.cluster.storages.values() for entry in lab.storages.content(storage)]
+    for found in fnmatch.filter(dict.fromkeys(there), volume) or [volume]:
+        lab.storages.free(found)
 
 
 async def _set_online(lab: Lab, node: str, *, online: bool) -> None:

@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from tests.lab.support import NODE, Site, site_for
 
 VMID = 5001
 CARD = ("pve1", "0000:01:00.0")
-SEED = "llm-gpu-01-5001-seed.iso"
+SEED = "llm-gpu-01-5001-*-seed.iso"
 FOREIGN = (100, 101)
 """VMs of other people: one that runs, one that is off; no tag of ours on either."""
 
@@ -173,7 +174,10 @@ class Yard:
         orphans = [v.volid for v in lab.cluster.volumes.values() if v.volid not in named and v.vmid not in busy]
         assert orphans == [], "a disk belongs to nobody"
         isos = {entry.volid for entry in lab.storages.content(lab.cluster.storages["local"]) if entry.content == "iso"}
-        assert isos <= {f"local:iso/{SEED}"}, "an ISO was left behind"
+        assert all(fnmatchcase(iso, f"local:iso/{SEED}") for iso in isos), "a foreign ISO was left behind"
+        ours = self.ours()
+        if ours is not None and "seed: sealed" in str(ours.config.get("description")):
+            assert isos <= {str(ours.config.get("ide2")).partition(",")[0]}, "an ISO was left behind"
         leftovers = [p.name for p in (self.lab.state_dir / "storage").rglob(".*") if p.is_file()]
         leftovers += [p.name for p in (self.lab.state_dir / "incoming").glob("*")]
         assert leftovers == [], "half a file was left behind"

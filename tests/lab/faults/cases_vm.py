@@ -281,7 +281,7 @@ CASES = (
         "asleep",
         before=lambda yard: yard.lab.befall("volume_deleted", volume=f"local:iso/{SEED}"),
         error=HypervisorError,
-        says=[f"volume 'local:iso/{SEED}' does not exist"],
+        says=["volume 'local:iso/llm-gpu-01-5001-", "-seed.iso' does not exist"],
         then=["provisioner up makes what is missing"],
         left="stopped",
     ),

@@ -28,7 +28,12 @@ from tests.fakes.world import FakeWorld
 
 PVE1 = HypervisorName("pve1")
 LOCAL = StorageName("local")
-SEED = "llm-gpu-01-5001-seed.iso"
+
+
+def seed_in(world: FakeWorld) -> str:
+    """The only seed; its name has the key in it."""
+    (name,) = (name for name in world.cluster.files[LOCAL, "iso"] if name.endswith("-seed.iso"))
+    return name
 
 
 @pytest.fixture
@@ -68,7 +73,7 @@ def test_a_second_up_changes_nothing(provisioning: Provisioning, node: NodeSpec,
 
 def test_no_secret_is_left_on_the_iso_storage(provisioning: Provisioning, node: NodeSpec, world: FakeWorld) -> None:
     up(provisioning, node)
-    assert "private" not in json.loads(world.cluster.files[LOCAL, "iso"][SEED])
+    assert "private" not in json.loads(world.cluster.files[LOCAL, "iso"][seed_in(world)])
     assert read_notes(world.cluster.vms[node.vmid].notes).seed_is_sealed
 
 
@@ -349,10 +354,11 @@ class TestDestroy:
 
     def test_it_removes_vm_disks_and_seed(self, provisioning: Provisioning, node: NodeSpec, world: FakeWorld) -> None:
         up(provisioning, node)
+        seed = seed_in(world)
         removed = provisioning.destroy(node, lambda event: None)
-        assert removed == ("vm 5001 and its disks", f"seed local:iso/{SEED}")
+        assert removed == ("vm 5001 and its disks", f"seed local:iso/{seed}")
         assert not world.cluster.vms
-        assert SEED not in world.cluster.files[LOCAL, "iso"]
+        assert seed not in world.cluster.files[LOCAL, "iso"]
 
     def test_it_can_be_run_again(self, provisioning: Provisioning, node: NodeSpec) -> None:
         up(provisioning, node)
@@ -394,9 +400,9 @@ class TestDestroy:
 
         with pytest.raises(Killed):
             provisioning.apply(provisioning.plan(node), kill)
-        assert "private" in json.loads(world.cluster.files[LOCAL, "iso"][SEED])
+        assert "private" in json.loads(world.cluster.files[LOCAL, "iso"][seed_in(world)])
         world.cluster.may_delete_isos = False
         told: list[Event] = []
         assert provisioning.destroy(node, told.append) == ("vm 5001 and its disks",)
-        assert "private" not in json.loads(world.cluster.files[LOCAL, "iso"][SEED])
+        assert "private" not in json.loads(world.cluster.files[LOCAL, "iso"][seed_in(world)])
         assert any("Datastore.Allocate on /storage/local" in event.detail for event in told)

@@ -190,10 +190,8 @@ class TestRenaming:
         assert vm.seen.name == "chat"
         assert "node chat, made from ubuntu-24.04" in vm.notes
         assert up(provisioning, renamed).changed == ()
-        assert provisioning.destroy(renamed, ignore) == (
-            "vm 5001 and its disks",
-            "seed local:iso/llm-gpu-01-5001-seed.iso",
-        )
+        assert vm.seed is not None
+        assert provisioning.destroy(renamed, ignore) == ("vm 5001 and its disks", f"seed local:iso/{vm.seed[1]}")
 
     def test_without_evidence_it_is_another_nodes(self, fleet: FleetSpec, node: NodeSpec, settled: FakeWorld) -> None:
         vm = settled.cluster.vms[node.vmid]
