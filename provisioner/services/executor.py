@@ -74,7 +74,8 @@ class Executor:
     web: Web
     clock: Clock
     maker: VmMaker
-    image_lock: AbstractContextManager[object] = field(default_factory=nullcontext)
+    image_lock: Callable[[StorageName, str], AbstractContextManager[object]] = lambda storage, image: nullcontext()
+    """Held while an image is fetched to a storage."""
     secret: Callable[[SecretReference], str] = _no_secret
     """Reads a secret for a playbook."""
     shut_down: Callable[[], object] = _refuse_to_stop
@@ -149,7 +150,7 @@ class Executor:
                 return self._prove(seconds)
 
     def _download(self, image: ImageSpec, storage: StorageName) -> Outcome:
-        with self.image_lock:
+        with self.image_lock(storage, image.volume_name):
             # Nodes that come up side by side want the same image; the first fetches it for all.
             if image.volume_name in self.hypervisors.volumes(self.node.hypervisor, storage, "import"):
                 return Outcome(False, "fetched for another node meanwhile")

@@ -8,7 +8,8 @@ the next.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -71,8 +72,8 @@ class Provisioning:
     def __init__(self, fleet: FleetSpec, world: World) -> None:
         self._fleet = fleet
         self._world = world
-        # One download at a time is as quick as several: they share one link.
-        self._image_lock = threading.Lock()
+        # Who wants the same image on the same storage waits for the first to fetch it; nobody else waits.
+        self._image_locks: defaultdict[Hashable, threading.Lock] = defaultdict(threading.Lock)
         self._templates = TemplateMaker(fleet, world.clock)
 
     def plan(self, node: NodeSpec) -> Plan:
@@ -195,7 +196,7 @@ class Provisioning:
             web=world.web,
             clock=world.clock,
             maker=VmMaker(self._fleet, node, engine, api, world.seeds, world.clock, self._templates),
-            image_lock=self._image_lock,
+            image_lock=lambda storage, image: self._image_locks[cluster, storage, image],
             secret=lambda reference: world.secret(reference, subject=node.subject),
             shut_down=lambda: Sleeping(self._fleet, world).shut_down(node, ignore),
         )
