@@ -125,6 +125,15 @@ def test_a_node_made_with_a_seed_of_the_old_name_keeps_it(site: Site) -> None:
     assert fleet.destroy(NODE)[1:] == (f"seed local:iso/{NODE}-{VMID}-seed.iso",)
 
 
+def test_a_disk_that_another_cluster_keeps_under_the_same_vmid_is_left_alone(site: Site) -> None:
+    fleet = site.fleet()
+    fleet.up(NODE)
+    volume = {"vmid": str(VMID), "filename": f"vm-{VMID}-disk-7", "size": "1G"}
+    theirs = site.lab.call("POST", "/nodes/pve1/storage/local-lvm/content", **volume)
+    fleet.destroy(NODE)
+    assert [disk["volid"] for disk in site.lab.call("GET", "/nodes/pve1/storage/local-lvm/content")] == [theirs]
+
+
 def test_a_run_that_was_killed_with_its_seed_uploaded_leaves_nothing_for_long(site: Site) -> None:
     class Killed(BaseException):
         """As by a signal."""

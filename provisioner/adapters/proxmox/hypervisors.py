@@ -231,7 +231,11 @@ class ProxmoxHypervisors(TemplateCalls):
         ).in_full()
 
     def destroy_vm(self, hypervisor: HypervisorName, vmid: Vmid) -> tuple[str, ...]:
-        """Delete a stopped VM with its disks, also from backup jobs and replication."""
+        """Delete a stopped VM with its disks, also from backup jobs and replication.
+
+        Those are the disks that its configuration names, ``unused`` ones too. Proxmox would also look for unnamed
+        ones by VMID; on a storage that several clusters share, another's VM of that VMID would lose its disks.
+        """
         what, path = f"delete VM {vmid}", vm_path(hypervisor, vmid)
 
         def is_gone() -> bool:
@@ -247,7 +251,7 @@ class ProxmoxHypervisors(TemplateCalls):
 
         return self._change(
             what,
-            lambda: self._session.call("DELETE", path, purpose=what, purge=True, destroy_unreferenced_disks=True),
+            lambda: self._session.call("DELETE", path, purpose=what, purge=True),
             is_so=is_gone,
             under_way=self._task_finder(hypervisor, vmid, "qmdestroy"),
         ).in_full()

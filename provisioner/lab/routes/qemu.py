@@ -72,7 +72,15 @@ async def destroy_vm(lab: Lab, call: Call) -> object:
     """Destroy a VM."""
     if call.on("skiplock") and call.who != ROOT:
         raise bad_parameters({"skiplock": "Only root may use this option."})
-    return lifecycle.destroy(lab, call.who, call.node, call.vmid, skip_lock=call.on("skiplock"), purge=call.on("purge"))
+    return lifecycle.destroy(
+        lab,
+        call.who,
+        call.node,
+        call.vmid,
+        skip_lock=call.on("skiplock"),
+        purge=call.on("purge"),
+        unreferenced=call.on("destroy-unreferenced-disks"),
+    )
 
 
 @serves("GET", _VM + "/config")

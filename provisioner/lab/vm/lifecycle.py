@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 CHECKSUM_MISMATCH = "checksum mismatch (file change by other user?)"
 
 
-def destroy(lab: Lab, who: str, node: str, vmid: int, *, skip_lock: bool, purge: bool) -> str:
+def destroy(lab: Lab, who: str, node: str, vmid: int, *, skip_lock: bool, purge: bool, unreferenced: bool) -> str:
     """Check what can be checked at once, start the task; return its UPID. Raises Refusal."""
     guest = lab.cluster.vm(node, vmid)
     require_unprotected(guest, f"can't remove VM {vmid}")
@@ -48,7 +48,7 @@ def destroy(lab: Lab, who: str, node: str, vmid: int, *, skip_lock: bool, purge:
             require_unprotected(found, f"can't remove VM {vmid}")
             if lab.is_running(found):
                 raise failed(f"VM {vmid} is running - destroy failed")
-            for volid in _owned_volumes(lab, found):
+            for volid in _owned_volumes(lab, found, unreferenced=unreferenced):
                 task.log(f"  removing volume '{volid}'")
                 lab.storages.free(volid)
             await lab.backend.discard(vmid)
@@ -193,10 +193,12 @@ def require_unprotected(guest: Guest, what: str) -> None:
         raise failed(f"{what} - protection mode enabled")
 
 
-def _owned_volumes(lab: Lab, guest: Guest) -> list[str]:
+def _owned_volumes(lab: Lab, guest: Guest, *, unreferenced: bool) -> list[str]:
     named = {parts["file"] for _, parts in drives(guest.config, lab.vm_options)}
     named |= {value.split(",")[0] for key, value in guest.config.items() if key.startswith("unused")}
-    return [v.volid for v in lab.cluster.volumes.values() if v.vmid == guest.vmid and v.volid in named]
+    return [
+        v.volid for v in lab.cluster.volumes.values() if v.vmid == guest.vmid and (unreferenced or v.volid in named)
+    ]
 
 
 def _forget_rules(lab: Lab, vmid: int) -> None:
