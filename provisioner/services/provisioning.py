@@ -13,9 +13,10 @@ from collections.abc import Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from provisioner.domain.actions import Plan
+from provisioner.domain.actions import Plan, UploadSeed
 from provisioner.domain.fleet import ClusterSpec, FleetSpec, NodeSpec
 from provisioner.domain.names import NodeName
+from provisioner.domain.snapshot import NodeSeen
 from provisioner.engines.base import InferenceEngine
 from provisioner.errors import HypervisorError, ProvisionerError, RefusedError
 from provisioner.planning.plans import what_outdates
@@ -78,8 +79,14 @@ class Provisioning:
 
     def plan(self, node: NodeSpec) -> Plan:
         """Look, and return what `up` would do."""
-        self._world.seeds.verify(node)
-        return plan_node(self._fleet, node, look(self._fleet, self._api(node), node), self._world.engines)
+        return self._planned(node, look(self._fleet, self._api(node), node))
+
+    def _planned(self, node: NodeSpec, seen: NodeSeen) -> Plan:
+        plan = plan_node(self._fleet, node, seen, self._world.engines)
+        if any(isinstance(step.action, UploadSeed) for step in plan.steps):
+            # Before anything is done. A node whose first boot is over needs nothing of this any more.
+            self._world.seeds.verify(node)
+        return plan
 
     def plans(self, nodes: Sequence[NodeSpec]) -> dict[NodeName, Plan | ProvisionerError]:
         """Look at several nodes and return what `up` would do, or why that cannot be told; in the order given.
@@ -90,8 +97,7 @@ class Provisioning:
 
         def one(node: NodeSpec) -> Plan | ProvisionerError:
             try:
-                self._world.seeds.verify(node)
-                return plan_node(self._fleet, node, looker.look(self._api(node), node), self._world.engines)
+                return self._planned(node, looker.look(self._api(node), node))
             except ProvisionerError as error:
                 return error
 
