@@ -119,9 +119,11 @@ def _proof(fleet: FleetSpec, node: NodeSpec) -> Step:
 def _refusal(fleet: FleetSpec, node: NodeSpec, seen: NodeSeen, engines: Engines) -> Refusal | None:
     # A running VM holds its GPUs already; mappings matter to the next start.
     starts = needs_mappings(fleet, node, seen.vm, seen.config)
-    needed = {f"mapping_{gpu}" for gpu in node.gpus} if starts else set()
+    needed = {"hypervisor_online", "storage_disks"}
+    needed |= {f"mapping_{gpu}" for gpu in node.gpus} if starts else set()
+    needed |= _storages_still_needed(node, seen)
     for check in failures(hypervisor_checks(_facts(fleet, node, seen))):
-        if not check.id.startswith("mapping_") or check.id in needed:
+        if check.id in needed:
             return Refusal(check.found, check.next_step)
     vm = seen.vm or seen.cluster.vms.get(node.vmid)
     if vm is not None and is_renamed(fleet, node, seen):
@@ -142,6 +144,14 @@ def _refusal(fleet: FleetSpec, node: NodeSpec, seen: NodeSeen, engines: Engines)
     wanted = {each.vmid for each in fleet.nodes.values()}
     free = f"; {free_vmid(node, seen.cluster.vms, wanted)} is free" if found.why is Why.FOREIGN else ""
     return Refusal(found.reason, found.next_step + free)
+
+
+def _storages_still_needed(node: NodeSpec, seen: NodeSeen) -> set[str]:
+    """Name the checks of storages that only the making of a VM needs, as far as it is not over."""
+    if seen.vm is None or seen.config is None or seen.vm.is_being_made:
+        return {"storage_images", "storage_iso"}
+    is_over = is_native(node) or (seen.seed_present and read_notes(seen.config.notes).seed_is_sealed)
+    return set() if is_over else {"storage_iso"}
 
 
 def _vm_steps(fleet: FleetSpec, node: NodeSpec, seen: NodeSeen, engines: Engines) -> tuple[Step, ...]:
