@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import threading
 import time
@@ -83,13 +84,16 @@ class Progress:
     def __call__(self, event: Event) -> None:
         """Show one event. Nodes may report from several threads."""
         with self._lock:
-            if self._as_json:
-                print_json({"event": event.as_dict()})
-            elif self._live:
-                self._show_live(event)
-            elif event.phase.value != "started":
-                click.echo(_line(event))
-                sys.stdout.flush()
+            try:
+                if self._as_json:
+                    print_json({"event": event.as_dict()})
+                elif self._live:
+                    self._show_live(event)
+                elif event.phase.value != "started":
+                    click.echo(_line(event))
+                    sys.stdout.flush()
+            except BrokenPipeError:
+                _go_on_unread()
 
     def _show_live(self, event: Event) -> None:
         if event.phase.value in ("started", "progress"):
@@ -106,6 +110,14 @@ class Progress:
         for node, (step, detail, started) in dict(self._running).items():
             grid.add_row("…", node, step, f"{time.monotonic() - started:5.1f} s", detail)
         return grid
+
+
+def _go_on_unread() -> None:
+    """Let all further output go nowhere: a reader that has gone (| head) does not mean that the work should stop."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+    click.echo("nobody reads the output any more; the work goes on", err=True)
 
 
 def _line(event: Event) -> str:
