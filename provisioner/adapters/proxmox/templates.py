@@ -78,8 +78,8 @@ class TemplateCalls(VmCalls):
             # Written whole or not at all.
             is_so=lambda: not is_half_cloned(self.config(hypervisor, vmid).tags),
             has_task=False,
-            # Another machine may have been quicker.
-            fact_outranks=True,
+            # Right after the cloning another machine may have been quicker; later, a digest says what was planned for.
+            fact_outranks=not digest,
         ).in_full()
 
     def _await_unlocked_clone(self, hypervisor: HypervisorName, vmid: Vmid) -> None:
