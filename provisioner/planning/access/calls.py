@@ -190,7 +190,7 @@ CALLS: tuple[Call, ...] = (
     Call(f"GET {_VM}/agent/file-read", frozenset({Verb.UP}), ((Place.VMS, (_AGENT_FILE,)),), native=True),
     *(
         Call(request, _ENTERING, ((Place.VMS, (_AGENT,)),), simulated=True)
-        for request in (f"POST {_VM}/agent/ping", f"POST {_VM}/agent/exec", f"GET {_VM}/agent/exec-status")
+        for request in (f"GET {_VM}/agent/file-read", f"POST {_VM}/agent/exec", f"GET {_VM}/agent/exec-status")
     ),
 )
 """Every request that takes a privilege. Looking at one's own tasks takes none.
