@@ -32,7 +32,7 @@ from tests.lab.support import NODE, Site, site_for
 VMID = 5001
 CLIENT_SECONDS = 60
 _forks = multiprocessing.get_context("forkserver")
-_forks.set_forkserver_preload(["provisioner.cli.app", "provisioner.fleet", "tests.lab.test_killed"])
+_forks.set_forkserver_preload(["tests.lab.preloaded", "tests.lab.test_killed"])
 
 
 def client(go: Connection, arguments: list[str], environment: dict[str, str], words: Path) -> None:
