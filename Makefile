@@ -62,7 +62,7 @@ test: $(VENV)/.dev $(VENV)/.peers test-packages
 ifdef TESTS
 	@$(BIN)/pytest $(TESTS)
 else
-	@$(BIN)/pytest -n auto --dist loadfile -m "not qemu" --ignore tests/hosts
+	@$(BIN)/pytest -m "not qemu" --ignore tests/hosts
 # Real guests and real logins each keep about one core busy, so they run side by side.
 	@mkdir -p build; $(BIN)/pytest tests/hosts >build/hosts.log 2>&1 & logins=$$!; failed=0; \
 	  $(BIN)/pytest -m qemu || failed=1; wait $$logins || failed=1; cat build/hosts.log; exit $$failed
