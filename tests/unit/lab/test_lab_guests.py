@@ -24,8 +24,8 @@ UNIT = {"engine": "llama.cpp", "model": "tiny", "port": PORT}
 ENGINE = {
     "engine": "llama.cpp",
     "digest": "abc",
-    "units": {"llama-server.service": UNIT},
-    "active": "llama-server.service",
+    "units": {"llm-small.service": UNIT},
+    "active": "llm-small.service",
     "pulls": [],
 }
 WISH = json.dumps(ENGINE)
