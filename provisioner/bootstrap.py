@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from provisioner.ports.access import AccessDoor
     from provisioner.ports.activity_log import ActivityLog
     from provisioner.ports.clock import Clock
+    from provisioner.ports.event_log import EventLog
     from provisioner.ports.guest_shell import GuestShells
     from provisioner.ports.host_preparation import HostPreparation
     from provisioner.ports.hosts import Hosts, HostShell
@@ -129,6 +130,13 @@ class RealWorld:
         from provisioner.adapters.storage.sqlite import SqliteActivityLog
 
         return SqliteActivityLog(self._settings.state_folder / "provisioner.sqlite")
+
+    @cached_property
+    def events(self) -> EventLog:
+        """The journal of what happened."""
+        from provisioner.adapters.storage.event_log import SqliteEventLog
+
+        return SqliteEventLog(self._settings.state_folder / "provisioner.sqlite")
 
     @cached_property
     def switches(self) -> SwitchLog:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from provisioner.engines.base import InferenceEngine
     from provisioner.ports.activity_log import ActivityLog
     from provisioner.ports.clock import Clock
+    from provisioner.ports.event_log import EventLog
     from provisioner.ports.guest_shell import GuestShells
     from provisioner.ports.hosts import Hosts
     from provisioner.ports.hypervisors import Hypervisors
@@ -66,6 +67,11 @@ class World(Protocol):
     @property
     def activity(self) -> ActivityLog:
         """When nodes were last used."""
+        ...
+
+    @property
+    def events(self) -> EventLog:
+        """The journal of what happened."""
         ...
 
     @property

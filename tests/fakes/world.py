@@ -13,6 +13,7 @@ from provisioner.engines.registry import ENGINES
 from provisioner.errors import RefusedError
 from provisioner.ports.switch_log import SwitchRecord
 from tests.fakes.clock import FakeClock
+from tests.fakes.event_log import MemoryEventLog
 from tests.fakes.guests import FakeGuests, FakeSeeds
 from tests.fakes.hosts import FakeHosts
 from tests.fakes.hypervisors import FakeHypervisors
@@ -82,6 +83,7 @@ class FakeWorld:
         self.web = self.guests
         self.activity = MemoryActivityLog()
         self.switches = MemorySwitchLog()
+        self.events = MemoryEventLog()
         self.secrets: dict[str, str] = {}
         self.streams = FakeStreams(self.guests, self.clock)
         self.measurements = MemoryMeasurements()

@@ -1,0 +1,36 @@
+"""The journal of what happened in the fleet: kept, numbered, and read again from any number on."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from provisioner.domain.events import Entry, NewEntry
+
+
+class EventLog(Protocol):
+    """Entries in the order of their numbers; what was added survives kill -9. Safe to use from several threads."""
+
+    def add(self, entry: NewEntry, at: float) -> Entry:
+        """Keep one thing that happened.
+
+        Args:
+            entry: what.
+            at: when, in UNIX seconds.
+        """
+        ...
+
+    def after(self, number: int, *, limit: int = 500) -> tuple[Entry, ...]:
+        """Return the entries with a greater number, the oldest first; what has been forgotten is left out."""
+        ...
+
+    def latest(self, *, limit: int = 100, node: str | None = None) -> tuple[Entry, ...]:
+        """Return the newest entries, of one node if it is named, the oldest of them first."""
+        ...
+
+    def last_number(self) -> int:
+        """Return the number of the newest entry; 0 when nothing has happened yet."""
+        ...
+
+    def forget(self, *, before: float) -> int:
+        """Drop what happened before a moment; return how many entries went. Numbers are never given twice."""
+        ...

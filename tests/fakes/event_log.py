@@ -1,0 +1,37 @@
+"""A journal in memory."""
+
+from __future__ import annotations
+
+import threading
+
+from provisioner.domain.events import Entry, NewEntry
+
+
+class MemoryEventLog:
+    """The port `EventLog`."""
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+        self._given = 0
+        self._lock = threading.Lock()
+
+    def add(self, entry: NewEntry, at: float) -> Entry:
+        with self._lock:
+            self._given += 1
+            kept = Entry(self._given, at, entry.kind, entry.node, entry.phase, entry.detail, entry.by, entry.facts)
+            self.entries.append(kept)
+            return kept
+
+    def after(self, number: int, *, limit: int = 500) -> tuple[Entry, ...]:
+        return tuple([each for each in self.entries if each.number > number][:limit])
+
+    def latest(self, *, limit: int = 100, node: str | None = None) -> tuple[Entry, ...]:
+        return tuple([each for each in self.entries if node is None or each.node == node][-limit:])
+
+    def last_number(self) -> int:
+        return self._given
+
+    def forget(self, *, before: float) -> int:
+        kept = [each for each in self.entries if each.at >= before]
+        gone, self.entries = len(self.entries) - len(kept), kept
+        return gone
