@@ -31,6 +31,7 @@ def cross_checks(fleet: FleetSpec, *, engines: Mapping[EngineName, EngineTraits]
         *_native_drives_can_be_made(fleet),
         *_addresses_are_for_hosts(fleet),
         *_gateways_are_reachable(fleet),
+        *_service_is_not_open_to_all(fleet),
     )
 
 
@@ -161,3 +162,13 @@ def _gateways_are_reachable(fleet: FleetSpec) -> Iterator[Problem]:
                 f"gateway {node.gateway} is outside the node's network",
                 f"an address in {node.address.network}",
             )
+
+
+def _service_is_not_open_to_all(fleet: FleetSpec) -> Iterator[Problem]:
+    listen = fleet.service.listen
+    if not listen.is_private_to_us and not fleet.service.tokens:
+        yield Problem(
+            ("service", "listen"),
+            f"{listen}, which others reach, and no tokens",
+            "an address such as 127.0.0.1:8700; or tokens: {NAME: {secret: env:NAME, may: [route]}} beside it",
+        )

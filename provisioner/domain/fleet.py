@@ -31,6 +31,7 @@ from provisioner.domain.names import (
     StorageName,
     Vmid,
 )
+from provisioner.domain.service import ServiceSpec
 from provisioner.domain.templates import CloneChoice
 from provisioner.errors import InputError
 
@@ -286,6 +287,7 @@ class FleetSpec:
     releases: Mapping[ModeName, GpuRelease] = field(default_factory=dict)
     """The modes without an engine; no name is in both tables."""
     huggingface_token: SecretReference | None = None
+    service: ServiceSpec = field(default_factory=ServiceSpec)
 
     def node(self, name: str) -> NodeSpec:
         """Return a node. Raises InputError that lists the known ones."""

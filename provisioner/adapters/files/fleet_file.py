@@ -31,6 +31,7 @@ from provisioner.adapters.files.fleet_schema import (
     NodeShape,
     WebUiShape,
 )
+from provisioner.adapters.files.fleet_service import service_spec
 from provisioner.adapters.files.positions import Document, YamlBroken, read_document
 from provisioner.domain import name_rules
 from provisioner.domain.catalogue import ENGINES, IMAGES
@@ -205,7 +206,8 @@ def _problem(details: ErrorDetails, document: Document) -> Problem:
         return Problem(place, f'unknown key "{place[-1]}"', f"the keys {', '.join(_keys_at(place[:-1]))}")
     if kind == "missing":
         return Problem(place, "nothing", f"a value for {place[-1]}; it is required")
-    secret = any(part in _SECRET_KEYS for part in place)
+    # Somebody who writes `n8n: TOKEN` below tokens has written the secret itself.
+    secret = any(part in _SECRET_KEYS for part in place) or (place[:2] == ("service", "tokens") and len(place) == 3)
     found = "a literal value (not repeated here)" if secret else _shown(details["input"])
     if place[-1:] == ("mapping",) and _PCI_ADDRESS.fullmatch(str(details["input"])):
         return Problem(place, found, _MAPPING_NOT_ADDRESS)
@@ -301,6 +303,7 @@ def _fleet(path: Path, shape: FleetShape) -> FleetSpec:
         },
         ssh=SshAccess(shape.ssh.user, _path(key, folder) if key else None),
         huggingface_token=_secret(shape.huggingface_token, folder) if shape.huggingface_token else None,
+        service=service_spec(shape.service, lambda text: _secret(text, folder), lambda text: _path(text, folder)),
     )
 
 

@@ -24,6 +24,7 @@ from pydantic import (
 from provisioner.domain import name_rules
 from provisioner.domain.gpu_driver import DRIVER_HELP, DRIVER_PATTERN
 from provisioner.domain.quantities import MIB, parse_duration, parse_size
+from provisioner.domain.service import ListenAddress, read_listen_address
 
 
 def _size(value: object) -> int:
@@ -39,6 +40,18 @@ def _duration(value: object) -> float:
     if not isinstance(value, str):
         raise ValueError("a time with its unit, such as 90s, 20m, 2h or 1d")
     return parse_duration(value)
+
+
+def _some_time(seconds: float) -> float:
+    if seconds <= 0:
+        raise ValueError("a time above zero, such as 5s")
+    return seconds
+
+
+def _listen(value: object) -> ListenAddress:
+    if not isinstance(value, str):
+        raise ValueError("an address and a port, such as 127.0.0.1:8700 or [::1]:8700")
+    return read_listen_address(value)
 
 
 def _secret(value: object) -> str:
@@ -78,7 +91,8 @@ def _text_schema(pattern: str, example: str) -> WithJsonSchema:
 
 
 Size = Annotated[int, BeforeValidator(_size), _text_schema(r"^\d+(\.\d+)?\s?(KiB|MiB|GiB|TiB)$", "48GiB")]
-Duration = Annotated[float, BeforeValidator(_duration), _text_schema(r"^\d+(\.\d+)?\s?[smhd]$", "20m")]
+DURATION = r"^\d+(\.\d+)?\s?[smhd]$"
+Duration = Annotated[float, BeforeValidator(_duration), _text_schema(DURATION, "20m")]
 Secret = Annotated[str, BeforeValidator(_secret), _text_schema(r"^(env|file):.+$", "env:PROXMOX_TOKEN_SECRET")]
 Address = Annotated[IPv4Interface, BeforeValidator(_address), _text_schema(r"^[0-9.]+/\d+$", "10.10.90.1/16")]
 Ip = Annotated[IPv4Address, BeforeValidator(_ip), _text_schema(r"^[0-9.]+$", "10.10.0.1")]
@@ -395,6 +409,41 @@ class NodeShape(Shape):
     adopt: bool = Field(False, description="true: a VM that exists; woken, slept and watched, never reconfigured.")
 
 
+class ServiceTokenShape(Shape):
+    """Who may ask the control service for what."""
+
+    secret: Secret = Field(description="Where the token is: env:NAME or file:PATH; at least 16 characters.")
+    may: Annotated[list[Literal["read", "route", "wake", "admin"]], Field(min_length=1)] = Field(
+        description="read: see; route: ask for models; wake: wake, hold and put to sleep; admin: everything."
+    )
+
+
+class ServiceTlsShape(Shape):
+    """A certificate of its own; without it a reverse proxy is the place for TLS."""
+
+    certificate: Annotated[str, StringConstraints(min_length=1)] = Field(description="Path, PEM, the whole chain.")
+    key: Annotated[str, StringConstraints(min_length=1)] = Field(description="Path of its private key, PEM.")
+
+
+Listen = Annotated[ListenAddress, BeforeValidator(_listen), _text_schema(r"^\S+:\d{1,5}$", "127.0.0.1:8700")]
+Seconds = Annotated[float, BeforeValidator(_duration), AfterValidator(_some_time), _text_schema(DURATION, "5s")]
+
+
+class ServiceShape(Shape):
+    """The control service: `provisioner serve`."""
+
+    listen: Listen = Field(
+        default_factory=lambda: read_listen_address("127.0.0.1:8700"),
+        description="Where it listens; another address than loopback needs tokens.",
+    )
+    tokens: dict[Word, ServiceTokenShape] = Field(default_factory=dict)
+    tls: ServiceTlsShape | None = None
+    look_every: Seconds = Field(5.0, description="From one look at the clusters to the next.")
+    idle_every: Seconds = Field(60.0, description="From one idle pass to the next.")
+    drain_within: Duration = Field(30.0, description="How long a stop waits for requests that are under way.")
+    keep_events: Seconds = Field(30 * 86400.0, description="How long the journal keeps what happened.")
+
+
 class FleetShape(Shape):
     """inventory/fleet.yml."""
 
@@ -410,6 +459,7 @@ class FleetShape(Shape):
     models: dict[str, ArtifactShape] = Field(default_factory=dict)
     modes: dict[Word, ModeShape] = Field(default_factory=dict)
     nodes: dict[Label, NodeShape] = Field(default_factory=dict)
+    service: ServiceShape = Field(default_factory=ServiceShape)
 
 
 def json_schema() -> dict[str, Any]:
