@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from provisioner.ports.host_preparation import HostPreparation
     from provisioner.ports.hosts import Hosts, HostShell
     from provisioner.ports.hypervisors import Hypervisors
+    from provisioner.ports.lease_book import LeaseBook
     from provisioner.ports.measurements import MeasurementLog
     from provisioner.ports.node_locks import NodeLocks
     from provisioner.ports.playbooks import Playbooks
@@ -137,6 +138,13 @@ class RealWorld:
         from provisioner.adapters.storage.event_log import SqliteEventLog
 
         return SqliteEventLog(self._settings.state_folder / "provisioner.sqlite")
+
+    @cached_property
+    def leases(self) -> LeaseBook:
+        """Who has a GPU, who waits for one, and whom a person keeps awake."""
+        from provisioner.adapters.storage.lease_book import SqliteLeaseBook
+
+        return SqliteLeaseBook(self._settings.state_folder / "provisioner.sqlite")
 
     @cached_property
     def switches(self) -> SwitchLog:

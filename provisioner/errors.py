@@ -4,6 +4,7 @@
     ├── InputError            mend the input: fleet file, argument, secret
     ├── NotReadyError         wait, then ask again (retryable)
     ├── RefusedError          a rule of ours says no; free something or change the rule's input
+    │   └── OvertakenError        another took over what was being worked on; look again
     └── OutsideError          another system failed or said no
         ├── HypervisorError       Proxmox VE
         │   ├── UnreachableError      no answer came; whether the act happened is unknown
@@ -72,6 +73,10 @@ class NotReadyError(ProvisionerError):
 
 class RefusedError(ProvisionerError):
     """A rule of ours forbids the act, for instance touching a VM without our tag."""
+
+
+class OvertakenError(RefusedError):
+    """Another took over what was being worked on; acting now would be too late."""
 
 
 class OutsideError(ProvisionerError):

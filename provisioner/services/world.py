@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from provisioner.ports.guest_shell import GuestShells
     from provisioner.ports.hosts import Hosts
     from provisioner.ports.hypervisors import Hypervisors
+    from provisioner.ports.lease_book import LeaseBook
     from provisioner.ports.measurements import MeasurementLog
     from provisioner.ports.node_locks import NodeLocks
     from provisioner.ports.playbooks import Playbooks
@@ -72,6 +73,11 @@ class World(Protocol):
     @property
     def events(self) -> EventLog:
         """The journal of what happened."""
+        ...
+
+    @property
+    def leases(self) -> LeaseBook:
+        """Who has a GPU, who waits for one, and whom a person keeps awake."""
         ...
 
     @property

@@ -17,6 +17,7 @@ from tests.fakes.event_log import MemoryEventLog
 from tests.fakes.guests import FakeGuests, FakeSeeds
 from tests.fakes.hosts import FakeHosts
 from tests.fakes.hypervisors import FakeHypervisors
+from tests.fakes.leases import MemoryLeaseBook
 from tests.fakes.measuring import FakeStreams, MemoryMeasurements
 
 
@@ -84,6 +85,7 @@ class FakeWorld:
         self.activity = MemoryActivityLog()
         self.switches = MemorySwitchLog()
         self.events = MemoryEventLog()
+        self.leases = MemoryLeaseBook()
         self.secrets: dict[str, str] = {}
         self.streams = FakeStreams(self.guests, self.clock)
         self.measurements = MemoryMeasurements()
