@@ -438,10 +438,10 @@ class ServiceShape(Shape):
     )
     tokens: dict[Word, ServiceTokenShape] = Field(default_factory=dict)
     tls: ServiceTlsShape | None = None
-    look_every: Seconds = Field(5.0, description="From one look at the clusters to the next.")
-    idle_every: Seconds = Field(60.0, description="From one idle pass to the next.")
-    drain_within: Duration = Field(30.0, description="How long a stop waits for requests that are under way.")
-    keep_events: Seconds = Field(30 * 86400.0, description="How long the journal keeps what happened.")
+    look_every: Seconds = Field(default=5.0, description="From one look at the clusters to the next.")
+    idle_every: Seconds = Field(default=60.0, description="From one idle pass to the next.")
+    drain_within: Duration = Field(default=30.0, description="How long a stop waits for requests that are under way.")
+    keep_events: Seconds = Field(default=30 * 86400.0, description="How long the journal keeps what happened.")
 
 
 class FleetShape(Shape):
@@ -459,7 +459,7 @@ class FleetShape(Shape):
     models: dict[str, ArtifactShape] = Field(default_factory=dict)
     modes: dict[Word, ModeShape] = Field(default_factory=dict)
     nodes: dict[Label, NodeShape] = Field(default_factory=dict)
-    service: ServiceShape = Field(default_factory=ServiceShape)
+    service: ServiceShape = ServiceShape()
 
 
 def json_schema() -> dict[str, Any]:
