@@ -250,6 +250,12 @@ class NodeSpec:
     software: GuestSoftware = field(default_factory=GuestSoftware)
     clone: CloneChoice = CloneChoice.AUTO
     """Whether its VM is made as a linked clone of a template."""
+    priority: int = 0
+    """Who is higher gets a GPU that several want; its mode may say otherwise."""
+    min_residence_seconds: float = 300.0
+    """How long it keeps its GPUs at least before it gives way to another VM."""
+    gpu_wait_seconds: float = 900.0
+    """How long it waits for its GPUs before whoever wakes it is told no."""
 
     @property
     def subject(self) -> str:
@@ -318,6 +324,11 @@ class FleetSpec:
     def release_of(self, node: NodeSpec) -> GpuRelease | None:
         """Return to whom a node's GPUs are given, or None while it has them itself."""
         return self.releases.get(node.mode)
+
+    def priority_of(self, node: NodeSpec) -> int:
+        """Return who is preferred where several want one GPU: what its mode says, else what the node says."""
+        mode = self.modes.get(node.mode) or self.releases.get(node.mode)
+        return node.priority if mode is None or mode.priority is None else mode.priority
 
     def in_mode(self, node: NodeSpec, noted: ModeName | None) -> NodeSpec:
         """Return a node as its VM's notes say that it is used; a mode that is no longer one of its modes is none."""

@@ -77,10 +77,10 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Waiter:
-    """Somebody who wants all of a node's slots. `number` tells who came first, and never comes twice."""
+    """Somebody who wants all the slots of a VM. `number` tells who came first, and never comes twice."""
 
     number: int
-    node: NodeName
+    name: str
     vmid: Vmid
     slots: tuple[GpuSlot, ...]
     priority: int
@@ -197,6 +197,22 @@ def freeing(page: LeasePage, leases: Iterable[Lease], *, owner: str, wanted_by: 
         )
 
     return replace(_changed(page, leases, freed), fences=fences)
+
+
+def kept(page: LeasePage, leases: Iterable[Lease]) -> LeasePage:
+    """Note that a VM keeps its slots whatever was planned with it: whoever was shutting it down is too late."""
+    fences, changed = dict(page.fences), dict(page.leases)
+    for lease in leases:
+        fences[lease.slot] = fences.get(lease.slot, 0) + 1
+        changed[lease.slot] = replace(
+            lease, phase=LeasePhase.HELD, owner="", wanted_by="", fence=fences[lease.slot], issued=False
+        )
+    return replace(page, leases=changed, fences=fences)
+
+
+def abandoned(page: LeasePage, leases: Iterable[Lease]) -> LeasePage:
+    """Note that nobody is at work on slots any more, and that how it ended is not known. Raises OvertakenError."""
+    return _changed(page, leases, lambda lease: replace(lease, owner=""))
 
 
 def freed(page: LeasePage, leases: Iterable[Lease]) -> LeasePage:

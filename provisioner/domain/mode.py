@@ -108,6 +108,8 @@ class ModeSpec:
     memory_limit_bytes: int | None = None
     cpu_limit: float | None = None
     pull: Pull = Pull.UP
+    priority: int | None = None
+    """Instead of the node's, while it is in this mode."""
 
     @property
     def keys(self) -> frozenset[str]:
@@ -140,6 +142,7 @@ class GpuRelease:
     name: ModeName
     vmid: Vmid
     may_shut_down: bool = False
+    priority: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from provisioner.planning.creation import seed_of
 from provisioner.planning.ownership import Act, require
 from provisioner.planning.vm_shape import is_seed_of
 from provisioner.ports.hypervisors import Hypervisors
+from provisioner.services.arbitration import Arbitration, claim_of
 from provisioner.services.events import OnEvent, running_step
 from provisioner.services.looking import find_vm
 from provisioner.services.seed_isos import remove_seed
@@ -23,12 +24,13 @@ class Destroying:
     def __init__(self, fleet: FleetSpec, world: World) -> None:
         self._fleet = fleet
         self._world = world
+        self._arbitration = Arbitration(fleet, world)
 
     def destroy(self, node: NodeSpec, on_event: OnEvent) -> tuple[str, ...]:
         """Delete a node's VM, disks and seed; return what was removed, in words.
 
         Raises:
-            RefusedError: the VM is not ours, or must not be deleted.
+            RefusedError: the VM is not ours, held by somebody, being started, or must not be deleted.
         """
         with self._world.locks.held(node.name):
             return self._destroy(node, on_event)
@@ -39,12 +41,16 @@ class Destroying:
         # One that has only moved is not gone, and its seed must stay with it.
         vm = find_vm(api, node)
         require(node, vm, Act.DESTROY)
+        self._arbitration.require_no_hold(node, Act.DESTROY, way_out="")
+        self._arbitration.require_not_starting(node, Act.DESTROY)
         # Read before the VM is gone: it names its seed, and it may be protected.
         config = api.config(node.hypervisor, node.vmid) if vm is not None else None
         _require_unprotected(node, config)
         if vm is not None:
             if vm.power is not Power.STOPPED:
-                with running_step(on_event, node, "stop", self._world.clock) as step:
+                freeing = self._arbitration.shutting_down(api, claim_of(self._fleet, node))
+                with running_step(on_event, node, "stop", self._world.clock) as step, freeing as require_still_wanted:
+                    require_still_wanted()
                     api.stop_vm(node.hypervisor, node.vmid)
                     step.detail = "power cut"
             with running_step(on_event, node, "destroy", self._world.clock) as step:

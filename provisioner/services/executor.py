@@ -25,7 +25,7 @@ from provisioner.planning.ownership import halted
 from provisioner.planning.vm_shape import cold_drifts, seed_volume
 from provisioner.ports.clock import Clock
 from provisioner.ports.guest_shell import GuestShell
-from provisioner.ports.hypervisors import Hypervisors
+from provisioner.ports.hypervisors import Hypervisors, Ticket
 from provisioner.ports.playbooks import Playbooks
 from provisioner.ports.seeds import HostKeyPair, Seeds
 from provisioner.ports.web import Web
@@ -60,6 +60,10 @@ def _refuse_to_stop() -> None:
     raise AssertionError("a plan that restarts a VM needs a way to shut it down")
 
 
+def _refuse_to_start(say: Callable[[str], None]) -> Ticket | None:
+    raise AssertionError("a plan that starts a VM needs a way to")
+
+
 @dataclass(slots=True)
 class Executor:
     """Carries out the steps of one node's plan, in order; holds what one step learns for the next."""
@@ -80,6 +84,8 @@ class Executor:
     """Reads a secret for a playbook."""
     shut_down: Callable[[], object] = _refuse_to_stop
     """Puts the node to sleep as `sleep` does; raises RefusedError while it is busy."""
+    start: Callable[[Callable[[str], None]], Ticket | None] = _refuse_to_start
+    """Starts the node's VM with its GPUs; None where somebody else does."""
     left_for_next_start: str = ""
     """Why changes wait, when they do."""
     proof: Proof | None = None
@@ -88,7 +94,6 @@ class Executor:
 
     def carry_out(self, action: actions.Action, say: Callable[[str], None]) -> Outcome:
         """Do one action. Raises ProvisionerError."""
-        here = self.node.hypervisor
         match action:
             case actions.DownloadImage(image, storage):
                 return self._download(image, storage)
@@ -107,18 +112,17 @@ class Executor:
             case actions.ChangeVm(change):
                 return done(", ".join(sorted(trait.value for trait in change.traits)), self.vm.change(change))
             case actions.RestartVm(vmid):
-                return self._restart(vmid)
+                return self._restart(vmid, say)
             case actions.RenewNotes(vmid):
                 self.vm.write_notes(lambda notes: replace(notes, host_key=self._key().public, seed_is_sealed=False))
                 return Outcome(True)
             case actions.GrowDisk(vmid, size_bytes):
                 return done(size_text(size_bytes), self.vm.grow_disk(vmid, size_bytes))
-            case actions.StartVm(vmid):
+            case actions.StartVm():
                 self._forget_old_key()
                 with naming_gpu_holder(self.fleet, self.node, self.hypervisors):
-                    start = self.hypervisors.start_vm(here, vmid)
-                    start.wait()
-                return done("running", start.warnings)
+                    warnings = self._start(say)
+                return done("running", warnings)
             case actions.ReadHostKey(seconds):
                 return self._read_host_key(seconds, say)
             case actions.ConcludeFirstBoot():
@@ -174,7 +178,7 @@ class Executor:
         """Take over what a plan knows of the VM."""
         self.vm = VmWriter(self.node, self.hypervisors, plan.seen)
 
-    def _restart(self, vmid: Vmid) -> Outcome:
+    def _restart(self, vmid: Vmid, say: Callable[[str], None]) -> Outcome:
         """Let what has been written take effect, unless somebody uses the node."""
         here = self.node.hypervisor
         boots_anew = read_notes(self.vm.notes).boots_anew
@@ -191,9 +195,16 @@ class Executor:
             )
         self._forget_old_key()
         with naming_gpu_holder(self.fleet, self.node, self.hypervisors):
-            start = self.hypervisors.start_vm(here, vmid)
-            start.wait()
-        return done("shut down and started", start.warnings)
+            warnings = self._start(say)
+        return done("shut down and started", warnings)
+
+    def _start(self, say: Callable[[str], None]) -> tuple[str, ...]:
+        """Start the VM once its GPUs are its own; return when it runs, with what Proxmox warned of."""
+        ticket = self.start(say)
+        if ticket is None:
+            return ()
+        ticket.wait()
+        return ticket.warnings
 
     def _key(self) -> HostKeyPair:
         """Return the key of this run's first boot; seed and notes carry the same one."""

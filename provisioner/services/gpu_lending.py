@@ -15,9 +15,11 @@ from provisioner.domain.snapshot import Power, VmSeen
 from provisioner.errors import ProvisionerError, RefusedError, ShutdownIgnoredError
 from provisioner.planning.mode_switch import may_hold_gpus, release_refusal, take_back_refusal
 from provisioner.ports.hypervisors import Hypervisors
+from provisioner.services.arbitration import Arbitration, Claim, slots_of
 from provisioner.services.events import OnEvent, running_step
 from provisioner.services.gpu_holder import naming_gpu_holder
 from provisioner.services.sleeping import Sleeping
+from provisioner.services.slot_taking import SlotTaking
 from provisioner.services.world import World
 
 Note = Callable[..., None]
@@ -30,6 +32,8 @@ class GpuLending:
         self._fleet = fleet
         self._world = world
         self._sleeping = sleeping
+        self._arbitration = Arbitration(fleet, world)
+        self._slots = SlotTaking(fleet, world)
 
     def give(self, node: NodeSpec, wanted: NodeSpec, on_event: OnEvent, *, note: Note, force: bool) -> None:
         """Put a node to sleep and start the VM that its GPUs go to.
@@ -62,7 +66,9 @@ class GpuLending:
             step.detail = f'"{other.name}", with the GPUs of {node.name}'
             try:
                 with naming_gpu_holder(self._fleet, node, api):
-                    api.start_vm(other.hypervisor, other.vmid).wait()
+                    ticket = self._slots.start(self._claim(node, wanted, other), step.say)
+                    if ticket is not None:
+                        ticket.wait()
             except ProvisionerError:
                 # Nobody has the GPUs now, so the node may wake with them again.
                 note(node, waits=True)
@@ -89,7 +95,8 @@ class GpuLending:
         found = take_back_refusal(node, release, other)
         if found is not None:
             raise self._refused(node, found.reason, found.next_step)
-        with running_step(on_event, node, f"shut down VM {other.vmid}", self._world.clock) as step:
+        freeing = self._arbitration.shutting_down(api, self._claim(node, node, other))
+        with running_step(on_event, node, f"shut down VM {other.vmid}", self._world.clock) as step, freeing:
             step.detail = f'"{other.name}", cleanly, as mode "{release.name}" allows'
             try:
                 api.shut_down_vm(other.hypervisor, other.vmid, seconds=node.patience.shutdown_seconds)
@@ -120,6 +127,18 @@ class GpuLending:
             assert found is not None  # noqa: S101 - no VM is a refusal
             raise self._refused(node, found.reason, found.next_step)
         return other
+
+    def _claim(self, node: NodeSpec, wanted: NodeSpec, other: VmSeen) -> Claim:
+        """Return what a VM asks for that gets a node's GPUs: all of them, on the node's terms."""
+        return Claim(
+            other.hypervisor,
+            other.vmid,
+            other.name,
+            f'VM {other.vmid} "{other.name}" on {other.hypervisor}',
+            slots_of(node),
+            self._fleet.priority_of(wanted),
+            node.gpu_wait_seconds,
+        )
 
     def _node_runs(self, api: Hypervisors, node: NodeSpec) -> bool:
         vm = api.vm(node.hypervisor, node.vmid)

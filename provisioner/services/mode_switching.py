@@ -21,6 +21,7 @@ from provisioner.planning.vm_shape import serving
 from provisioner.ports.guest_shell import GuestShell
 from provisioner.ports.hypervisors import Hypervisors
 from provisioner.ports.switch_log import SwitchRecord
+from provisioner.services.arbitration import Arbitration
 from provisioner.services.diagnosing import explained
 from provisioner.services.engine_evidence import require_on_gpu
 from provisioner.services.engine_units import DeathWatch, switch_units, unit_state
@@ -171,6 +172,8 @@ class ModeSwitching:
                     step.detail, step.changed = proof.endpoint.url, False
                 return proof.endpoint
             if is_up and not force:
+                way_out = "; the same command with --force does not ask"
+                Arbitration(self._fleet, self._world).require_no_hold(node, Act.SWITCH, way_out=way_out)
                 # An engine that has died serves nobody; one that runs is asked.
                 self._sleeping.require_quiet(node, Act.SWITCH)
             with running_step(on_event, node, "switch", self._world.clock) as step:

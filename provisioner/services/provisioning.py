@@ -29,6 +29,7 @@ from provisioner.services.guest_access import GuestAccess
 from provisioner.services.looking import Looker, look
 from provisioner.services.proving import Endpoint
 from provisioner.services.sleeping import Sleeping
+from provisioner.services.slot_taking import SlotTaking
 from provisioner.services.templates import TemplateMaker
 from provisioner.services.vm_maker import VmMaker
 from provisioner.services.world import World
@@ -205,6 +206,7 @@ class Provisioning:
             image_lock=lambda storage, image: self._image_locks[cluster, storage, image],
             secret=lambda reference: world.secret(reference, subject=node.subject),
             shut_down=lambda: Sleeping(self._fleet, world).shut_down(node, ignore),
+            start=lambda say: SlotTaking(self._fleet, world).start_node(node, say),
         )
 
     def _carry_out(self, plan: Plan, executor: Executor, changed: list[str], on_event: OnEvent) -> bool:

@@ -8,14 +8,17 @@ from dataclasses import dataclass
 
 from provisioner.domain.activity import EngineActivity
 from provisioner.domain.fleet import FleetSpec, NodeSpec
+from provisioner.domain.lease import Lease
 from provisioner.domain.names import ClusterName, NodeName
 from provisioner.domain.snapshot import ClusterSnapshot, Power
 from provisioner.engines.base import AnswerUnreadable
 from provisioner.errors import ProvisionerError, RefusedError, ShutdownIgnoredError
+from provisioner.planning.arbiter import Use
 from provisioner.planning.idle import IdleDecision, IdleVerdict, NodeUse, idle_decision
 from provisioner.planning.ownership import Act, objection, require
 from provisioner.ports.hypervisors import Hypervisors
 from provisioner.ports.web import NoAnswer
+from provisioner.services.arbitration import Arbitration, claim_of
 from provisioner.services.events import OnEvent, running_step
 from provisioner.services.looking import find_vm
 from provisioner.services.noted_modes import noted
@@ -44,6 +47,7 @@ class Sleeping:
     def __init__(self, fleet: FleetSpec, world: World) -> None:
         self._fleet = fleet
         self._world = world
+        self._arbitration = Arbitration(fleet, world)
 
     def sleep(self, node: NodeSpec, on_event: OnEvent, *, force: bool = False) -> SleepReport:
         """Shut a node down cleanly.
@@ -54,14 +58,25 @@ class Sleeping:
             force: also when it is busy or does not say; power is cut when it will not shut down.
 
         Raises:
-            RefusedError: it is busy, or not ours.
+            RefusedError: it is busy, held by somebody, or not ours.
             HypervisorError: the guest did not shut down in time.
         """
         with self._world.locks.held(node.name):
             return self.shut_down(node, on_event, force=force)
 
-    def shut_down(self, node: NodeSpec, on_event: OnEvent, *, force: bool = False) -> SleepReport:
-        """Do what `sleep` does for a caller that holds the node's lock already."""
+    def give_way(self, node: NodeSpec, leases: tuple[Lease, ...], on_event: OnEvent) -> SleepReport:
+        """Shut a node down for another that gets its GPUs, as the arbiter has decided; raises as `sleep`.
+
+        Raises:
+            OvertakenError: the leases are no longer the ones that it was decided on.
+        """
+        with self._world.locks.held(node.name):
+            return self.shut_down(node, on_event, yielding=leases)
+
+    def shut_down(
+        self, node: NodeSpec, on_event: OnEvent, *, force: bool = False, yielding: tuple[Lease, ...] = ()
+    ) -> SleepReport:
+        """Do what `sleep` does for a caller that holds the node's lock already; `yielding` as in `give_way`."""
         clock = self._world.clock
         api = self._api(node)
         begun = clock.monotonic()
@@ -70,13 +85,17 @@ class Sleeping:
             return SleepReport(node.name, was_running=False, seconds=clock.monotonic() - begun)
         require(node, vm, Act.SLEEP)
         if not force:
+            way_out = f"; provisioner sleep {node.name} --force does not ask"
+            self._arbitration.require_no_hold(node, Act.SLEEP, way_out=way_out)
             self.require_quiet(noted(self._fleet, api, node)[0])
         # The tag is read again right before: between look and act the VMID may have changed hands.
         vm = api.vm(node.hypervisor, node.vmid)
         if vm is None:
             return SleepReport(node.name, was_running=False, seconds=clock.monotonic() - begun)
         require(node, vm, Act.SLEEP)
-        with running_step(on_event, node, "shut down", clock) as step:
+        freeing = self._arbitration.shutting_down(api, claim_of(self._fleet, node), yielding)
+        with running_step(on_event, node, "shut down", clock) as step, freeing as require_still_wanted:
+            require_still_wanted()
             try:
                 warnings = api.shut_down_vm(node.hypervisor, node.vmid, seconds=node.patience.shutdown_seconds)
                 step.detail = "; ".join(warnings)
@@ -156,6 +175,15 @@ class Sleeping:
             return engine.activity(probe.activity_text(), self._world.clock.now()), ""
         except (NoAnswer, AnswerUnreadable) as reason:
             return None, str(reason)
+
+    def use_of(self, node: NodeSpec) -> tuple[Use, str]:
+        """Return whether somebody uses a node that runs, which is in the mode that is noted; and that in words."""
+        activity, why = self._activity(node)
+        if activity is None:
+            return Use.UNKNOWN, why
+        if activity.is_busy:
+            return Use.BUSY, f"{activity.running} requests running, {activity.waiting} waiting"
+        return (Use.UNKNOWN, activity.doubt) if activity.doubt else (Use.QUIET, "nobody uses it")
 
     def require_quiet(self, node: NodeSpec, act: Act = Act.SLEEP) -> None:
         """Let an act pass only if nobody uses the node, which is in the mode that is noted. Raises RefusedError."""

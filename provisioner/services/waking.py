@@ -13,6 +13,7 @@ from provisioner.planning.start_times import start_seconds
 from provisioner.planning.wake import WakeNeed, require_gpus, wake_decision
 from provisioner.ports.clock import Clock
 from provisioner.ports.hypervisors import Hypervisors, Ticket
+from provisioner.services.arbitration import LeasedTicket
 from provisioner.services.deployments import unit_of
 from provisioner.services.diagnosing import LOGIN_SECONDS, explained
 from provisioner.services.engine_units import switch_units
@@ -24,6 +25,7 @@ from provisioner.services.looking import find_vm
 from provisioner.services.noted_modes import noted
 from provisioner.services.proving import Endpoint, EngineProbe
 from provisioner.services.settling import settled
+from provisioner.services.slot_taking import SlotTaking
 from provisioner.services.vm_writer import VmWriter
 from provisioner.services.world import World
 
@@ -67,12 +69,13 @@ class Waking:
     def __init__(self, fleet: FleetSpec, world: World) -> None:
         self._fleet = fleet
         self._world = world
+        self._slots = SlotTaking(fleet, world)
 
     def wake(self, node: NodeSpec, on_event: OnEvent) -> WakeReport:
         """Return when the node's model has answered.
 
         Raises:
-            RefusedError: there is no VM of ours to start.
+            RefusedError: there is no VM of ours to start, or another has its GPUs and stays.
             HypervisorError: Proxmox could not start it; its words are in the summary.
             NotReadyError, EngineError: it started and did not come to answer.
         """
@@ -84,17 +87,19 @@ class Waking:
         node, notes = noted(self._fleet, api, node)
         require_gpus(self._fleet, node)
         patience = node.patience.boot_seconds + node.patience.engine_seconds
-        start = _Start(api, node, clock, patience)
+        start = _Start(api, self._slots, node, clock, patience)
         if decision.need is WakeNeed.START:
             with running_step(on_event, node, "start", clock) as step:
-                start.begin()
-                step.detail = f"{decision.reason}; Proxmox has accepted the start"
+                start.begin(step.say)
+                accepted = "Proxmox has accepted the start" if start.was_needed else "somebody else starts it"
+                step.detail, step.changed = f"{decision.reason}; {accepted}", start.was_needed
         engine = self._world.engines[self._fleet.mode_of(node).engine]
         probe = EngineProbe(self._fleet, node, engine, self._world.web, clock)
         # A guest boots once its VM has started, and pinning much memory for a GPU takes minutes.
         start_within = min(start_seconds(node), self._fleet.cluster_of(node).task_seconds)
         longest = patience + (start_within if decision.need is WakeNeed.START else 0.0)
-        with running_step(on_event, node, "answer", clock) as step, naming_gpu_holder(self._fleet, node, api):
+        naming = naming_gpu_holder(self._fleet, node, api)
+        with running_step(on_event, node, "answer", clock) as step, naming, start:
             try:
                 if notes.mode_waits:
                     self._tell_guest(node, seconds=longest, still_worth_it=start.look)
@@ -163,8 +168,9 @@ class _BootOverdue(Exception):
 class _Start:
     """The start of one VM, watched while its engine is being probed. `patience` is counted from its end."""
 
-    def __init__(self, api: Hypervisors, node: NodeSpec, clock: Clock, patience: float) -> None:
+    def __init__(self, api: Hypervisors, slots: SlotTaking, node: NodeSpec, clock: Clock, patience: float) -> None:
         self._api = api
+        self._slots = slots
         self._node = node
         self._clock = clock
         self._ticket: Ticket | None = None
@@ -173,6 +179,14 @@ class _Start:
         self._ended: float | None = None
         self._pauses = iter(_LOOKS)
         self._next_look = clock.monotonic() + next(self._pauses)
+
+    def __enter__(self) -> _Start:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        """Leave a start under way to itself; that nobody watches it is noted, so that nobody waits for us."""
+        if self._pending and isinstance(self._ticket, LeasedTicket):
+            self._ticket.leave()
 
     @property
     def was_needed(self) -> bool:
@@ -194,10 +208,10 @@ class _Start:
         if self._pending and self._ticket is not None:
             self._pending = not self._ticket.is_done()
 
-    def begin(self) -> None:
-        """Power on; Proxmox has accepted it when this returns."""
-        self._ticket = self._api.start_vm(self._node.hypervisor, self._node.vmid)
-        self._pending = True
+    def begin(self, say: Callable[[str], None]) -> None:
+        """Power on, once its GPUs are free; Proxmox has accepted it when this returns, or somebody else starts it."""
+        self._ticket = self._slots.start_node(self._node, say)
+        self._pending = self._ticket is not None
 
     def look(self) -> None:
         """Look at Proxmox when it is time to. Raises when waiting for the engine has become pointless."""
@@ -220,7 +234,7 @@ class _Start:
             return
         if vm is not None and not self.was_needed:
             # It ran when we looked first and was on its way down: whoever wants it now gets it started again.
-            self.begin()
+            self.begin(lambda reason: None)
             return
         raise NotReadyError(
             "cannot wake the node: its VM went off while it was starting",

@@ -50,7 +50,7 @@ def _everything(page: LeasePage, owner: str) -> LeasePage:
     page = issuing(page, leases)
     page = freeing(page, [page.leases[SLOT]], owner=owner, wanted_by="llm-gpu-02")
     page = held(page, [page.leases[OTHER]])
-    waiter = Waiter(0, NodeName("llm-gpu-02"), Vmid(5002), (SLOT, OTHER), 7, 101.0, 160.5, owner)
+    waiter = Waiter(0, "llm-gpu-02", Vmid(5002), (SLOT, OTHER), 7, 101.0, 160.5, owner)
     page, _ = joined(page, waiter)
     return holding(page, Hold(NodeName("llm-gpu-01"), "anna", 100.0, 7300.0, "training, do not touch"))
 

@@ -294,7 +294,7 @@ def _fleet(path: Path, shape: FleetShape) -> FleetSpec:
             if entry.release_gpu_to is None
         },
         releases={
-            ModeName(name): GpuRelease(ModeName(name), Vmid(entry.release_gpu_to), entry.may_shut_down)
+            ModeName(name): GpuRelease(ModeName(name), Vmid(entry.release_gpu_to), entry.may_shut_down, entry.priority)
             for name, entry in shape.modes.items()
             if entry.release_gpu_to is not None
         },
@@ -335,6 +335,7 @@ def _mode(name: ModeName, entry: ModeShape) -> ModeSpec:
         memory_limit_bytes=entry.memory_limit,
         cpu_limit=entry.cpu_limit,
         pull=Pull(entry.pull),
+        priority=entry.priority,
     )
 
 
@@ -420,6 +421,9 @@ def _node(name: NodeName, entry: NodeShape, defaults: DefaultsShape, folder: Pat
         disk_bytes=chosen("disk"),
         idle_after_seconds=chosen("idle_after"),
         min_uptime_seconds=chosen("min_uptime"),
+        priority=chosen("priority"),
+        min_residence_seconds=chosen("min_residence"),
+        gpu_wait_seconds=chosen("gpu_wait"),
         patience=Patience(chosen("boot_within"), chosen("engine_within"), chosen("shutdown_within")),
         connect=ConnectSpec(entry.connect.address, entry.connect.ssh_port) if entry.connect else None,
         extra_user_data=_path(extra, folder) if (extra := chosen("extra_user_data")) else None,

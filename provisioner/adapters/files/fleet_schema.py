@@ -265,6 +265,9 @@ class EngineShape(Shape):
         return self
 
 
+Priority = Annotated[int, Field(ge=-100, le=100)]
+
+
 class ModeShape(Shape):
     """A named purpose: engine, model, arguments; or release_gpu_to alone."""
 
@@ -296,11 +299,12 @@ class ModeShape(Shape):
     may_shut_down: bool = Field(
         False, description="true: that VM is shut down cleanly when the node wants its GPUs back."
     )
+    priority: Priority | None = Field(None, description="Instead of its node's, while the node is in this mode.")
 
     @model_validator(mode="after")
     def _one_purpose(self) -> ModeShape:
         if self.release_gpu_to is not None:
-            beside = sorted(self.model_fields_set - {"release_gpu_to", "may_shut_down"})
+            beside = sorted(self.model_fields_set - {"release_gpu_to", "may_shut_down", "priority"})
             if beside:
                 raise ValueError(f"release_gpu_to without {', '.join(beside)}: the node is off in such a mode")
             return self
@@ -358,6 +362,9 @@ class DefaultsShape(Shape):
     unattended_upgrades: bool = True
     cuda_toolkit: CudaToolkit | None = None
     clone: Clone = "auto"
+    priority: Priority = 0
+    min_residence: Duration = 300.0
+    gpu_wait: Duration = 900.0
 
 
 class NodeShape(Shape):
@@ -404,9 +411,25 @@ class NodeShape(Shape):
     clone: Clone | None = Field(
         None, description="auto: a linked clone of a template where several nodes share image and storage."
     )
+    priority: Priority | None = Field(
+        None, description="Who gets a GPU that several nodes want; a higher one need not wait until the other is quiet."
+    )
+    min_residence: Duration | None = Field(
+        None, description="How long it keeps its GPUs at least before it gives way to another VM."
+    )
+    gpu_wait: Duration | None = Field(
+        None, description="How long it waits for its GPUs; after half of it, it goes before those that came later."
+    )
     web_ui: WebUiShape | None = None
     connect: ConnectShape | None = None
     adopt: bool = Field(False, description="true: a VM that exists; woken, slept and watched, never reconfigured.")
+
+    @model_validator(mode="after")
+    def _only_with_gpus(self) -> NodeShape:
+        idle_words = [key for key in ("priority", "min_residence", "gpu_wait") if getattr(self, key) is not None]
+        if idle_words and not self.gpus:
+            raise ValueError(f"{', '.join(idle_words)} for a node with gpus only: it shares nothing")
+        return self
 
 
 class ServiceTokenShape(Shape):

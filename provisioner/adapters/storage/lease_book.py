@@ -30,7 +30,7 @@ CREATE TABLE IF NOT EXISTS gpu_lease (
     wanted_by TEXT NOT NULL, PRIMARY KEY (hypervisor, gpu)
 ) STRICT;
 CREATE TABLE IF NOT EXISTS gpu_waiter (
-    number INTEGER PRIMARY KEY, node TEXT NOT NULL, vmid INTEGER NOT NULL, slots TEXT NOT NULL,
+    number INTEGER PRIMARY KEY, name TEXT NOT NULL, vmid INTEGER NOT NULL, slots TEXT NOT NULL,
     priority INTEGER NOT NULL, since REAL NOT NULL, until REAL NOT NULL, owner TEXT NOT NULL
 ) STRICT;
 CREATE TABLE IF NOT EXISTS gpu_waiter_last (only INTEGER PRIMARY KEY CHECK (only = 1), number INTEGER NOT NULL) STRICT;
@@ -169,9 +169,9 @@ def _page(connection: sqlite3.Connection) -> LeasePage:
             slot, fence, Vmid(vmid), name, LeasePhase(phase), since, owner, bool(issued), bool(adopted), wanted_by
         )
     waiters = tuple(
-        Waiter(number, NodeName(node), Vmid(vmid), _slots(slots), priority, since, until, owner)
-        for number, node, vmid, slots, priority, since, until, owner in connection.execute(
-            "SELECT number, node, vmid, slots, priority, since, until, owner FROM gpu_waiter ORDER BY number"
+        Waiter(number, name, Vmid(vmid), _slots(slots), priority, since, until, owner)
+        for number, name, vmid, slots, priority, since, until, owner in connection.execute(
+            "SELECT number, name, vmid, slots, priority, since, until, owner FROM gpu_waiter ORDER BY number"
         )
     )
     holds = tuple(
@@ -236,7 +236,7 @@ def _waiter_row(waiter: Waiter) -> tuple[object, ...]:
     slots = _BETWEEN.join(f"{slot.hypervisor}{_BETWEEN}{slot.gpu}" for slot in waiter.slots)
     return (
         waiter.number,
-        waiter.node,
+        waiter.name,
         waiter.vmid,
         slots,
         waiter.priority,

@@ -11,7 +11,7 @@ from provisioner.domain.fleet import FleetSpec, NodeSpec
 from provisioner.domain.names import HypervisorName, MappingId, NodeName, StorageName, Vmid
 from provisioner.domain.notes import read_notes
 from provisioner.domain.quantities import GIB
-from provisioner.domain.snapshot import Power
+from provisioner.domain.snapshot import Power, VmSeen
 from provisioner.errors import (
     EngineError,
     GuestError,
@@ -23,7 +23,7 @@ from provisioner.errors import (
 )
 from provisioner.services.events import Event, Phase
 from provisioner.services.provisioning import Provisioning, UpReport
-from tests.fakes.hypervisors import FakeHypervisors, refusal
+from tests.fakes.hypervisors import FakeHypervisors, FakeVm, refusal
 from tests.fakes.world import FakeWorld
 
 PVE1 = HypervisorName("pve1")
@@ -287,9 +287,21 @@ class TestFailures:
     ) -> None:
         up(provisioning, node)
         other = fleet.nodes[NodeName("llm-gpu-02")]
-        assert "already in use by VMID '5001'" in self.fails(provisioning, other, HypervisorError).summary
-        world.cluster.stop_vm(PVE1, node.vmid)
-        assert up(provisioning, other).reply == "hello"
+        up(provisioning, other)
+        acts = world.cluster.acts
+        # The quiet one gives way, and only once it has had the card for its time.
+        assert acts.index("start 5001") < acts.index("shut down 5001") < acts.index("start 5002")
+        assert world.clock.monotonic() >= node.min_residence_seconds
+
+    def test_a_gpu_in_use_by_somebody_elses_vm(
+        self, provisioning: Provisioning, node: NodeSpec, world: FakeWorld
+    ) -> None:
+        seen = VmSeen(Vmid(200), "windows", PVE1, Power.RUNNING)
+        cards = (MappingId("rtx3090"),)
+        world.cluster.vms[Vmid(200)] = FakeVm(seen, notes="", disk_bytes=GIB, mappings=cards, seed=None)
+        assert "already in use by VMID '200'" in self.fails(provisioning, node, HypervisorError).summary
+        world.cluster.stop_vm(PVE1, Vmid(200))
+        assert up(provisioning, node).reply == "hello"
 
     def test_a_guest_that_never_boots(self, provisioning: Provisioning, node: NodeSpec, world: FakeWorld) -> None:
         world.guests.never_boots = True

@@ -1,0 +1,361 @@
+"""The one way to take or free a GPU slot: what is decided in planning is written in the lease book, then carried out.
+
+Every command and the service itself are clients of the same book, so it does not matter who asks. Whoever dies leaves
+his number behind; the next one looks at Proxmox, and goes on from what is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import TypeVar
+
+from provisioner.domain.fleet import FleetSpec, NodeSpec
+from provisioner.domain.lease import (
+    GpuSlot,
+    Hold,
+    Lease,
+    LeasePage,
+    LeasePhase,
+    abandoned,
+    adopted,
+    freed,
+    freeing,
+    held,
+    holding,
+    issuing,
+    kept,
+    released,
+    require_current,
+)
+from provisioner.domain.names import GpuName, HypervisorName, Vmid
+from provisioner.domain.quantities import duration_text
+from provisioner.domain.snapshot import Power
+from provisioner.errors import (
+    GpuTakenError,
+    HypervisorError,
+    InputError,
+    OutcomeUnknownError,
+    OvertakenError,
+    ProvisionerError,
+    RefusedError,
+    TaskOverdueError,
+    UnreachableError,
+)
+from provisioner.planning.ownership import Act
+from provisioner.ports.hypervisors import Hypervisors, Ticket
+from provisioner.services.world import World
+
+# The longest that a person may keep a node; who needs it longer says so again.
+LONGEST_HOLD_SECONDS = 30 * 86400.0
+
+_Answer = TypeVar("_Answer")
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A VM that is to run with GPU slots. `subject` is the VM, in the words of every message."""
+
+    hypervisor: HypervisorName
+    vmid: Vmid
+    name: str
+    subject: str
+    slots: tuple[GpuSlot, ...]
+    priority: int = 0
+    wait_seconds: float = 0.0
+
+
+def slots_of(node: NodeSpec) -> tuple[GpuSlot, ...]:
+    """Return the GPU slots that a node has while it runs."""
+    return tuple(GpuSlot(node.hypervisor, GpuName(gpu)) for gpu in node.gpus)
+
+
+def claim_of(fleet: FleetSpec, node: NodeSpec) -> Claim:
+    """Return what a node that wakes asks for."""
+    return Claim(
+        node.hypervisor,
+        node.vmid,
+        node.name,
+        node.subject,
+        slots_of(node),
+        fleet.priority_of(node),
+        node.gpu_wait_seconds,
+    )
+
+
+class Arbitration:
+    """Leases and holds, and the acts that they fence."""
+
+    def __init__(self, fleet: FleetSpec, world: World) -> None:
+        self._fleet = fleet
+        self._world = world
+
+    def start(self, api: Hypervisors, claim: Claim, leases: tuple[Lease, ...]) -> Ticket:
+        """Start a VM whose slots were granted; Proxmox has accepted it when this returns.
+
+        Raises:
+            OvertakenError: another has one of the slots by now; nothing was started.
+            HypervisorError: Proxmox refused.
+        """
+        if not leases:
+            return api.start_vm(claim.hypervisor, claim.vmid)
+        with self._world.leases.turn() as turn:
+            turn.page = issuing(turn.page, leases)
+        ending = _Ending(self._world, api, claim, leases)
+        try:
+            return LeasedTicket(api.start_vm(claim.hypervisor, claim.vmid), ending)
+        except HypervisorError as error:
+            ending.failed(error)
+            raise
+        except BaseException:
+            ending.left()
+            raise
+
+    @contextmanager
+    def shutting_down(
+        self, api: Hypervisors, claim: Claim, yielding: tuple[Lease, ...] = ()
+    ) -> Iterator[Callable[[], None]]:
+        """Free a running VM's slots by the block, which shuts it down; if it does not, they stay.
+
+        What is given to the block is to be called right before the power goes: it raises OvertakenError when the
+        node is to stay on after all, because somebody holds it.
+
+        Args:
+            api: its cluster.
+            claim: the VM, with the slots that it has while it runs.
+            yielding: its leases, where the arbiter has decided already that it gives way.
+
+        Raises:
+            OvertakenError: the decision has been overtaken.
+        """
+        if not claim.slots and not yielding:
+            yield lambda: None
+            return
+        book = self._world.leases
+        with book.turn() as turn:
+            leases = yielding
+            if yielding:
+                require_current(turn.page, yielding)
+            else:
+                turn.page, leases = self._freeing(turn.page, claim, book.owner)
+
+        def require() -> None:
+            require_current(book.read(), leases)
+
+        ending = _Ending(self._world, api, claim, leases)
+        try:
+            yield require
+        except OvertakenError:
+            raise
+        except BaseException:
+            ending.stays_unless_off()
+            raise
+        with suppress(OvertakenError), book.turn() as turn:
+            turn.page = freed(turn.page, leases)
+
+    def _freeing(self, page: LeasePage, claim: Claim, owner: str) -> tuple[LeasePage, tuple[Lease, ...]]:
+        """Note that a VM that runs gives its slots up; it runs, so it has them, whether we knew that or not."""
+        unknown = [slot for slot in claim.slots if slot not in page.leases]
+        page = adopted(page, unknown, claim.vmid, claim.name, now=self._world.clock.now())
+        page = freeing(page, page.held_by(claim.hypervisor, claim.vmid), owner=owner)
+        return page, page.held_by(claim.hypervisor, claim.vmid)
+
+    def adopt(self, claim: Claim) -> None:
+        """Write down that a VM was found running with slots."""
+        with self._world.leases.turn() as turn:
+            unknown = [slot for slot in claim.slots if slot not in turn.page.leases]
+            turn.page = adopted(turn.page, unknown, claim.vmid, claim.name, now=self._world.clock.now())
+
+    def hold(self, node: NodeSpec, *, by: str, seconds: float, why: str = "") -> Hold:
+        """Keep a node as it is until a time; a second hold by the same person replaces the first.
+
+        Raises:
+            InputError: the time is none, or longer than `LONGEST_HOLD_SECONDS`.
+        """
+        if not 0 < seconds <= LONGEST_HOLD_SECONDS:
+            raise InputError(
+                f"cannot hold the node for {duration_text(max(seconds, 0.0))}",
+                subject=node.subject,
+                next_step=f"say more than nothing and at most {duration_text(LONGEST_HOLD_SECONDS)}, such as 2h",
+            )
+        now = self._world.clock.now()
+        hold = Hold(node.name, by, now, now + seconds, why)
+        with self._world.leases.turn() as turn:
+            going = [
+                lease for lease in turn.page.held_by(node.hypervisor, node.vmid) if lease.phase is LeasePhase.FREEING
+            ]
+            # Whoever has not cut its power yet is too late to do so.
+            turn.page = kept(holding(released(turn.page, node.name, by, now=now), hold), going)
+        return hold
+
+    def release(self, node: NodeSpec, *, by: str) -> tuple[Hold, ...]:
+        """End a person's hold; return those of others that still count.
+
+        Raises:
+            RefusedError: that person holds nothing.
+        """
+        now = self._world.clock.now()
+        with self._world.leases.turn() as turn:
+            holds = turn.page.holds_on(node.name, now)
+            if not any(hold.by == by for hold in holds):
+                others = f"but {', '.join(hold.by for hold in holds)}" if holds else "nor does anybody"
+                raise RefusedError(
+                    f"cannot release the node: {by} does not hold it, {others}",
+                    subject=node.subject,
+                    next_step=f"provisioner release {node.name} --by {holds[0].by}"
+                    if holds
+                    else f"nothing to do; provisioner hold {node.name} --for 2h keeps it",
+                )
+            turn.page = released(turn.page, node.name, by, now=now)
+        return tuple(hold for hold in holds if hold.by != by)
+
+    def holds_on(self, node: NodeSpec) -> tuple[Hold, ...]:
+        """Return who keeps a node as it is, the longest first."""
+        return self._world.leases.read().holds_on(node.name, self._world.clock.now())
+
+    def require_no_hold(self, node: NodeSpec, act: Act, *, way_out: str) -> None:
+        """Let an act pass only if nobody holds the node. Raises RefusedError."""
+        holds = self.holds_on(node)
+        if not holds:
+            return
+        raise RefusedError(
+            f"cannot {act.value}: {held_words(holds, self._world.clock.now())}",
+            subject=node.subject,
+            next_step=f"provisioner release {node.name} --by {holds[0].by}, if that is agreed{way_out}",
+            retryable=True,
+        )
+
+    def require_not_starting(self, node: NodeSpec, act: Act) -> None:
+        """Let an act pass only if nobody else is starting the node. Raises RefusedError."""
+        book = self._world.leases
+        starting = [
+            lease
+            for lease in book.read().held_by(node.hypervisor, node.vmid)
+            if lease.phase is LeasePhase.TAKING and lease.owner and book.is_alive(lease.owner)
+        ]
+        if starting:
+            raise RefusedError(
+                f"cannot {act.value}: it is being started (process {starting[0].owner.partition('-')[0]})",
+                subject=node.subject,
+                next_step="let it finish, then run the same command again",
+                retryable=True,
+            )
+
+
+def held_words(holds: Iterable[Hold], now: float) -> str:
+    """Say who holds a node, for how much longer and why."""
+    each = (
+        f"{hold.by} for another {duration_text(hold.until - now)}{f' ({hold.why})' if hold.why else ''}"
+        for hold in holds
+    )
+    return f"it is held by {', '.join(each)}"
+
+
+class _Ending:
+    """How an act on a VM's slots ends in the book. Whoever was overtaken writes nothing."""
+
+    def __init__(self, world: World, api: Hypervisors, claim: Claim, leases: tuple[Lease, ...]) -> None:
+        self._world = world
+        self._api = api
+        self._claim = claim
+        self._leases = leases
+
+    def runs(self) -> None:
+        """The VM runs. Raises OvertakenError."""
+        with self._world.leases.turn() as turn:
+            turn.page = held(turn.page, self._leases)
+
+    def failed(self, error: HypervisorError) -> None:
+        """Proxmox says that it was not started, or nobody can tell."""
+        unsure = (UnreachableError, OutcomeUnknownError, TaskOverdueError)
+        power = self._power()
+        if power is Power.RUNNING:
+            self._write(held)
+        elif power is Power.STOPPED and not isinstance(error, unsure):
+            self._write(freed)
+        else:
+            self._write(abandoned)
+        if isinstance(error, GpuTakenError) and error.holder is not None:
+            self._adopt(Vmid(error.holder))
+
+    def left(self) -> None:
+        """Nobody watches the start any more; only Proxmox knows how it ends."""
+        self._write(abandoned)
+
+    def stays_unless_off(self) -> None:
+        """The VM was not shut down, or not for certain."""
+        self._write(freed if self._power() is Power.STOPPED else kept)
+
+    def _adopt(self, vmid: Vmid) -> None:
+        """Write down who has the GPU, as Proxmox names him. With several slots it does not say which."""
+        if len(self._claim.slots) != 1:
+            return
+        with suppress(ProvisionerError):
+            vm = self._api.vm(self._claim.hypervisor, vmid)
+            if vm is None or vm.power is not Power.RUNNING:
+                return
+            with self._world.leases.turn() as turn:
+                free = [slot for slot in self._claim.slots if slot not in turn.page.leases]
+                turn.page = adopted(turn.page, free, vmid, vm.name, now=self._world.clock.now())
+
+    def _power(self) -> Power:
+        try:
+            vm = self._api.vm(self._claim.hypervisor, self._claim.vmid)
+        except HypervisorError:
+            return Power.UNKNOWN
+        return vm.power if vm is not None else Power.STOPPED
+
+    def _write(self, law: Callable[[LeasePage, tuple[Lease, ...]], LeasePage]) -> None:
+        with suppress(OvertakenError), self._world.leases.turn() as turn:
+            require_current(turn.page, self._leases)
+            turn.page = law(turn.page, self._leases)
+
+
+class LeasedTicket:
+    """A start whose end is written in the book, however its caller hears of it."""
+
+    def __init__(self, ticket: Ticket, ending: _Ending) -> None:
+        self._ticket = ticket
+        self._ending = ending
+        self._is_over = False
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What Proxmox warned of."""
+        return self._ticket.warnings
+
+    def is_done(self) -> bool:
+        """Ask once. Raises HypervisorError when the start has failed."""
+        done = self._concluded(self._ticket.is_done)
+        if done and not self._is_over:
+            self._is_over = True
+            self._ending.runs()
+        return done
+
+    def wait(self) -> None:
+        """Return when the VM runs. Raises HypervisorError when it failed."""
+        self._concluded(self._ticket.wait)
+        if not self._is_over:
+            self._is_over = True
+            self._ending.runs()
+
+    def overdue(self, seconds: float) -> HypervisorError:
+        """Return the error of a caller who gives up; the start goes on without him."""
+        self.leave()
+        return self._ticket.overdue(seconds)
+
+    def leave(self) -> None:
+        """Watch it no longer."""
+        if not self._is_over:
+            self._is_over = True
+            self._ending.left()
+
+    def _concluded(self, ask: Callable[[], _Answer]) -> _Answer:
+        try:
+            return ask()
+        except HypervisorError as error:
+            if not self._is_over:
+                self._is_over = True
+                self._ending.failed(error)
+            raise

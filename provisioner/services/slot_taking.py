@@ -1,0 +1,218 @@
+"""Waits for a node's GPU slots, has others give way where the arbiter says so, and starts the VM."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from provisioner.domain.fleet import FleetSpec, NodeSpec
+from provisioner.domain.lease import GpuSlot, Lease, LeasePage, LeasePhase, Waiter, joined
+from provisioner.domain.names import Vmid
+from provisioner.domain.quantities import duration_text
+from provisioner.domain.snapshot import Power, VmSeen
+from provisioner.errors import NotReadyError, OvertakenError, RefusedError
+from provisioner.planning.arbiter import Answer, Fenced, HolderSeen, Scene, Use, Verdict, decided, given_up
+from provisioner.planning.ownership import Act, objection
+from provisioner.ports.hypervisors import Hypervisors, Ticket
+from provisioner.services.arbitration import Arbitration, Claim, claim_of, slots_of
+from provisioner.services.events import ignore
+from provisioner.services.noted_modes import noted
+from provisioner.services.sleeping import Sleeping
+from provisioner.services.world import World
+
+# Seconds from one look at who is in the way to the next.
+_PAUSES = (0.1, 0.2, 0.5, 1.0)
+_LATER_PAUSES = 2.0
+# A request that a dead process has sent is with Proxmox by then: its proxy waits no longer for its daemon.
+IN_FLIGHT_SECONDS = 30.0
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What became of a request for slots. `leases` is empty where none are needed, or somebody else starts the VM."""
+
+    verdict: Verdict
+    reason: str
+    leases: tuple[Lease, ...] = ()
+
+
+class SlotTaking:
+    """Takes slots for VMs. One object may serve several threads."""
+
+    def __init__(self, fleet: FleetSpec, world: World) -> None:
+        self._fleet = fleet
+        self._world = world
+        self._arbitration = Arbitration(fleet, world)
+        self._sleeping = Sleeping(fleet, world)
+        # Starts of dead processes, and when each was first noticed by a clock that never jumps.
+        self._orphans: dict[tuple[GpuSlot, int], float] = {}
+
+    def start_node(self, node: NodeSpec, say: Say) -> Ticket | None:
+        """Start a node's VM once its slots are its own; None if it runs, or somebody else is starting it.
+
+        Raises:
+            RefusedError: it does not get them; the reason says who has them.
+            NotReadyError: nor did it within its `gpu_wait`.
+            HypervisorError: Proxmox refused.
+        """
+        return self.start(claim_of(self._fleet, node), say)
+
+    def start(self, claim: Claim, say: Say) -> Ticket | None:
+        """Do what `start_node` does for any VM."""
+        api = self._api(claim)
+        taken = self.take(claim, say)
+        if taken.verdict is not Verdict.GRANT:
+            say(taken.reason)
+            return None
+        return self._arbitration.start(api, claim, taken.leases)
+
+    def take(self, claim: Claim, say: Say) -> Taken:
+        """Wait until a VM may be started with its slots; raises as `start_node`."""
+        if not claim.slots:
+            return Taken(Verdict.GRANT, "it needs no GPU")
+        book, clock = self._world.leases, self._world.clock
+        now, deadline = clock.now(), clock.monotonic() + claim.wait_seconds
+        waiter = Waiter(
+            0, claim.name, claim.vmid, claim.slots, claim.priority, now, now + claim.wait_seconds, book.owner
+        )
+        own: Fenced = frozenset()
+        said, unwilling = "", ""
+        pauses = iter(_PAUSES)
+        try:
+            while True:
+                scene = self._look(claim, own)
+                with book.turn() as turn:
+                    page = turn.page
+                    if waiter.number == 0:
+                        page, waiter = joined(page, waiter)
+                    turn.page, answer = decided(page, waiter, scene, clock.now())
+                own = frozenset((lease.slot, lease.fence) for lease in answer.yielding)
+                if answer.verdict in (Verdict.GRANT, Verdict.RUNS, Verdict.JOIN):
+                    return Taken(answer.verdict, answer.reason, answer.leases)
+                if answer.verdict is Verdict.REFUSE:
+                    raise RefusedError(
+                        f"cannot start it: {answer.reason}", subject=claim.subject, next_step=answer.next_step
+                    )
+                reason = answer.reason
+                if answer.verdict is Verdict.YIELD:
+                    say(reason)
+                    unwilling = self._make_way(claim, answer, say)
+                    if not unwilling:
+                        continue
+                    reason = unwilling
+                if reason != said:
+                    say(reason)
+                    said = reason
+                left = deadline - clock.monotonic()
+                if left <= 0:
+                    raise self._too_late(claim, reason)
+                clock.sleep(min(next(pauses, _LATER_PAUSES), left))
+        finally:
+            if waiter.number:
+                with book.turn() as turn:
+                    turn.page = given_up(turn.page, waiter, own)
+
+    @staticmethod
+    def _too_late(claim: Claim, reason: str) -> NotReadyError:
+        return NotReadyError(
+            f"cannot start it: it did not get its GPU within {duration_text(claim.wait_seconds)}: {reason}",
+            subject=claim.subject,
+            next_step="the same command waits again; gpu_wait in the fleet file says how long",
+            retryable=True,
+        )
+
+    def _make_way(self, claim: Claim, answer: Answer, say: Say) -> str:
+        """Put those to sleep who give way; return why one did not, or nothing."""
+        for vmid in dict.fromkeys(lease.vmid for lease in answer.yielding):
+            node = self._node(claim, vmid)
+            if node is None:
+                continue
+            leases = tuple(lease for lease in answer.yielding if lease.vmid == vmid)
+            try:
+                self._sleeping.give_way(node, leases, ignore)
+            except OvertakenError:
+                return f"{node.name} stays after all"
+            except RefusedError as busy:
+                # A request came in, somebody holds it, or another process works on it.
+                return f"{node.name} does not give way yet: {busy.summary.removeprefix('cannot ')}"
+            say(f"{node.name} is off, for {claim.name}")
+        return ""
+
+    def _look(self, claim: Claim, own: Fenced) -> Scene:
+        """Look at the VM itself and at all that may be in its way."""
+        book, api = self._world.leases, self._api(claim)
+        before = book.read()
+        in_the_way = {lease.vmid for lease in before.leases_of(claim.slots)}
+        rivals = {node.vmid for node in self._sharing(claim)}
+        # Who asks has looked at the VM itself; again only where somebody may have started it since.
+        seen = {vmid: self._holder(claim, api, vmid, before) for vmid in sorted(rivals | in_the_way)}
+        owners = {waiter.owner for waiter in before.waiters} | {lease.owner for lease in before.leases.values()}
+        dead = frozenset(owner for owner in owners if owner and not book.is_alive(owner))
+        return Scene(before, seen, dead, self._settled(before, claim, dead), own)
+
+    def _settled(self, before: LeasePage, claim: Claim, dead: frozenset[str]) -> Fenced:
+        now = self._world.clock.monotonic()
+        orphans = {
+            (lease.slot, lease.fence)
+            for lease in before.leases_of(claim.slots)
+            if lease.phase is LeasePhase.TAKING and (not lease.owner or lease.owner in dead)
+        }
+        for orphan in orphans:
+            self._orphans.setdefault(orphan, now)
+        return frozenset(orphan for orphan in orphans if now - self._orphans[orphan] >= IN_FLIGHT_SECONDS)
+
+    def _holder(self, claim: Claim, api: Hypervisors, vmid: Vmid, before: LeasePage) -> HolderSeen:
+        vm = api.vm(claim.hypervisor, vmid)
+        node = self._node(claim, vmid)
+        leases = before.held_by(claim.hypervisor, vmid)
+        name = node.name if node is not None else vm.name if vm is not None else f"VM {vmid}"
+        if vm is None or vm.power is Power.STOPPED:
+            orphaned = any(lease.phase is LeasePhase.TAKING and lease.issued for lease in leases)
+            starting = orphaned and vmid != claim.vmid and "qmstart" in api.active_tasks(claim.hypervisor, vmid)
+            return HolderSeen(vmid, name, Power.STOPPED, is_being_started=starting)
+        if vmid == claim.vmid:
+            return HolderSeen(vmid, claim.name, vm.power, claim.slots, uptime_seconds=vm.uptime_seconds)
+        if node is None or objection(node, vm, Act.SLEEP) is not None:
+            # Whether it has a GPU is known only if the book, or Proxmox's refusal, says so.
+            return HolderSeen(vmid, vm.name, vm.power, uptime_seconds=vm.uptime_seconds)
+        return self._rival(api, node, vm)
+
+    def _rival(self, api: Hypervisors, node: NodeSpec, vm: VmSeen) -> HolderSeen:
+        """Describe a node that runs with a slot that is wanted."""
+        node, _ = noted(self._fleet, api, node)
+        use, words = self._sleeping.use_of(node) if vm.power is Power.RUNNING else (Use.UNKNOWN, "")
+        fragile = [gpu.name for gpu in self._fleet.gpus_of(node) if not gpu.survives_stop]
+        stays = f"{', '.join(fragile)} does not survive a stop of its VM (survives_stop: false)" if fragile else ""
+        return HolderSeen(
+            node.vmid,
+            node.name,
+            vm.power,
+            slots_of(node),
+            node.name,
+            vm.uptime_seconds,
+            use,
+            words,
+            self._fleet.priority_of(node),
+            node.min_residence_seconds,
+            stays,
+            f"only a reboot of {node.hypervisor} frees it for another" if fragile else "",
+        )
+
+    def _sharing(self, claim: Claim) -> Iterable[NodeSpec]:
+        wanted = set(claim.slots)
+        return (
+            node
+            for node in self._fleet.nodes.values()
+            if node.hypervisor == claim.hypervisor and node.vmid != claim.vmid and not wanted.isdisjoint(slots_of(node))
+        )
+
+    def _node(self, claim: Claim, vmid: Vmid) -> NodeSpec | None:
+        return next(
+            (node for node in self._fleet.nodes.values() if node.vmid == vmid and node.hypervisor == claim.hypervisor),
+            None,
+        )
+
+    def _api(self, claim: Claim) -> Hypervisors:
+        return self._world.clusters[self._fleet.hypervisors[claim.hypervisor].cluster]
