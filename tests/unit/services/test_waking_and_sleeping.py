@@ -29,7 +29,7 @@ def asleep(fleet: FleetSpec, node: NodeSpec, world: FakeWorld) -> FakeWorld:
     """A world in which the first node was provisioned and then shut down."""
     provisioning = Provisioning(fleet, world)
     provisioning.apply(provisioning.plan(node), ignore)
-    world.cluster.shut_down_vm(PVE1, node.vmid, seconds=60)
+    Sleeping(fleet, world).sleep(node, ignore)
     world.cluster.acts.clear()
     return world
 
