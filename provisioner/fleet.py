@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from provisioner.domain.fleet import GpuSpec
     from provisioner.domain.host_files import RunningGuest
     from provisioner.domain.journal import JournalLine
+    from provisioner.domain.lease import Hold, LeasePage
     from provisioner.domain.node_plays import AnsibleExport
     from provisioner.domain.node_sample import NodeSample
     from provisioner.planning.doctor import DoctorReport
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from provisioner.ports.access import AccessDoor
     from provisioner.ports.hosts import HostShell
     from provisioner.ports.playbooks import OnTaskEvent
+    from provisioner.services.arbitration import Arbitration
     from provisioner.services.benchmarking import BenchReport
     from provisioner.services.fleet_view import NodeStatus
     from provisioner.services.granting import GrantReport, OnGrantEvent
@@ -343,6 +345,28 @@ class Fleet:
         """Make one idle pass over all nodes; return every decision with its reason."""
         return self._sleeping.idle(list(self.spec.nodes.values()), on_event, dry_run=dry_run)
 
+    def hold(self, node: str, *, seconds: float, by: str, why: str = "") -> Hold:
+        """Keep a node as it is for a while: it is not put to sleep, gives no GPU away, and is not destroyed.
+
+        Args:
+            node: which; it is not woken.
+            seconds: how long from now; a second hold by the same person replaces the first.
+            by: who says so.
+            why: what others are told.
+
+        Raises:
+            InputError: the time is none, or too long.
+        """
+        return self._arbitration.hold(self.spec.node(node), by=by, seconds=seconds, why=why)
+
+    def release(self, node: str, *, by: str) -> tuple[Hold, ...]:
+        """End a person's hold; return those of others. Raises RefusedError when that person holds nothing."""
+        return self._arbitration.release(self.spec.node(node), by=by)
+
+    def leases(self) -> LeasePage:
+        """Return who has which GPU, who waits for one, and who holds which node, as last written down."""
+        return self._world.leases.read()
+
     def status(self, nodes: Iterable[str] = ()) -> tuple[NodeStatus, ...]:
         """Return what is seen of the nodes (all of them when none is named)."""
         chosen: Sequence[NodeSpec] = [self.spec.node(name) for name in nodes] or list(self.spec.nodes.values())
@@ -485,6 +509,12 @@ class Fleet:
             further = {"Open WebUI": spec.web_ui.port, **further}
         wanted += [Forward(name, each, 0 if port == 0 else each) for name, each in further.items()]
         return Tunnel(command, wanted, spec.subject, self._world.clock)
+
+    @cached_property
+    def _arbitration(self) -> Arbitration:
+        from provisioner.services.arbitration import Arbitration
+
+        return Arbitration(self.spec, self._world)
 
     @cached_property
     def _provisioning(self) -> Provisioning:

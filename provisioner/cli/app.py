@@ -14,6 +14,7 @@ from provisioner.cli.export import export
 from provisioner.cli.fit import fit
 from provisioner.cli.fleet import destroy, plan, schema, status, up
 from provisioner.cli.guest import forward, logs, ssh
+from provisioner.cli.holding import hold, release
 from provisioner.cli.hypervisor import doctor, init, prepare
 from provisioner.cli.lab import lab
 from provisioner.cli.measure import bench, test
@@ -49,6 +50,8 @@ for _command in (
     status,
     wake,
     sleep,
+    hold,
+    release,
     mode,
     idle,
     destroy,

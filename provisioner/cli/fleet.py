@@ -141,7 +141,7 @@ def status(session: Session, nodes: tuple[str, ...]) -> None:
                 each.state.value,
                 each.model,
                 duration_text(each.uptime_seconds) if each.uptime_seconds else "",
-                each.url or each.reason,
+                "; ".join(words for words in (each.url or each.reason, each.claims) if words),
             )
             for each in found
         ],

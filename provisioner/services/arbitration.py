@@ -6,7 +6,7 @@ his number behind; the next one looks at Proxmox, and goes on from what is there
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TypeVar
@@ -29,7 +29,7 @@ from provisioner.domain.lease import (
     released,
     require_current,
 )
-from provisioner.domain.names import GpuName, HypervisorName, Vmid
+from provisioner.domain.names import HypervisorName, Vmid
 from provisioner.domain.quantities import duration_text
 from provisioner.domain.snapshot import Power
 from provisioner.errors import (
@@ -43,6 +43,7 @@ from provisioner.errors import (
     TaskOverdueError,
     UnreachableError,
 )
+from provisioner.planning.lease_words import held_words, slots_of
 from provisioner.planning.ownership import Act
 from provisioner.ports.hypervisors import Hypervisors, Ticket
 from provisioner.services.world import World
@@ -64,11 +65,6 @@ class Claim:
     slots: tuple[GpuSlot, ...]
     priority: int = 0
     wait_seconds: float = 0.0
-
-
-def slots_of(node: NodeSpec) -> tuple[GpuSlot, ...]:
-    """Return the GPU slots that a node has while it runs."""
-    return tuple(GpuSlot(node.hypervisor, GpuName(gpu)) for gpu in node.gpus)
 
 
 def claim_of(fleet: FleetSpec, node: NodeSpec) -> Claim:
@@ -161,12 +157,6 @@ class Arbitration:
         page = freeing(page, page.held_by(claim.hypervisor, claim.vmid), owner=owner)
         return page, page.held_by(claim.hypervisor, claim.vmid)
 
-    def adopt(self, claim: Claim) -> None:
-        """Write down that a VM was found running with slots."""
-        with self._world.leases.turn() as turn:
-            unknown = [slot for slot in claim.slots if slot not in turn.page.leases]
-            turn.page = adopted(turn.page, unknown, claim.vmid, claim.name, now=self._world.clock.now())
-
     def hold(self, node: NodeSpec, *, by: str, seconds: float, why: str = "") -> Hold:
         """Keep a node as it is until a time; a second hold by the same person replaces the first.
 
@@ -241,15 +231,6 @@ class Arbitration:
                 next_step="let it finish, then run the same command again",
                 retryable=True,
             )
-
-
-def held_words(holds: Iterable[Hold], now: float) -> str:
-    """Say who holds a node, for how much longer and why."""
-    each = (
-        f"{hold.by} for another {duration_text(hold.until - now)}{f' ({hold.why})' if hold.why else ''}"
-        for hold in holds
-    )
-    return f"it is held by {', '.join(each)}"
 
 
 class _Ending:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from provisioner.domain.fleet import FleetSpec, NodeSpec
+from provisioner.domain.lease import Hold, Lease, LeasePage
 from provisioner.domain.names import ClusterName
 from provisioner.domain.snapshot import ClusterSnapshot, Power
 from provisioner.errors import ProvisionerError
+from provisioner.planning.lease_words import page_words, slots_of
 from provisioner.planning.ownership import Act, Why, objection
 from provisioner.services.noted_modes import noted
 from provisioner.services.proving import EngineProbe
@@ -41,6 +43,11 @@ class NodeStatus:
     model: str
     url: str | None = None
     uptime_seconds: float = 0.0
+    claims: str = ""
+    """Who holds it, whom it gives way to, who has its GPU; in words."""
+    holds: tuple[Hold, ...] = ()
+    leases: tuple[Lease, ...] = ()
+    """Of its GPUs, whoever has them, as last written down."""
 
     def as_dict(self) -> dict[str, object]:
         """Return plain values for ``--json``."""
@@ -56,6 +63,9 @@ class NodeStatus:
             "model": self.model,
             "url": self.url,
             "uptime_seconds": round(self.uptime_seconds),
+            "claims": self.claims,
+            "holds": [hold.as_dict() for hold in self.holds],
+            "leases": [lease.as_dict() for lease in self.leases],
         }
 
 
@@ -75,7 +85,27 @@ class FleetView:
         if not nodes:
             return ()
         with ThreadPoolExecutor(min(len(nodes), _MOST_PROBES_AT_ONCE)) as pool:
-            return tuple(pool.map(lambda node: self._status(node, snapshots[self._fleet.cluster_of(node).name]), nodes))
+            found = pool.map(lambda node: self._status(node, snapshots[self._fleet.cluster_of(node).name]), nodes)
+            page, now = self._world.leases.read(), self._world.clock.now()
+            return tuple(self._with_claims(status, snapshots, page, now) for status in found)
+
+    def _with_claims(
+        self,
+        status: NodeStatus,
+        snapshots: Mapping[ClusterName, ClusterSnapshot | str],
+        page: LeasePage,
+        now: float,
+    ) -> NodeStatus:
+        node, snapshot = status.node, snapshots[self._fleet.cluster_of(status.node).name]
+        if isinstance(snapshot, str):
+            # Who is off is not known; a hold counts all the same.
+            snapshot = ClusterSnapshot({}, {}, {})
+        return replace(
+            status,
+            claims=page_words(page, node, snapshot.vms, now),
+            holds=page.holds_on(node.name, now),
+            leases=page.leases_of(slots_of(node)),
+        )
 
     def _snapshot(self, name: ClusterName) -> ClusterSnapshot | str:
         try:

@@ -13,9 +13,10 @@ from provisioner.domain.mode import GpuRelease
 from provisioner.domain.refusal import Refusal
 from provisioner.domain.snapshot import Power, VmSeen
 from provisioner.errors import ProvisionerError, RefusedError, ShutdownIgnoredError
+from provisioner.planning.lease_words import slots_of
 from provisioner.planning.mode_switch import may_hold_gpus, release_refusal, take_back_refusal
 from provisioner.ports.hypervisors import Hypervisors
-from provisioner.services.arbitration import Arbitration, Claim, slots_of
+from provisioner.services.arbitration import Arbitration, Claim
 from provisioner.services.events import OnEvent, running_step
 from provisioner.services.gpu_holder import naming_gpu_holder
 from provisioner.services.sleeping import Sleeping

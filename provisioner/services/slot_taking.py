@@ -12,9 +12,10 @@ from provisioner.domain.quantities import duration_text
 from provisioner.domain.snapshot import Power, VmSeen
 from provisioner.errors import NotReadyError, OvertakenError, RefusedError
 from provisioner.planning.arbiter import Answer, Fenced, HolderSeen, Scene, Use, Verdict, decided, given_up
+from provisioner.planning.lease_words import slots_of
 from provisioner.planning.ownership import Act, objection
 from provisioner.ports.hypervisors import Hypervisors, Ticket
-from provisioner.services.arbitration import Arbitration, Claim, claim_of, slots_of
+from provisioner.services.arbitration import Arbitration, Claim, claim_of
 from provisioner.services.events import ignore
 from provisioner.services.noted_modes import noted
 from provisioner.services.sleeping import Sleeping
