@@ -1,0 +1,267 @@
+"""GPU slots and holds through wake, sleep, idle and destroy, against fakes that keep state."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from provisioner.domain.fleet import FleetSpec, NodeSpec
+from provisioner.domain.lease import GpuSlot, LeasePhase
+from provisioner.domain.names import GpuName, HypervisorName, MappingId, NodeName, Vmid
+from provisioner.domain.quantities import GIB
+from provisioner.domain.snapshot import Power, VmSeen
+from provisioner.errors import (
+    GpuTakenError,
+    HypervisorError,
+    NotReadyError,
+    OvertakenError,
+    RefusedError,
+    UnreachableError,
+)
+from provisioner.planning.arbiter import Verdict
+from provisioner.planning.idle import IdleVerdict
+from provisioner.services.arbitration import Arbitration, claim_of
+from provisioner.services.events import Event, ignore
+from provisioner.services.fleet_view import FleetView
+from provisioner.services.provisioning import Provisioning
+from provisioner.services.sleeping import Sleeping
+from provisioner.services.slot_taking import IN_FLIGHT_SECONDS, SlotTaking
+from provisioner.services.waking import Waking
+from tests.fakes.hypervisors import FakeVm, refusal
+from tests.fakes.leases import MemoryLeaseBook
+from tests.fakes.world import FakeWorld
+
+PVE1 = HypervisorName("pve1")
+SLOT = GpuSlot(PVE1, GpuName("rtx3090"))
+WINDOWS = Vmid(200)
+
+
+@pytest.fixture
+def other(fleet: FleetSpec) -> NodeSpec:
+    """The second node, with the same GPU."""
+    return fleet.nodes[NodeName("llm-gpu-02")]
+
+
+@pytest.fixture
+def shared(fleet: FleetSpec, node: NodeSpec, other: NodeSpec, world: FakeWorld) -> FakeWorld:
+    """Both nodes were made; the first is awake, and has been for an hour."""
+    provisioning = Provisioning(fleet, world)
+    for each in (other, node):
+        provisioning.up(each, ignore)
+        world.clock.advance(3600)
+    world.cluster.acts.clear()
+    return world
+
+
+def said(events: list[Event]) -> str:
+    return "\n".join(event.detail for event in events)
+
+
+def second(world: FakeWorld) -> FakeWorld:
+    """Another process beside the first, with the same Proxmox, guests and book."""
+    process = FakeWorld()
+    process.__dict__.update(world.__dict__)
+    process.leases = MemoryLeaseBook(world.leases.shared, "2")
+    return process
+
+
+class TestTaking:
+    """One VM has the card; the other gets it by the rule."""
+
+    def test_a_quiet_node_gives_way_and_the_book_says_who_has_the_card(
+        self, fleet: FleetSpec, node: NodeSpec, other: NodeSpec, shared: FakeWorld
+    ) -> None:
+        events: list[Event] = []
+        Waking(fleet, shared).wake(other, events.append)
+        assert shared.cluster.acts == ["shut down 5001", "start 5002"]
+        assert "llm-gpu-01 is quiet and gives way to llm-gpu-02" in said(events)
+        lease = shared.leases.read().leases[SLOT]
+        assert (lease.vmid, lease.phase) == (other.vmid, LeasePhase.HELD)
+        assert shared.leases.read().waiters == ()
+
+    def test_a_busy_node_is_waited_for(self, fleet: FleetSpec, other: NodeSpec, shared: FakeWorld) -> None:
+        shared.guests.running = 2
+        shared.clock.at(100, lambda: setattr(shared.guests, "running", 0))
+        events: list[Event] = []
+        before = shared.clock.monotonic()
+        Waking(fleet, shared).wake(other, events.append)
+        assert shared.clock.monotonic() - before >= 100
+        assert "llm-gpu-01 has rtx3090 on pve1 and is in use: 2 requests running" in said(events)
+
+    def test_one_that_is_never_quiet_is_drained_and_the_waiter_told_at_his_bound(
+        self, fleet: FleetSpec, node: NodeSpec, other: NodeSpec, shared: FakeWorld
+    ) -> None:
+        shared.guests.running = 1
+        before, phases = shared.clock.monotonic(), []
+        for at in (10, other.gpu_wait_seconds * 0.6):
+            shared.clock.at(at, lambda: phases.append(shared.leases.read().leases[SLOT].phase))
+        with pytest.raises(NotReadyError, match="did not get its GPU within 15 min: llm-gpu-01 is drained") as caught:
+            Waking(fleet, shared).wake(other, ignore)
+        assert caught.value.retryable
+        assert shared.clock.monotonic() - before == pytest.approx(other.gpu_wait_seconds, abs=3)
+        assert phases == [LeasePhase.HELD, LeasePhase.FREEING]
+        page = shared.leases.read()
+        assert (page.leases[SLOT].vmid, page.leases[SLOT].phase) == (node.vmid, LeasePhase.HELD)
+        assert page.waiters == ()
+        assert shared.cluster.acts == []
+
+    def test_a_start_under_way_in_another_process_is_joined(
+        self, fleet: FleetSpec, node: NodeSpec, shared: FakeWorld
+    ) -> None:
+        Sleeping(fleet, shared).sleep(node, ignore)
+        theirs = second(shared)
+        claim = claim_of(fleet, node)
+        granted = SlotTaking(fleet, theirs).take(claim, print)
+        started = Arbitration(fleet, theirs)
+        shared.clock.at(5, lambda: started.start(shared.cluster, claim, granted.leases).wait())
+        shared.cluster.acts.clear()
+        report = Waking(fleet, shared).wake(node, ignore)
+        assert not report.started
+        assert shared.cluster.acts == ["start 5001"]
+
+    def test_a_stranger_with_the_card_is_named_and_then_known(
+        self, fleet: FleetSpec, node: NodeSpec, shared: FakeWorld
+    ) -> None:
+        Sleeping(fleet, shared).sleep(node, ignore)
+        seen = VmSeen(WINDOWS, "windows", PVE1, Power.RUNNING)
+        cards = (MappingId("rtx3090"),)
+        shared.cluster.vms[WINDOWS] = FakeVm(seen, notes="", disk_bytes=GIB, mappings=cards, seed=None)
+        taken = GpuTakenError("PCI device '0000:01:00.0' already in use by VMID '200'", subject="x", next_step="y")
+        taken.holder = WINDOWS
+        shared.cluster.fails["start_vm"] = taken
+        with pytest.raises(GpuTakenError):
+            Waking(fleet, shared).wake(node, ignore)
+        assert shared.leases.read().leases[SLOT].adopted
+        with pytest.raises(RefusedError, match=r"windows \(vm 200\) has rtx3090 on pve1, and stays"):
+            Waking(fleet, shared).wake(node, ignore)
+        status = FleetView(fleet, shared).status([node])[0]
+        assert status.claims == "rtx3090 is with windows (vm 200)"
+        shared.cluster.stop_vm(PVE1, WINDOWS)
+        assert Waking(fleet, shared).wake(node, ignore).started
+
+    def test_a_start_that_failed_leaves_the_card_free(
+        self, fleet: FleetSpec, node: NodeSpec, shared: FakeWorld
+    ) -> None:
+        Sleeping(fleet, shared).sleep(node, ignore)
+        shared.cluster.fails["start_vm"] = refusal("no")
+        with pytest.raises(HypervisorError, match="no"):
+            Waking(fleet, shared).wake(node, ignore)
+        assert SLOT not in shared.leases.read().leases
+
+    def test_a_start_whose_answer_got_lost_may_still_arrive(
+        self, fleet: FleetSpec, node: NodeSpec, other: NodeSpec, shared: FakeWorld
+    ) -> None:
+        Sleeping(fleet, shared).sleep(node, ignore)
+        shared.cluster.fails["start_vm"] = UnreachableError("no answer", subject="x", next_step="y")
+        with pytest.raises(UnreachableError):
+            Waking(fleet, shared).wake(node, ignore)
+        events: list[Event] = []
+        before = shared.clock.monotonic()
+        Waking(fleet, second(shared)).wake(other, events.append)
+        assert "its start may still arrive at Proxmox" in said(events)
+        assert shared.clock.monotonic() - before >= IN_FLIGHT_SECONDS
+
+    def test_a_wake_that_gives_up_leaves_the_start_to_others(
+        self, fleet: FleetSpec, node: NodeSpec, shared: FakeWorld
+    ) -> None:
+        Sleeping(fleet, shared).sleep(node, ignore)
+        shared.cluster.starts_hang = True
+        with pytest.raises(HypervisorError, match="still runs"):
+            Waking(fleet, shared).wake(node, ignore)
+        assert shared.leases.read().leases[SLOT].owner == ""
+
+    def test_a_node_without_a_gpu_asks_nobody(self, fleet: FleetSpec, node: NodeSpec, shared: FakeWorld) -> None:
+        taken = SlotTaking(fleet, shared).take(claim_of(fleet, replace(node, gpus=())), print)
+        assert (taken.verdict, taken.leases) == (Verdict.GRANT, ())
+
+    def test_one_who_is_overtaken_before_his_start_starts_nothing(
+        self, fleet: FleetSpec, node: NodeSpec, other: NodeSpec, shared: FakeWorld
+    ) -> None:
+        Sleeping(fleet, shared).sleep(node, ignore)
+        late = SlotTaking(fleet, shared).take(claim_of(fleet, node), print)
+        # Somebody starts the other node by hand, in Proxmox; whoever asks next sees it.
+        shared.cluster.start_vm(PVE1, other.vmid)
+        shared.cluster.acts.clear()
+        with pytest.raises(NotReadyError):
+            SlotTaking(fleet, second(shared)).take(
+                replace(claim_of(fleet, node), vmid=Vmid(5009), wait_seconds=1), print
+            )
+        with pytest.raises(OvertakenError, match=r"by now llm-gpu-02 \(vm 5002\) has it"):
+            Arbitration(fleet, shared).start(shared.cluster, claim_of(fleet, node), late.leases)
+        assert shared.cluster.acts == []
+
+
+class TestHolding:
+    """A person's word is above all rules but --force."""
+
+    def test_a_held_node_is_not_put_to_sleep_and_says_by_whom(
+        self, fleet: FleetSpec, node: NodeSpec, shared: FakeWorld
+    ) -> None:
+        Arbitration(fleet, shared).hold(node, by="anna", seconds=7200, why="training")
+        with pytest.raises(RefusedError, match=r"it is held by anna for another 2 h \(training\)") as caught:
+            Sleeping(fleet, shared).sleep(node, ignore)
+        assert "provisioner release llm-gpu-01 --by anna" in caught.value.next_step
+        (decision,) = Sleeping(fleet, shared).idle([node], ignore)
+        shared.clock.advance(3600)
+        (decision,) = Sleeping(fleet, shared).idle([node], ignore)
+        assert decision.verdict is IdleVerdict.STAY
+        assert FleetView(fleet, shared).status([node])[0].claims == "it is held by anna for another 1 h (training)"
+        assert shared.cluster.acts == []
+        Sleeping(fleet, shared).sleep(node, ignore, force=True)
+        assert shared.cluster.acts == ["shut down 5001"]
+
+    def test_a_hold_ends_by_itself(self, fleet: FleetSpec, node: NodeSpec, shared: FakeWorld) -> None:
+        Arbitration(fleet, shared).hold(node, by="anna", seconds=60)
+        shared.clock.advance(60)
+        assert Sleeping(fleet, shared).sleep(node, ignore).was_running
+
+    def test_a_held_node_is_not_destroyed(self, fleet: FleetSpec, node: NodeSpec, shared: FakeWorld) -> None:
+        arbitration = Arbitration(fleet, shared)
+        arbitration.hold(node, by="anna", seconds=60)
+        with pytest.raises(RefusedError, match="cannot destroy it: it is held by anna"):
+            Provisioning(fleet, shared).destroy(node, ignore)
+        arbitration.release(node, by="anna")
+        Provisioning(fleet, shared).destroy(node, ignore)
+        assert SLOT not in shared.leases.read().leases
+
+    def test_a_node_that_is_being_started_is_not_destroyed(
+        self, fleet: FleetSpec, node: NodeSpec, shared: FakeWorld
+    ) -> None:
+        Sleeping(fleet, shared).sleep(node, ignore)
+        SlotTaking(fleet, second(shared)).take(claim_of(fleet, node), print)
+        with pytest.raises(RefusedError, match=r"it is being started \(process 2\)"):
+            Provisioning(fleet, shared).destroy(node, ignore)
+        shared.leases.shared.dead.add("2")
+        Provisioning(fleet, shared).destroy(node, ignore)
+
+    def test_a_held_node_gives_no_card_away(
+        self, fleet: FleetSpec, node: NodeSpec, other: NodeSpec, shared: FakeWorld
+    ) -> None:
+        Arbitration(fleet, shared).hold(node, by="anna", seconds=7200)
+        with pytest.raises(RefusedError, match="anna holds llm-gpu-01 for another 2 h"):
+            Waking(fleet, shared).wake(other, ignore)
+        assert shared.cluster.acts == []
+
+    def test_a_hold_comes_in_time_until_the_power_goes(
+        self, fleet: FleetSpec, node: NodeSpec, shared: FakeWorld
+    ) -> None:
+        arbitration = Arbitration(fleet, shared)
+        claim = claim_of(fleet, node)
+
+        def held_meanwhile() -> None:
+            with arbitration.shutting_down(shared.cluster, claim) as require_still_wanted:
+                arbitration.hold(node, by="anna", seconds=60)
+                require_still_wanted()
+
+        with pytest.raises(OvertakenError):
+            held_meanwhile()
+        assert shared.leases.read().leases[SLOT].phase is LeasePhase.HELD
+
+    def test_a_shutdown_that_fails_leaves_the_card_where_it_is(
+        self, fleet: FleetSpec, node: NodeSpec, shared: FakeWorld
+    ) -> None:
+        shared.cluster.fails["shut_down_vm"] = refusal("no")
+        with pytest.raises(HypervisorError):
+            Sleeping(fleet, shared).sleep(node, ignore)
+        assert shared.leases.read().leases[SLOT].phase is LeasePhase.HELD
