@@ -256,6 +256,10 @@ class NodeSpec:
     """How long it keeps its GPUs at least before it gives way to another VM."""
     gpu_wait_seconds: float = 900.0
     """How long it waits for its GPUs before whoever wakes it is told no."""
+    stands_in: bool = False
+    """It answers with its own model for those whose nodes are away."""
+    engine_key: SecretReference | None = None
+    """What its engine asks for; the gateway shows it, clients never see it."""
 
     @property
     def subject(self) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from provisioner.domain.names import EngineName, ModeName, Vmid
+from provisioner.domain.routing_policy import RoutingPolicy
 
 ArgumentValue = bool | int | float | str | list[str | int | float] | dict[str, object]
 """What a mode may say of one flag: a list is several values, a table is one JSON document."""
@@ -110,6 +111,8 @@ class ModeSpec:
     pull: Pull = Pull.UP
     priority: int | None = None
     """Instead of the node's, while it is in this mode."""
+    routing: RoutingPolicy = field(default_factory=RoutingPolicy)
+    """How requests find it."""
 
     @property
     def keys(self) -> frozenset[str]:

@@ -8,6 +8,7 @@ from provisioner.domain.fleet import FleetSpec, NodeSpec
 from provisioner.domain.mode import EngineSpec, EngineTraits, ModeSpec, Software
 from provisioner.domain.names import EngineName, ModeName
 from provisioner.domain.problems import Problem, known
+from provisioner.domain.routing_policy import Away
 
 
 def mode_checks(fleet: FleetSpec, engines: Mapping[EngineName, EngineTraits]) -> Iterator[Problem]:
@@ -23,9 +24,41 @@ def mode_checks(fleet: FleetSpec, engines: Mapping[EngineName, EngineTraits]) ->
         yield from _software_is_pinned(mode, fleet.engines.get(mode.engine), traits)
         yield from _models_are_served(fleet, mode, traits)
         yield from _keys_have_an_effect(mode, traits)
+    yield from _aliases_are_clear(fleet)
+    yield from _fallbacks_exist(fleet)
     for node in fleet.nodes.values():
         yield from _purposes_fit(fleet, node)
         yield from _page_fits(fleet, node, engines)
+
+
+def _aliases_are_clear(fleet: FleetSpec) -> Iterator[Problem]:
+    """Let no name mean two models."""
+    models = {model: mode.name for mode in fleet.modes.values() for model in mode.models}
+    taken: dict[str, str] = {}
+    for mode in fleet.modes.values():
+        for at, alias in enumerate(mode.routing.aliases):
+            if alias in models and alias != mode.model:
+                found = f'alias "{alias}" is a model of mode "{models[alias]}"'
+            elif alias in taken and taken[alias] != mode.model:
+                found = f'alias "{alias}" already means model "{taken[alias]}"'
+            else:
+                taken[alias] = mode.model
+                continue
+            yield Problem(("modes", mode.name, "aliases", at), found, "a name that means one model")
+
+
+def _fallbacks_exist(fleet: FleetSpec) -> Iterator[Problem]:
+    """Let no mode rely on a fallback that nobody is, and no node without an engine be one."""
+    stand_ins = [node for node in fleet.nodes.values() if node.stands_in]
+    for node in stand_ins:
+        if all(name in fleet.releases for name in node.modes):
+            yield Problem(("nodes", node.name, "role"), "a fallback without an engine", "a mode with a model")
+    for mode in fleet.modes.values():
+        if mode.routing.away is not Away.WAIT and not stand_ins:
+            allowed = "a node with role: fallback; or away: wait"
+            yield Problem(
+                ("modes", mode.name, "away"), f"{mode.routing.away.value}, and no node is a fallback", allowed
+            )
 
 
 def _software_is_pinned(mode: ModeSpec, spec: EngineSpec | None, traits: EngineTraits) -> Iterator[Problem]:

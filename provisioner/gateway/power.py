@@ -33,6 +33,10 @@ class Power(Protocol):
         """
         ...
 
+    def retry_seconds(self, node: NodeName) -> float | None:
+        """Return how long a failed wake of a node is not tried again; None when it may be tried. Never blocks."""
+        ...
+
     def doubt(self, node: NodeName) -> None:
         """Say that a node that passes for ready does not answer, so that it is looked at again. Never blocks."""
         ...

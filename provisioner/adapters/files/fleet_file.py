@@ -76,10 +76,11 @@ from provisioner.domain.names import (
     StorageName,
     Vmid,
 )
+from provisioner.domain.routing_policy import Away, RoutingPolicy
 from provisioner.domain.templates import CloneChoice
 from provisioner.errors import InputError
 
-_SECRET_KEYS = {"secret", "api_key", "password", "huggingface_token"}
+_SECRET_KEYS = {"secret", "api_key", "password", "huggingface_token", "engine_key"}
 _LONGEST_FOUND = 120
 _PCI_ADDRESS = re.compile(r"([0-9a-fA-F]{4,}:)?[0-9a-fA-F]{2}:[0-9a-fA-F]{2}(\.[0-7])?")
 _MAPPING_NOT_ADDRESS = (
@@ -336,6 +337,7 @@ def _mode(name: ModeName, entry: ModeShape) -> ModeSpec:
         cpu_limit=entry.cpu_limit,
         pull=Pull(entry.pull),
         priority=entry.priority,
+        routing=RoutingPolicy(tuple(entry.aliases), Away(entry.away), entry.prefer_gpu),
     )
 
 
@@ -443,4 +445,6 @@ def _node(name: NodeName, entry: NodeShape, defaults: DefaultsShape, folder: Pat
             tags=frozenset(chosen("tags")),
         ),
         clone=CloneChoice(chosen("clone")),
+        stands_in=entry.role == "fallback",
+        engine_key=_secret(entry.engine_key, folder) if entry.engine_key else None,
     )

@@ -300,6 +300,15 @@ class ModeShape(Shape):
         False, description="true: that VM is shut down cleanly when the node wants its GPUs back."
     )
     priority: Priority | None = Field(None, description="Instead of its node's, while the node is in this mode.")
+    aliases: list[Annotated[str, StringConstraints(min_length=1, max_length=256)]] = Field(
+        default_factory=list, description="Further names under which clients of the gateway may ask for its model."
+    )
+    away: Literal["wait", "fallback", "fallback-and-wake"] = Field(
+        "wait", description="What a request does while none of its nodes is ready; a fallback is a node of that role."
+    )
+    prefer_gpu: bool = Field(
+        False, description="true: a GPU is woken though a node without one that serves the same is up."
+    )
 
     @model_validator(mode="after")
     def _one_purpose(self) -> ModeShape:
@@ -423,6 +432,12 @@ class NodeShape(Shape):
     web_ui: WebUiShape | None = None
     connect: ConnectShape | None = None
     adopt: bool = Field(False, description="true: a VM that exists; woken, slept and watched, never reconfigured.")
+    role: Literal["fallback"] | None = Field(
+        None, description="fallback: it answers with its own model for those whose nodes are away."
+    )
+    engine_key: Secret | None = Field(
+        None, description="What its engine asks for, where it asks: env:NAME or file:PATH. The gateway shows it."
+    )
 
     @model_validator(mode="after")
     def _only_with_gpus(self) -> NodeShape:

@@ -1,0 +1,119 @@
+"""The port `Ledger` in the SQLite file beside the activity log.
+
+A thread of its own writes, many requests in one transaction: the event loop
+that adds them must not wait for a disk. What was added within the last moments
+before a kill -9 is lost; requests are counted by it, not owed.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from dataclasses import astuple, fields
+from pathlib import Path
+
+from provisioner.adapters.storage.sqlite import connection
+from provisioner.domain.ledger import LedgerEntry, Outcome
+from provisioner.errors import InputError
+
+_COLUMNS = tuple(field.name for field in fields(LedgerEntry))
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS requests (
+    at REAL NOT NULL, caller TEXT NOT NULL, path TEXT NOT NULL, model TEXT NOT NULL, outcome TEXT NOT NULL,
+    status INTEGER NOT NULL, seconds REAL NOT NULL, node TEXT NOT NULL, is_fallback INTEGER NOT NULL,
+    woke INTEGER NOT NULL, tries INTEGER NOT NULL, waited_seconds REAL NOT NULL, first_byte_seconds REAL,
+    bytes_in INTEGER NOT NULL, bytes_out INTEGER NOT NULL, tokens_in INTEGER, tokens_out INTEGER, reason TEXT NOT NULL
+) STRICT
+"""
+_INSERT = f"INSERT INTO requests ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608
+_SELECT = f"SELECT {', '.join(_COLUMNS)} FROM requests"  # noqa: S608 - of our own column names
+# A home's requests of some years; the oldest beyond go.
+_MOST_KEPT = 1_000_000
+_TRIM_EVERY = 10_000
+# When the disk is slower than the requests, the newest are dropped rather than memory filled.
+_MOST_QUEUED = 50_000
+_MOST_AT_ONCE = 1000
+
+_log = logging.getLogger(__name__)
+
+
+class SqliteLedger:
+    """Requests, newest last. Safe to use from several threads."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._queue: queue.Queue[LedgerEntry | threading.Event | None] = queue.Queue(_MOST_QUEUED)
+        self._written = 0
+        self._thread = threading.Thread(target=self._write, name="ledger", daemon=True)
+        self._thread.start()
+
+    def add(self, entry: LedgerEntry) -> None:
+        """Keep one."""
+        try:
+            self._queue.put_nowait(entry)
+        except queue.Full:
+            _log.warning("the ledger cannot keep up; a request is not recorded")
+
+    def last(self, count: int) -> tuple[LedgerEntry, ...]:
+        """Return the newest, newest first."""
+        return self._read(f"{_SELECT} ORDER BY rowid DESC LIMIT ?", count)
+
+    def since(self, at: float) -> tuple[LedgerEntry, ...]:
+        """Return those that came at or after a moment, oldest first."""
+        return self._read(f"{_SELECT} WHERE at >= ? ORDER BY rowid", at)
+
+    def close(self) -> None:
+        """Write down what was added."""
+        self._queue.put(None)
+        self._thread.join()
+
+    def _read(self, question: str, value: float) -> tuple[LedgerEntry, ...]:
+        if self._thread.is_alive():
+            written = threading.Event()
+            self._queue.put(written)
+            written.wait()
+        with connection(self._path, _SCHEMA) as opened:
+            rows = opened.execute(question, (value,)).fetchall()
+        return tuple(_entry(row) for row in rows)
+
+    def _write(self) -> None:
+        while True:
+            batch = [self._queue.get()]
+            while len(batch) < _MOST_AT_ONCE and batch[-1] is not None:
+                try:
+                    batch.append(self._queue.get_nowait())
+                except queue.Empty:
+                    break
+            rows = [_row(each) for each in batch if isinstance(each, LedgerEntry)]
+            try:
+                if rows:
+                    self._insert(rows)
+            except InputError as error:
+                _log.warning("%s; %d requests are not recorded", error.summary, len(rows))
+            for each in batch:
+                if isinstance(each, threading.Event):
+                    each.set()
+            if batch[-1] is None:
+                return
+
+    def _insert(self, rows: list[tuple[object, ...]]) -> None:
+        with connection(self._path, _SCHEMA) as opened:
+            opened.executemany(_INSERT, rows)
+            self._written += len(rows)
+            if self._written >= _TRIM_EVERY:
+                self._written = 0
+                opened.execute(
+                    "DELETE FROM requests WHERE rowid <= (SELECT max(rowid) FROM requests) - ?", (_MOST_KEPT,)
+                )
+
+
+def _row(entry: LedgerEntry) -> tuple[object, ...]:
+    return tuple(value.value if isinstance(value, Outcome) else value for value in astuple(entry))
+
+
+def _entry(row: tuple[object, ...]) -> LedgerEntry:
+    values = dict(zip(_COLUMNS, row, strict=True))
+    values |= {"outcome": Outcome(values["outcome"])}
+    values |= {name: bool(values[name]) for name in ("is_fallback", "woke")}
+    return LedgerEntry(**values)  # type: ignore[arg-type]  # the schema is STRICT

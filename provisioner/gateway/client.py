@@ -1,0 +1,143 @@
+"""One client's request and the answer to it, over ASGI: reading within bounds, sending, and noticing that it left."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from provisioner.gateway.asking import Headers, header
+from provisioner.gateway.dialects import Dialect, Fault
+from provisioner.gateway.limits import Limits
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+# Most requests are over by then and never need somebody who listens for their client's leaving.
+_WATCH_AFTER = 0.02
+
+
+class ClientLeft(Exception):
+    """The client has closed its connection."""
+
+
+class TooMuch(Exception):
+    """The body is not taken; `fault` says why."""
+
+    def __init__(self, fault: Fault) -> None:
+        super().__init__(fault.summary)
+        self.fault = fault
+
+
+class Client:
+    """A request under way.
+
+    While `watched`, its leaving cancels the task that serves it; that sees
+    `has_left`.
+    """
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        self.query: bytes = scope.get("query_string", b"")
+        self.headers: Headers = scope["headers"]
+        self.has_begun = False
+        """Status and headers are on their way."""
+        self.has_left = False
+        self.status = 0
+        self.sent = 0
+        self._receive = receive
+        self._send = send
+        self._watch: asyncio.TimerHandle | asyncio.Task[None] | None = None
+
+    async def body(self, limits: Limits) -> bytes:
+        """Read the body. Raises TooMuch, ClientLeft."""
+        announced = header(self.headers, b"content-length")
+        if announced is not None and int(announced) > limits.body_bytes:
+            raise TooMuch(_too_large(limits))
+        pieces: list[bytes] = []
+        size = 0
+        try:
+            async with asyncio.timeout(limits.body_seconds):
+                while True:
+                    message = await self._receive()
+                    if message["type"] == "http.disconnect":
+                        self.has_left = True
+                        raise ClientLeft
+                    piece = message.get("body", b"")
+                    size += len(piece)
+                    if size > limits.body_bytes:
+                        raise TooMuch(_too_large(limits))
+                    pieces.append(piece)
+                    if not message.get("more_body", False):
+                        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        except TimeoutError:
+            words = f"cannot read the request: its body did not come within {limits.body_seconds:g} s"
+            raise TooMuch(Fault(408, "body_too_slow", words, "send it faster")) from None
+
+    def watch(self) -> None:
+        """From now on its leaving cancels the current task."""
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task()
+
+        def begin() -> None:
+            self._watch = loop.create_task(self._until_left(task))
+
+        self._watch = loop.call_later(_WATCH_AFTER, begin)
+
+    def unwatch(self) -> None:
+        """Stop that."""
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+
+    async def begin(self, status: int, headers: Headers) -> None:
+        """Send status and headers."""
+        self.has_begun = True
+        self.status = status
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def send(self, data: bytes) -> None:
+        """Send a piece of the answer; returns when the client takes more."""
+        self.sent += len(data)
+        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def end(self, data: bytes = b"") -> None:
+        """Send the last piece."""
+        self.sent += len(data)
+        await self._send({"type": "http.response.body", "body": data})
+
+    async def answer(self, status: int, content_type: bytes, body: bytes, more: Headers | None = None) -> None:
+        """Send a whole answer."""
+        headers = [(b"content-type", content_type), (b"content-length", str(len(body)).encode()), *(more or ())]
+        await self.begin(status, headers)
+        await self.end(b"" if self.method == "HEAD" else body)
+
+    async def refuse(self, dialect: Dialect, fault: Fault) -> None:
+        """Tell what went wrong: as a status, or inside the stream where that has begun."""
+        if self.has_begun:
+            await self.end(dialect.late_fault(fault))
+            return
+        more: Headers = []
+        if fault.retry_after is not None:
+            more.append((b"retry-after", str(max(1, round(fault.retry_after))).encode()))
+        if fault.status == 401:
+            more.append((b"www-authenticate", b"Bearer"))
+        if fault.status in (408, 413):
+            # What is still on its way of the body is not read.
+            more.append((b"connection", b"close"))
+        await self.answer(fault.status, b"application/json", dialect.fault(fault), more)
+
+    async def _until_left(self, task: asyncio.Task[Any] | None) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self.has_left = True
+        if task is not None:
+            task.cancel()
+
+
+def _too_large(limits: Limits) -> Fault:
+    size = f"{limits.body_bytes // (1024 * 1024)} MiB"
+    return Fault(413, "body_too_large", f"cannot take the request: its body exceeds {size}", "send less at once")

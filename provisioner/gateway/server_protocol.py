@@ -1,0 +1,81 @@
+"""uvicorn's HTTP protocol with the bounds that it lacks: on the size of a head, and on the time that one may take.
+
+Without them a client that sends its head byte by byte, or without end, holds a
+connection or memory for as long as it likes. Serves the whole process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+MOST_HEAD_BYTES = 32 * 1024
+HEAD_SECONDS = 15.0
+_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+_TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+
+
+class GuardedHttp(HttpToolsProtocol):
+    """Pass it to ``uvicorn.Config(http=...)``."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._is_in_head = True
+        self._head_bytes = 0
+        self._slow: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Give the first head its time."""
+        super().connection_made(transport)
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop counting."""
+        self._head_has_come()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Count what a head takes."""
+        if self._is_in_head:
+            if self._slow is None:
+                self._await_head()
+            # The last piece may hold some of a body too; a body that is that large comes in many pieces.
+            self._head_bytes += min(len(data), MOST_HEAD_BYTES)
+        super().data_received(data)
+        if self._is_in_head and self._head_bytes > MOST_HEAD_BYTES and not self.transport.is_closing():
+            self._end(_TOO_LARGE)
+
+    def on_message_begin(self) -> None:
+        """A head begins."""
+        self._is_in_head = True
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """A head is complete."""
+        self._head_has_come()
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """A request is complete."""
+        super().on_message_complete()
+        # The next head, if one follows; its time begins with its first byte.
+        self._is_in_head = True
+        self._head_bytes = 0
+
+    def _await_head(self) -> None:
+        self._slow = asyncio.get_running_loop().call_later(HEAD_SECONDS, self._end, _TOO_SLOW)
+
+    def _head_has_come(self) -> None:
+        self._is_in_head = False
+        self._head_bytes = 0
+        if self._slow is not None:
+            self._slow.cancel()
+            self._slow = None
+
+    def _end(self, answer: bytes) -> None:
+        self._slow = None
+        if not self.transport.is_closing():
+            self.transport.write(answer)
+            self.transport.close()

@@ -1,0 +1,446 @@
+"""Serves one request: finds its node, waits for a wake, sends it, hands the answer on.
+
+What fails before its first byte goes to another node; afterwards nothing does.
+
+What it decides by comes from `planning.routing`; here is the order of things.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field, replace
+
+from provisioner.domain.ledger import LedgerEntry, Outcome
+from provisioner.domain.names import NodeName
+from provisioner.domain.serving import NodeNow, Phase
+from provisioner.errors import ProvisionerError
+from provisioner.gateway.asking import Headers, Question
+from provisioner.gateway.client import Client
+from provisioner.gateway.dialects import Dialect, Fault
+from provisioner.gateway.parts import Parts
+from provisioner.gateway.pulse import Pulse
+from provisioner.gateway.upstream import EngineAway, Exchange, Head, Target, Trouble
+from provisioner.planning.model_table import ModelEntry, Offer
+from provisioner.planning.routing import Ask, Candidate, Refusal, Route, Way, route
+
+_MOST_TRIES = 8
+# Enough for the numbers at the end of an answer.
+_TAIL = 2048
+_FIRST_PAUSE = 0.25
+_LONGEST_PAUSE = 2.0
+_GATE_PAUSE = 0.05
+# What an engine says when it is full or not ready; another node may do better.
+_ELSEWHERE = frozenset({429, 500, 502, 503, 504})
+_PASSED_ON = frozenset({b"content-type", b"content-length", b"retry-after", b"cache-control"})
+
+
+class Failed(Exception):
+    """No answer can be had. `is_cut` is for one that broke off and cannot say so itself."""
+
+    def __init__(self, fault: Fault, outcome: Outcome, *, is_cut: bool = False) -> None:
+        super().__init__(fault.summary)
+        self.fault = fault
+        self.outcome = outcome
+        self.is_cut = is_cut
+
+
+@dataclass(slots=True)
+class _Record:
+    """What the ledger will say."""
+
+    node: str = ""
+    reason: str = ""
+    is_fallback: bool = False
+    woke: bool = False
+    tries: int = 0
+    waited: float = 0.0
+    first_byte: float | None = None
+    tail: bytes = b""
+
+
+@dataclass(slots=True)
+class Serving:
+    """One request. `path` is what the engine is asked for."""
+
+    parts: Parts
+    client: Client
+    dialect: Dialect
+    question: Question
+    entry: ModelEntry
+    ask: Ask
+    caller: str
+    path: str
+    body: bytes
+    _record: _Record = field(default_factory=_Record)
+    _begun: float = field(default_factory=time.monotonic)
+    _barred: dict[NodeName, str] = field(default_factory=dict)
+    _waits_for: NodeName | None = None
+    _overloaded: float | None = None
+
+    async def run(self) -> None:
+        """Answer the client, whatever happens, and write the ledger."""
+        at, size = self.parts.now(), len(self.body)
+        outcome = Outcome.ANSWERED
+        self.parts.held += size
+        pulse = Pulse(self.client, self.dialect, self.parts.limits, self._words) if self.question.is_stream else None
+        self.client.watch()
+        try:
+            try:
+                exchange, node, head = await self._answer_of_some_node(pulse)
+            finally:
+                self.parts.held -= size
+                self.body = b""
+            try:
+                await self._hand_on(exchange, node, head)
+            finally:
+                self.parts.flight.leave(node, self.parts.now())
+                exchange.abort()
+        except Failed as failed:
+            outcome = failed.outcome
+            self._record.reason = failed.fault.summary
+            if not failed.is_cut:
+                await self._refuse(pulse, failed.fault)
+        except asyncio.CancelledError:
+            if not self.client.has_left:
+                raise
+            task = asyncio.current_task()
+            if task is not None:
+                task.uncancel()
+            outcome = Outcome.LEFT
+        finally:
+            self.client.unwatch()
+            if pulse is not None:
+                await pulse.stop()
+            self._write(at, size, outcome)
+
+    async def _refuse(self, pulse: Pulse | None, fault: Fault) -> None:
+        if pulse is not None:
+            await pulse.stop()
+        self.client.unwatch()
+        await self.client.refuse(self.dialect, fault)
+
+    async def _answer_of_some_node(self, pulse: Pulse | None) -> tuple[Exchange, NodeName, Head]:
+        """Return the answer that begins, its node entered. Raises Failed."""
+        awake: NodeName | None = None
+        pause = _FIRST_PAUSE
+        while True:
+            found, offer = self._route(awake)
+            if found.way is Way.REFUSE or offer is None:
+                raise self._refusal(found)
+            if found.wake is not None:
+                self.parts.wake_beside(found.wake)
+            self._record.reason, self._record.is_fallback = found.reason, found.is_fallback
+            if found.way is Way.WAIT:
+                awake = await self._wait_for(offer.node)
+                continue
+            if not self._enter(offer.node):
+                # Its gate closed this moment; it goes to sleep and is woken again.
+                awake = None
+                await asyncio.sleep(0)
+                continue
+            awake = None
+            exchange = None
+            try:
+                exchange, head = await self._send(offer)
+                if head.status in _ELSEWHERE and await self._is_better_elsewhere(offer, head):
+                    raise EngineAway(Trouble.BROKEN, f"it answers {head.status}")
+                if head.status not in (429, 503) or not self._may_ask_again():
+                    if pulse is not None:
+                        await pulse.stop()
+                    self._record.node, self._record.first_byte = offer.node, time.monotonic() - self._begun
+                    if head.status < 500:
+                        self.parts.health.succeeded(offer.node)
+                    return exchange, offer.node, head
+            except EngineAway as away:
+                self._leave(offer.node, exchange)
+                self._failed_at(offer.node, away)
+                continue
+            except BaseException:
+                self._leave(offer.node, exchange)
+                raise
+            # It is full and nobody else is there: it is asked again in a moment.
+            self._leave(offer.node, exchange)
+            await self._pause(offer.node, pause)
+            pause = min(pause * 2, _LONGEST_PAUSE)
+
+    def _route(self, awake: NodeName | None) -> tuple[Route, Offer | None]:
+        """Decide; a node whose wake has just ended passes for ready, whatever was seen of it before."""
+        seen = self.parts.power.seen()
+        offers: dict[NodeName, Offer] = {}
+        candidates: dict[NodeName, Candidate] = {}
+        for offer in self.entry.speaking(self.dialect.engine):
+            if offer.stands_in and not self._may_stand_in:
+                continue
+            now = seen.get(offer.node) or NodeNow(offer.node, Phase.UNKNOWN, "it has not been looked at yet")
+            if offer.node == awake:
+                now = replace(now, phase=Phase.READY)
+            if offer.node in self._barred:
+                now = replace(now, phase=Phase.WITHHELD, reason=self._barred[offer.node])
+            known = candidates.get(offer.node)
+            if known is not None and (known.is_in_mode or now.mode != offer.mode):
+                continue
+            offers[offer.node] = offer
+            candidates[offer.node] = Candidate(
+                now,
+                offer.mode,
+                offer.model,
+                offer.has_gpu,
+                offer.room,
+                offer.stands_in,
+                self.parts.flight.of(offer.node),
+                self.parts.health.trouble(offer.node),
+            )
+        found = route(self.ask, tuple(candidates.values()))
+        return found, offers.get(found.node) if found.node is not None else None
+
+    @property
+    def _may_stand_in(self) -> bool:
+        """Another model's words are better than none; another model's vectors are worse."""
+        return any(word in self.path for word in ("chat", "completions", "generate", "responses", "messages"))
+
+    def _refusal(self, found: Route) -> Failed:
+        if found.refusal is Refusal.MAY_NOT_WAKE:
+            fault = Fault(
+                503, "asleep", f'cannot answer for model "{self.entry.name}" without a wake: {found.reason}', "allow it"
+            )
+            return Failed(fault, Outcome.REFUSED)
+        status, code = (503, "no_node_available") if not self._barred else (503, "wake_failed")
+        retry = max((self.parts.retry_seconds(node) or 0.0 for node in self._barred), default=0.0) or 30.0
+        fault = Fault(
+            status, code, f'cannot answer for model "{self.entry.name}": {found.reason}', "provisioner status", retry
+        )
+        return Failed(fault, Outcome.FAILED if self._barred or self._record.tries else Outcome.REFUSED)
+
+    def _enter(self, node: NodeName) -> bool:
+        """Count us in, unless the gate is closed. Raises Failed when the node is full."""
+        if self.parts.flight.of(node).running >= self.parts.limits.running:
+            raise self._full(node, f"{self.parts.limits.running} requests run there already")
+        return self.parts.flight.enter(node, self.parts.now())
+
+    def _leave(self, node: NodeName, exchange: Exchange | None) -> None:
+        self.parts.flight.leave(node, self.parts.now())
+        if exchange is not None:
+            exchange.abort()
+
+    def _full(self, node: NodeName, why: str) -> Failed:
+        left = self._seconds_left(node)
+        summary = f"cannot take more requests for {node}: {why}"
+        fault = Fault(429, "queue_full", summary, "ask again later", left if left is not None else 10.0)
+        return Failed(fault, Outcome.REFUSED)
+
+    async def _wait_for(self, node: NodeName) -> NodeName | None:
+        """Wait until a node was woken; return it, or None when it cannot come. Raises Failed."""
+        if self._record.tries >= _MOST_TRIES:
+            raise self._given_up()
+        limits, flight = self.parts.limits, self.parts.flight
+        if not flight.start_waiting(node, self.parts.now(), most=limits.waiting):
+            raise self._full(node, f"{limits.waiting} wait for it already")
+        began = time.monotonic()
+        self._waits_for, self._record.woke = node, True
+        try:
+            async with asyncio.timeout(limits.hold_seconds - (began - self._begun)):
+                await self.parts.power.wake(node)
+        except TimeoutError:
+            summary = f"cannot answer within {limits.hold_seconds:g} s: {node} is still not ready"
+            raise Failed(Fault(503, "not_ready", summary, "ask again later", 30.0), Outcome.FAILED) from None
+        except ProvisionerError as error:
+            self._barred[node] = error.summary
+            return None
+        finally:
+            flight.stop_waiting(node)
+            self._waits_for = None
+            self._record.waited += time.monotonic() - began
+        self.parts.health.forgive(node)
+        self.ask = replace(self.ask, tried=self.ask.tried - {node})
+        if not flight.of(node).is_open:
+            # Whoever closed the gate opens it in a moment.
+            await asyncio.sleep(_GATE_PAUSE)
+        return node
+
+    async def _send(self, offer: Offer) -> tuple[Exchange, Head]:
+        """Send the request to a node; return its answer's beginning. Raises EngineAway."""
+        self._record.tries += 1
+        self._record.node = offer.node
+        headers = [("accept", "*/*")]
+        if self.question.content_type:
+            headers.append(("content-type", self.question.content_type))
+        key = self.parts.keys.key(offer.node)
+        if key:
+            headers.append(("authorization", f"Bearer {key}"))
+        exchange = await self.parts.engines.send(
+            Target(offer.host, offer.port),
+            self.client.method,
+            self.path,
+            body=self.question.body_for(offer.model, self.body),
+            headers=tuple(headers),
+        )
+        try:
+            return exchange, await self._head(exchange, offer.node)
+        except BaseException:
+            exchange.abort()
+            raise
+
+    async def _head(self, exchange: Exchange, node: NodeName) -> Head:
+        """Wait for the beginning of the answer, with a look at the engine's health when it takes long.
+
+        A long silence is an engine's right while it reads a long prompt. Only one that does not say that it is
+        healthy, while another node could answer, is given up. Raises EngineAway.
+        """
+        try:
+            async with asyncio.timeout(self.parts.limits.suspect_seconds):
+                return await exchange.head()
+        except TimeoutError:
+            pass
+        head = asyncio.ensure_future(exchange.head())
+        try:
+            while True:
+                look = asyncio.ensure_future(self.parts.health.look(node))
+                await asyncio.wait({head, look}, return_when=asyncio.FIRST_COMPLETED)
+                if not head.done():
+                    is_well = await look
+                    if not is_well and not head.done() and self._has_another(node):
+                        raise EngineAway(Trouble.SILENT, self.parts.health.trouble(node) or "it does not answer")
+                await asyncio.wait({head}, timeout=1.0)
+                if head.done():
+                    return head.result()
+        finally:
+            if not head.cancel() and not head.cancelled():
+                # Heard, whether or not anybody raises it.
+                head.exception()
+
+    def _has_another(self, node: NodeName) -> bool:
+        """Say whether some other node could answer this request this moment."""
+        before = self.ask
+        self.ask = replace(before, tried=before.tried | {node})
+        try:
+            found, _ = self._route(None)
+        finally:
+            self.ask = before
+        return found.way is Way.SEND and found.node != node
+
+    async def _is_better_elsewhere(self, offer: Offer, head: Head) -> bool:
+        """Say whether an answer that says no is left for another try: a free node, or one that must come up again."""
+        if self._has_another(offer.node):
+            return True
+        # Alone and not well, it is held until it answers, as in any other start; alone and well, it means it.
+        return head.status in (502, 503, 504) and not await self.parts.health.look(offer.node)
+
+    def _may_ask_again(self) -> bool:
+        now = time.monotonic()
+        if self._overloaded is None:
+            self._overloaded = now
+        return now - self._overloaded < self.parts.limits.overload_seconds
+
+    async def _pause(self, node: NodeName, seconds: float) -> None:
+        flight = self.parts.flight
+        if not flight.start_waiting(node, self.parts.now(), most=self.parts.limits.waiting):
+            raise self._full(node, f"{self.parts.limits.waiting} wait for it already")
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            flight.stop_waiting(node)
+
+    def _failed_at(self, node: NodeName, away: EngineAway) -> None:
+        """Remember that a node failed this request. Raises Failed when that has been enough."""
+        self.parts.health.failed(node, str(away))
+        self.ask = replace(self.ask, tried=self.ask.tried | {node})
+        self._record.reason = str(away)
+        if self._record.tries >= _MOST_TRIES:
+            raise self._given_up()
+
+    def _given_up(self) -> Failed:
+        summary = f'cannot answer for model "{self.entry.name}" in {self._record.tries} tries: {self._record.reason}'
+        return Failed(Fault(502, "engine_failed", summary, "provisioner status", 10.0), Outcome.FAILED)
+
+    async def _hand_on(self, exchange: Exchange, node: NodeName, head: Head) -> None:
+        """Send the answer on as it comes. Raises Failed when it breaks off."""
+        client = self.client
+        if not client.has_begun:
+            await client.begin(head.status, self._headers(head, node))
+        elif head.status != 200:
+            await self._tell_late(exchange, node, head)
+            return
+        try:
+            async with asyncio.timeout(None) as silence:
+                loop, longest = asyncio.get_running_loop(), self.parts.limits.silence_seconds
+                while True:
+                    silence.reschedule(loop.time() + longest)
+                    data = await exchange.read()
+                    if not data:
+                        break
+                    silence.reschedule(None)
+                    self._record.tail = data[-_TAIL:] if len(data) >= _TAIL else (self._record.tail + data)[-_TAIL:]
+                    await client.send(data)
+        except (TimeoutError, EngineAway) as broken:
+            why = str(broken) or f"it was silent for {longest:g} s"
+            self.parts.health.failed(node, why)
+            fault = Fault(502, "engine_failed", f"cannot finish the answer: {node} broke off ({why})", "ask again")
+            if self.question.is_stream:
+                raise Failed(fault, Outcome.FAILED) from broken
+            # Half a document cannot be mended: the connection ends, and its client sees that.
+            raise Failed(fault, Outcome.FAILED, is_cut=True) from broken
+        await client.end()
+
+    async def _tell_late(self, exchange: Exchange, node: NodeName, head: Head) -> None:
+        """Say inside a stream that has begun what its engine says instead of an answer. Raises Failed."""
+        said = b""
+        try:
+            while len(said) < _TAIL and (data := await exchange.read()):
+                said += data
+        except EngineAway:
+            pass
+        words = " ".join(said[:_TAIL].decode(errors="replace").split())[:500]
+        fault = Fault(head.status, "engine_refused", f"cannot answer: {node} answers {head.status} {words}".rstrip())
+        raise Failed(fault, Outcome.FAILED)
+
+    def _headers(self, head: Head, node: NodeName) -> Headers:
+        headers = [pair for pair in head.headers if pair[0] in _PASSED_ON]
+        headers.append((b"x-provisioner-node", node.encode("ascii", "replace")))
+        if self._record.is_fallback:
+            headers.append((b"x-provisioner-fallback", b"true"))
+        if self._record.woke:
+            headers.append((b"x-provisioner-waited", f"{self._record.waited:.3f}".encode()))
+        return headers
+
+    def _words(self) -> str:
+        """Return what a waiting client is told."""
+        node = self._waits_for
+        if node is None:
+            return f"{self._record.node or self.entry.name} works on it"
+        now = self.parts.power.seen().get(node)
+        left = self._seconds_left(node)
+        about = f", about {left:.0f} s to go" if left is not None else ""
+        return f"{node} is {now.phase.value}: {now.reason}{about}" if now is not None else f"waiting for {node}"
+
+    def _seconds_left(self, node: NodeName) -> float | None:
+        now = self.parts.power.seen().get(node)
+        return now.seconds_left if now is not None else None
+
+    def _write(self, at: float, size: int, outcome: Outcome) -> None:
+        record = self._record
+        tokens_in, tokens_out = self.dialect.usage(record.tail)
+        if outcome is Outcome.ANSWERED and self.client.status >= 400:
+            outcome = Outcome.FAILED
+        self.parts.ledger.add(
+            LedgerEntry(
+                at=at,
+                caller=self.caller,
+                path=self.path.partition("?")[0],
+                model=self.entry.name,
+                outcome=outcome,
+                status=self.client.status,
+                seconds=time.monotonic() - self._begun,
+                node=record.node,
+                is_fallback=record.is_fallback,
+                woke=record.woke,
+                tries=record.tries,
+                waited_seconds=record.waited,
+                first_byte_seconds=record.first_byte,
+                bytes_in=size,
+                bytes_out=self.client.sent,
+                tokens_in=tokens_in,
+                tokens_out=tokens_out,
+                reason=record.reason,
+            )
+        )

@@ -1,0 +1,27 @@
+"""The record of requests."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from provisioner.domain.ledger import LedgerEntry
+
+
+class Ledger(Protocol):
+    """Requests that have ended, and how. Who adds one never waits."""
+
+    def add(self, entry: LedgerEntry) -> None:
+        """Keep one. Never blocks and never raises: a full disk must not cost an answer."""
+        ...
+
+    def last(self, count: int) -> tuple[LedgerEntry, ...]:
+        """Return the newest, newest first; what was added a moment ago among them."""
+        ...
+
+    def since(self, at: float) -> tuple[LedgerEntry, ...]:
+        """Return those that came at or after a moment (UNIX seconds), oldest first."""
+        ...
+
+    def close(self) -> None:
+        """Write down what was added."""
+        ...
