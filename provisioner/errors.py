@@ -2,6 +2,7 @@
 
     ProvisionerError
     ├── InputError            mend the input: fleet file, argument, secret
+    │   └── UnknownNameError      the fleet has nothing of that name; the summary or next step lists what there is
     ├── NotReadyError         wait, then ask again (retryable)
     ├── RefusedError          a rule of ours says no; free something or change the rule's input
     │   └── OvertakenError        another took over what was being worked on; look again
@@ -65,6 +66,10 @@ class ProvisionerError(Exception):
 
 class InputError(ProvisionerError):
     """The fleet file, an argument or a secret is wrong; nothing was touched."""
+
+
+class UnknownNameError(InputError):
+    """The fleet has no node, mode, model or hypervisor of that name."""
 
 
 class NotReadyError(ProvisionerError):

@@ -231,6 +231,16 @@ class Fleet:
         settings = settings or read_settings()
         return cls(load_fleet(Path(path or settings.fleet_file), engines=ENGINE_TRAITS), settings, clock=clock)
 
+    @property
+    def world(self) -> RealWorld:
+        """The outside that this fleet acts through, for whoever wires more on top."""
+        return self._world
+
+    @property
+    def settings(self) -> Settings:
+        """Where our own state is kept."""
+        return self._settings
+
     def hypervisor(self, name: str) -> Hypervisor:
         """Return a hypervisor of the fleet. Raises InputError that lists the known ones."""
         return Hypervisor(self.spec.hypervisor(name).name, self.spec, self._readiness, self._world)

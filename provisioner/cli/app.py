@@ -20,6 +20,7 @@ from provisioner.cli.lab import lab
 from provisioner.cli.measure import bench, test
 from provisioner.cli.output import print_error
 from provisioner.cli.power import idle, mode, sleep, wake
+from provisioner.cli.serve import serve
 from provisioner.cli.top import top
 from provisioner.errors import ProvisionerError
 
@@ -54,6 +55,7 @@ for _command in (
     release,
     mode,
     idle,
+    serve,
     destroy,
     ssh,
     fit,

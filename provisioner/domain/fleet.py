@@ -33,7 +33,7 @@ from provisioner.domain.names import (
 )
 from provisioner.domain.service import ServiceSpec
 from provisioner.domain.templates import CloneChoice
-from provisioner.errors import InputError
+from provisioner.errors import UnknownNameError
 
 
 class SecretSource(Enum):
@@ -300,11 +300,11 @@ class FleetSpec:
     service: ServiceSpec = field(default_factory=ServiceSpec)
 
     def node(self, name: str) -> NodeSpec:
-        """Return a node. Raises InputError that lists the known ones."""
+        """Return a node. Raises UnknownNameError that lists the known ones."""
         return self._known("node", self.nodes, NodeName(name))
 
     def hypervisor(self, name: str) -> HypervisorSpec:
-        """Return a hypervisor. Raises InputError that lists the known ones."""
+        """Return a hypervisor. Raises UnknownNameError that lists the known ones."""
         return self._known("hypervisor", self.hypervisors, HypervisorName(name))
 
     def cluster_of(self, node: NodeSpec) -> ClusterSpec:
@@ -341,7 +341,7 @@ class FleetSpec:
     def nodes_serving(self, model: str) -> tuple[NodeSpec, ...]:
         """Return the nodes that have a mode with a model, in file order, each in the first such mode.
 
-        Raises InputError that lists the known models.
+        Raises UnknownNameError that lists the known models.
         """
         found = tuple(
             self.in_mode(node, mode.name)
@@ -352,7 +352,7 @@ class FleetSpec:
             known = sorted(
                 {each for node in self.nodes.values() for mode in self.modes_of(node) for each in mode.models}
             )
-            raise InputError(
+            raise UnknownNameError(
                 f'cannot find a node that serves model "{model}"',
                 subject=f"fleet file {self.path}",
                 next_step=f"use one of: {', '.join(known) or 'none is defined'}; or give a node a mode with it",
@@ -363,7 +363,7 @@ class FleetSpec:
         try:
             return table[name]
         except KeyError:
-            raise InputError(
+            raise UnknownNameError(
                 f'cannot find {kind} "{name}"',
                 subject=f"fleet file {self.path}",
                 next_step=f"use one of: {', '.join(table) or 'none is defined'}",

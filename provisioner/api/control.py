@@ -1,0 +1,326 @@
+"""What the API's calls do: the same acts as the commands', with what this process knows of the fleet around them.
+
+Acts block, so each runs in a thread; who waits for one waits on the event loop. An act that was begun goes on when
+whoever asked for it has gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from provisioner.domain.callers import Caller, Scope
+from provisioner.domain.events import Kind, NewEntry
+from provisioner.domain.fleet import FleetSpec
+from provisioner.domain.in_flight import InFlight
+from provisioner.domain.lease import Hold
+from provisioner.domain.names import NodeName
+from provisioner.domain.routing_policy import Away
+from provisioner.errors import ProvisionerError, RefusedError
+from provisioner.planning.idle import IdleDecision
+from provisioner.planning.routing import Ask, Candidate, Way, route
+from provisioner.services.events import Event, OnEvent, Phase
+from provisioner.services.journaling import Journal
+from provisioner.services.keeper import Keeper
+from provisioner.services.mode_switching import ModeReport
+from provisioner.services.sleeping import SleepReport
+
+_Value = TypeVar("_Value")
+
+# Acts wait for Proxmox and guests, hardly ever for a processor.
+_MOST_ACTS_AT_ONCE = 64
+# A node that was awake when it was chosen may go to sleep before it is named; more often than this it does not.
+_MOST_CHOICES = 5
+
+
+class Acts(Protocol):
+    """What is done to nodes; each blocks and raises ProvisionerError."""
+
+    def sleep(self, node: NodeName, on_event: OnEvent, *, force: bool) -> SleepReport:
+        """Shut a node down cleanly, unless it is busy."""
+        ...
+
+    def mode(self, node: NodeName, mode: str, on_event: OnEvent, *, force: bool) -> ModeReport:
+        """Switch what a node's GPUs are for."""
+        ...
+
+    def idle(self, on_event: OnEvent, *, dry_run: bool) -> tuple[IdleDecision, ...]:
+        """Make one idle pass."""
+        ...
+
+    def hold(self, node: NodeName, *, by: str, seconds: float, why: str) -> Hold:
+        """Keep a node as it is until a time."""
+        ...
+
+    def release(self, node: NodeName, *, by: str) -> tuple[Hold, ...]:
+        """Drop a person's hold; return those of others."""
+        ...
+
+    def holds(self) -> dict[NodeName, tuple[Hold, ...]]:
+        """Return who keeps which nodes as they are."""
+        ...
+
+    def candidates(self, model: str) -> tuple[list[Candidate], Ask]:
+        """Return who may serve a model, and what its mode says of requests. Raises UnknownNameError."""
+        ...
+
+
+class Waker(Protocol):
+    """Wakes nodes: one wake for all who ask."""
+
+    async def wake(self, node: NodeName, *, at_once: bool = False) -> None:
+        """Return when the node's model has answered."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class AboutUs:
+    """What the service says of itself."""
+
+    version: str
+    fleet_file: str
+    pid: int
+    started_at: float
+
+
+class Control:
+    """The acts and the sight behind the API. Belongs to one event loop."""
+
+    def __init__(
+        self,
+        fleet: FleetSpec,
+        keeper: Keeper,
+        journal: Journal,
+        acts: Acts,
+        waker: Waker,
+        in_flight: InFlight,
+        about: AboutUs,
+    ) -> None:
+        self.journal = journal
+        self._fleet = fleet
+        self._keeper = keeper
+        self._acts = acts
+        self._waker = waker
+        self._in_flight = in_flight
+        self._about = about
+        self._threads = ThreadPoolExecutor(_MOST_ACTS_AT_ONCE, thread_name_prefix="act")
+        self._begun: set[asyncio.Task[Any]] = set()
+        self._verdicts: dict[NodeName, dict[str, object]] = {}
+        self.is_draining = False
+
+    async def in_thread(self, act: Callable[[], _Value]) -> _Value:
+        """Run what blocks in a thread; it goes on when nobody waits for it any more."""
+        return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._threads, act))
+
+    def begin(self, work: Coroutine[Any, Any, object]) -> int:
+        """Let work go on by itself; return the journal's last number before it. How it ends is in the journal."""
+        number = self.journal.last_number()
+        task = asyncio.get_running_loop().create_task(_quietly(work))
+        self._begun.add(task)
+        task.add_done_callback(self._begun.discard)
+        return number
+
+    async def finish(self, seconds: float) -> None:
+        """Wait for work that was begun."""
+        if self._begun:
+            await asyncio.wait(self._begun, timeout=seconds)
+
+    def require(self, caller: Caller, scope: Scope) -> None:
+        """Let a call pass only with a scope. Raises ForbiddenCall."""
+        if not caller.is_allowed(scope):
+            raise ForbiddenCall
+
+    def require_node(self, name: NodeName) -> None:
+        """Let a call pass only if the fleet has such a node. Raises UnknownNameError."""
+        self._fleet.node(name)
+
+    def nodes(self) -> list[dict[str, object]]:
+        """Return what is wanted and seen of every node."""
+        holds = self._acts.holds()
+        return [self._node(name, holds) for name in self._fleet.nodes]
+
+    def node(self, name: NodeName) -> dict[str, object]:
+        """Return what is wanted and seen of one node. Raises UnknownNameError."""
+        return self._node(self._fleet.node(name).name, self._acts.holds())
+
+    def service(self) -> dict[str, object]:
+        """Return what the service says of itself."""
+        about = self._about
+        return {
+            "version": about.version,
+            "fleet_file": about.fleet_file,
+            "pid": about.pid,
+            "started_at": about.started_at,
+            "draining": self.is_draining,
+            "last_event": self.journal.last_number(),
+        }
+
+    async def wake(self, name: NodeName, caller: Caller) -> dict[str, object]:
+        """Return when a node's model has answered; a person's word is tried at once, whatever failed before."""
+        node = self._fleet.node(name).name
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        await self.in_thread(lambda: self.journal.add(NewEntry(Kind.WAKE, node, "asked", by=caller.name)))
+        await self._waker.wake(node, at_once=True)
+        endpoint = self._keeper.endpoint(node)
+        return {"node": node, "endpoint": endpoint.as_dict(), "seconds": round(loop.time() - begun, 3)}
+
+    async def sleep(self, name: NodeName, caller: Caller, *, force: bool) -> dict[str, object]:
+        """Return when a node is asleep."""
+        node = self._fleet.node(name).name
+        told = self._telling(caller)
+        report = await self._journaled(
+            Kind.SLEEP, node, caller, lambda: self._acts.sleep(node, told, force=force).as_dict()
+        )
+        self._keeper.doubt(node)
+        return report
+
+    async def mode(self, name: NodeName, mode: str, caller: Caller, *, force: bool) -> dict[str, object]:
+        """Return when a mode is in force."""
+        node = self._fleet.node(name).name
+        told = self._telling(caller)
+        try:
+            return await self._journaled(
+                Kind.MODE, node, caller, lambda: self._acts.mode(node, mode, told, force=force).as_dict()
+            )
+        finally:
+            self._keeper.forget_mode(node)
+            self._keeper.doubt(node)
+
+    async def hold(self, name: NodeName, caller: Caller, *, seconds: float, why: str) -> dict[str, object]:
+        """Keep a node as it is for a while, in the caller's name."""
+        node = self._fleet.node(name).name
+        return await self._journaled(
+            Kind.HOLD,
+            node,
+            caller,
+            lambda: self._acts.hold(node, by=caller.name, seconds=seconds, why=why).as_dict(),
+        )
+
+    async def release(self, name: NodeName, caller: Caller) -> dict[str, object]:
+        """Drop the caller's hold."""
+        node = self._fleet.node(name).name
+
+        def act() -> dict[str, object]:
+            return {"node": node, "others": [hold.as_dict() for hold in self._acts.release(node, by=caller.name)]}
+
+        return await self._journaled(Kind.HOLD, node, caller, act)
+
+    async def idle(self, caller: Caller, *, dry_run: bool) -> list[dict[str, object]]:
+        """Make one idle pass; return every decision with its reason."""
+        return await self.in_thread(lambda: self.idle_pass(caller.name, dry_run=dry_run))
+
+    def idle_pass(self, by: str, *, dry_run: bool = False) -> list[dict[str, object]]:
+        """Make one idle pass in this thread; tell the journal of verdicts that are news."""
+        decisions = self._acts.idle(self._telling(Caller(by, frozenset())), dry_run=dry_run)
+        for decision in decisions:
+            name, verdict = decision.node.name, decision.as_dict()
+            news = self._verdicts.get(name, {}).get("verdict") != verdict["verdict"]
+            self._verdicts[name] = verdict
+            if news and not dry_run:
+                self.journal.add(NewEntry(Kind.IDLE, name, decision.verdict.value, decision.reason, by))
+        return [decision.as_dict() for decision in decisions]
+
+    async def route(
+        self, model: str, caller: Caller, *, away: str | None, prefers_gpu: bool | None
+    ) -> dict[str, object]:
+        """Return the endpoint that serves a model now, woken if need be."""
+        for _ in range(_MOST_CHOICES):
+            candidates, ask = self._acts.candidates(model)
+            ask = Ask(
+                model,
+                Away(away) if away else ask.away,
+                prefers_gpu if prefers_gpu is not None else ask.prefers_gpu,
+            )
+            chosen = route(ask, candidates)
+            if chosen.way is Way.REFUSE or chosen.node is None:
+                raise RefusedError(
+                    f'cannot find an endpoint for model "{model}": {chosen.reason}',
+                    subject=f'model "{model}"',
+                    next_step="GET /api/nodes says what each node is for; or ask again later",
+                    retryable=True,
+                )
+            if chosen.wake is not None:
+                self.begin(self._waker.wake(chosen.wake))
+            if chosen.way is Way.WAIT:
+                await self._waker.wake(chosen.node)
+                continue
+            endpoint = self._keeper.endpoint(chosen.node)
+            return endpoint.as_dict() | {
+                "model": chosen.model,
+                "fallback": chosen.is_fallback,
+                "reason": chosen.reason,
+            }
+        raise RefusedError(
+            f'cannot keep a node awake for model "{model}": each went to sleep again before it was named',
+            subject=f'model "{model}"',
+            next_step="hold the node (POST /api/nodes/NAME/hold), or use the gateway, which waits",
+            retryable=True,
+        )
+
+    def _telling(self, caller: Caller) -> OnEvent:
+        keep = self.journal.telling(caller.name)
+
+        def tell(event: Event) -> None:
+            self._keeper.progress(event)
+            keep(event)
+
+        return tell
+
+    async def _journaled(
+        self, kind: Kind, node: NodeName, caller: Caller, act: Callable[[], dict[str, object]]
+    ) -> dict[str, object]:
+        def told() -> dict[str, object]:
+            self.journal.add(NewEntry(kind, node, Phase.STARTED.value, by=caller.name))
+            try:
+                report = act()
+            except ProvisionerError as error:
+                self.journal.add(NewEntry(kind, node, Phase.FAILED.value, error.summary, caller.name))
+                raise
+            self.journal.add(NewEntry(kind, node, Phase.DONE.value, by=caller.name))
+            return report
+
+        return await self.in_thread(told)
+
+    def _node(self, name: NodeName, holds: dict[NodeName, tuple[Hold, ...]]) -> dict[str, object]:
+        seen, traffic = self._keeper.of(name), self._in_flight.of(name)
+        node = seen.node
+        return {
+            "node": name,
+            "vmid": node.vmid,
+            "hypervisor": node.hypervisor,
+            "address": str(node.address),
+            "gpus": list(node.gpus),
+            "modes": list(node.modes),
+            "models": list(self._fleet.mode_of(node).models),
+            "adopt": node.adopt,
+            "mode": node.mode,
+            "phase": seen.now.phase.value,
+            "reason": seen.now.reason,
+            "since": seen.now.since,
+            "seconds_left": seen.now.seconds_left,
+            "url": seen.url,
+            "uptime_seconds": seen.uptime_seconds,
+            "traffic": {
+                "running": traffic.running,
+                "waiting": traffic.waiting,
+                "last_request_at": traffic.last_request_at,
+            },
+            "idle": self._verdicts.get(name),
+            "holds": [hold.as_dict() for hold in holds.get(name, ())],
+        }
+
+
+class ForbiddenCall(Exception):
+    """The caller's token does not allow this."""
+
+
+async def _quietly(work: Awaitable[object]) -> None:
+    """Let an error end where it is: whoever began the work has gone, and the journal has it."""
+    try:
+        await work
+    except (ProvisionerError, ForbiddenCall):
+        return

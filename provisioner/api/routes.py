@@ -1,0 +1,183 @@
+"""The table of the API's calls, from which both the server and the OpenAPI document are made."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel
+
+from provisioner.api import shapes
+from provisioner.api.control import Control
+from provisioner.domain.callers import Caller, Scope
+from provisioner.domain.names import NodeName
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call that has passed the door: who asks, about which node, with which body."""
+
+    caller: Caller
+    node: NodeName
+    body: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """Work that goes on after the answer."""
+
+    value: dict[str, object]
+    look_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One call of the API. `accepts` says that it may answer 202."""
+
+    method: str
+    path: str
+    name: str
+    scope: Scope
+    summary: str
+    answer: type[BaseModel]
+    act: Callable[[Control, Call], Awaitable[dict[str, object] | Accepted]]
+    body: type[BaseModel] | None = None
+    body_is_optional: bool = True
+    accepts: bool = False
+
+    @property
+    def is_about_a_node(self) -> bool:
+        """Its path names a node."""
+        return "{name}" in self.path
+
+
+async def _nodes(control: Control, call: Call) -> dict[str, object]:
+    return {"nodes": await control.in_thread(control.nodes)}
+
+
+async def _node(control: Control, call: Call) -> dict[str, object]:
+    return await control.in_thread(lambda: control.node(call.node))
+
+
+async def _wake(control: Control, call: Call) -> dict[str, object] | Accepted:
+    work = control.wake(call.node, call.caller)
+    return await work if call.body.wait else _accepted(call.node, control.begin(work))
+
+
+async def _sleep(control: Control, call: Call) -> dict[str, object] | Accepted:
+    control.require(call.caller, Scope.ADMIN if call.body.force else Scope.WAKE)
+    work = control.sleep(call.node, call.caller, force=call.body.force)
+    return await work if call.body.wait else _accepted(call.node, control.begin(work))
+
+
+async def _mode(control: Control, call: Call) -> dict[str, object] | Accepted:
+    work = control.mode(call.node, call.body.mode, call.caller, force=call.body.force)
+    return await work if call.body.wait else _accepted(call.node, control.begin(work))
+
+
+async def _hold(control: Control, call: Call) -> dict[str, object]:
+    return await control.hold(call.node, call.caller, seconds=call.body.duration, why=call.body.why)
+
+
+async def _release(control: Control, call: Call) -> dict[str, object]:
+    return await control.release(call.node, call.caller)
+
+
+async def _route(control: Control, call: Call) -> dict[str, object]:
+    return await control.route(call.body.model, call.caller, away=call.body.away, prefers_gpu=call.body.prefers_gpu)
+
+
+async def _idle(control: Control, call: Call) -> dict[str, object]:
+    return {"decisions": await control.idle(call.caller, dry_run=call.body.dry_run)}
+
+
+async def _service(control: Control, call: Call) -> dict[str, object]:
+    return await control.in_thread(control.service)
+
+
+def _accepted(node: NodeName, events_after: int) -> Accepted:
+    look_at = f"/api/nodes/{node}"
+    return Accepted({"node": node, "look_at": look_at, "events_after": events_after}, look_at)
+
+
+ROUTES: tuple[Route, ...] = (
+    Route("GET", "/api/nodes", "nodes", Scope.READ, "What is wanted and seen of all nodes", shapes.NodesAnswer, _nodes),
+    Route("GET", "/api/nodes/{name}", "node", Scope.READ, "One node, and why it is so", shapes.NodeAnswer, _node),
+    Route(
+        "POST",
+        "/api/nodes/{name}/wake",
+        "wake",
+        Scope.WAKE,
+        "Wake a node; it answers when this does",
+        shapes.WakeAnswer,
+        _wake,
+        shapes.WakeBody,
+        accepts=True,
+    ),
+    Route(
+        "POST",
+        "/api/nodes/{name}/sleep",
+        "sleep",
+        Scope.WAKE,
+        "Shut a node down cleanly, unless it is busy",
+        shapes.SleepAnswer,
+        _sleep,
+        shapes.SleepBody,
+        accepts=True,
+    ),
+    Route(
+        "POST",
+        "/api/nodes/{name}/mode",
+        "mode",
+        Scope.ADMIN,
+        "Switch what a node's GPUs are for",
+        shapes.ModeAnswer,
+        _mode,
+        shapes.ModeBody,
+        body_is_optional=False,
+        accepts=True,
+    ),
+    Route(
+        "POST",
+        "/api/nodes/{name}/hold",
+        "hold",
+        Scope.WAKE,
+        "Keep a node as it is for a while",
+        shapes.HoldAnswer,
+        _hold,
+        shapes.HoldBody,
+        body_is_optional=False,
+    ),
+    Route(
+        "POST",
+        "/api/nodes/{name}/release",
+        "release",
+        Scope.WAKE,
+        "Drop your hold on a node",
+        shapes.ReleaseAnswer,
+        _release,
+    ),
+    Route(
+        "POST",
+        "/api/route",
+        "route",
+        Scope.ROUTE,
+        "The endpoint that serves a model now, woken if need be",
+        shapes.RouteAnswer,
+        _route,
+        shapes.RouteBody,
+        body_is_optional=False,
+    ),
+    Route(
+        "POST",
+        "/api/idle",
+        "idle",
+        Scope.ADMIN,
+        "One idle pass, and every decision with its reason",
+        shapes.IdleAnswer,
+        _idle,
+        shapes.IdleBody,
+    ),
+    Route("GET", "/api/service", "service", Scope.READ, "The service itself", shapes.ServiceAnswer, _service),
+)

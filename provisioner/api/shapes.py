@@ -1,0 +1,206 @@
+"""What the API takes and gives, as shapes: bodies are checked against them, and the OpenAPI document shows them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
+
+from provisioner.domain.quantities import parse_duration
+
+Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+
+
+def _duration(value: object) -> float:
+    if not isinstance(value, str):
+        raise ValueError("a time with its unit, such as 20m, 2h or 1d")
+    return parse_duration(value)
+
+
+Duration = Annotated[
+    float,
+    BeforeValidator(_duration),
+    WithJsonSchema({"type": "string", "pattern": r"^[0-9]{1,6}(\.[0-9]{1,3})?[smhd]$", "examples": ["2h"]}),
+]
+
+
+class Body(BaseModel):
+    """What is sent: strict and closed."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class WakeBody(Body):
+    """How a node is woken."""
+
+    wait: bool = Field(True, description="false: answer at once with 202, and where to look.")
+
+
+class SleepBody(Body):
+    """How a node is put to sleep."""
+
+    wait: bool = Field(True, description="false: answer at once with 202, and where to look.")
+    force: bool = Field(False, description="Also when it is busy; cuts the power if need be. Takes scope admin.")
+
+
+class ModeBody(Body):
+    """What a node is to be for."""
+
+    mode: Name
+    wait: bool = Field(True, description="false: answer at once with 202, and where to look.")
+    force: bool = Field(False, description="Also while it is busy; what runs is cut off.")
+
+
+class HoldBody(Body):
+    """How long a node is to stay as it is."""
+
+    duration: Duration = Field(description="Such as 2h.")
+    why: Annotated[str, StringConstraints(max_length=200)] = ""
+
+
+class RouteBody(Body):
+    """Which model is wanted."""
+
+    model: Name
+    prefers_gpu: bool | None = Field(None, description="true: a GPU, though a CPU node that is up has the model too.")
+    away: Literal["wait", "fallback", "fallback-and-wake"] | None = Field(
+        None, description="What to do while no node of the model is ready; by default what its mode says."
+    )
+
+
+class IdleBody(Body):
+    """How an idle pass is made."""
+
+    dry_run: bool = Field(False, description="Judge, and stop nothing.")
+
+
+class Answer(BaseModel):
+    """What is answered; more keys may come with time."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class TrafficAnswer(Answer):
+    """Requests on their way through the gateway."""
+
+    running: int
+    waiting: int
+    last_request_at: float | None
+
+
+class NodeAnswer(Answer):
+    """What is wanted of a node and what is seen of it."""
+
+    node: str
+    vmid: int
+    hypervisor: str
+    address: str
+    gpus: list[str]
+    modes: list[str]
+    models: list[str] = Field(description="What it serves in the mode that it is in.")
+    adopt: bool
+    mode: str | None
+    phase: str = Field(description="absent, asleep, queued, starting, booting, loading, ready, draining, withheld, ...")
+    reason: str
+    since: float = Field(description="UNIX seconds.")
+    seconds_left: float | None = Field(description="To ready, from this node's own history.")
+    url: str | None = Field(description="Where its engine answers, while it does.")
+    uptime_seconds: float
+    traffic: TrafficAnswer
+    idle: dict[str, Any] | None = Field(description="The last verdict of an idle pass.")
+    holds: list[dict[str, Any]] = Field(description="Whose word keeps it as it is.")
+
+
+class NodesAnswer(Answer):
+    """The fleet."""
+
+    nodes: list[NodeAnswer]
+
+
+class EndpointAnswer(Answer):
+    """Where a model answers now."""
+
+    node: str
+    url: str
+    api: str
+    model: str
+
+
+class RouteAnswer(EndpointAnswer):
+    """The endpoint that serves a model now."""
+
+    fallback: bool = Field(description="It answers with another model than was asked for.")
+    reason: str
+
+
+class WakeAnswer(Answer):
+    """A node that is awake."""
+
+    node: str
+    endpoint: EndpointAnswer
+    seconds: float
+
+
+class SleepAnswer(Answer):
+    """A node that is asleep."""
+
+    node: str
+    was_running: bool
+    seconds: float
+
+
+class ModeAnswer(Answer):
+    """A mode that is in force."""
+
+    node: str
+    mode: str
+
+
+class HoldAnswer(Answer):
+    """A person's claim."""
+
+    node: str
+    by: str
+    since: float
+    until: float
+
+
+class ReleaseAnswer(Answer):
+    """Whose claims remain."""
+
+    node: str
+    others: list[dict[str, Any]]
+
+
+class IdleAnswer(Answer):
+    """Every node's verdict."""
+
+    decisions: list[dict[str, Any]]
+
+
+class AcceptedAnswer(Answer):
+    """Work that has begun."""
+
+    node: str
+    look_at: str = Field(description="Where its progress shows.")
+    events_after: int = Field(description="The journal's last number before the work began.")
+
+
+class ServiceAnswer(Answer):
+    """The service itself."""
+
+    version: str
+    fleet_file: str
+    pid: int
+    started_at: float
+    draining: bool
+    last_event: int
+
+
+class ProblemAnswer(Answer):
+    """A refusal (RFC 9457): what happened, on what, what next."""
+
+    type: str
+    title: str
+    status: int
+    detail: str

@@ -1,0 +1,84 @@
+"""The journal with those who follow it: what is added is kept first, then told to whoever listens in this process."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+from provisioner.domain.events import Entry, Kind, NewEntry
+from provisioner.errors import ProvisionerError
+from provisioner.ports.clock import Clock
+from provisioner.ports.event_log import EventLog
+from provisioner.services.events import Event, OnEvent
+
+_LOGGER = logging.getLogger("provisioner.journal")
+
+
+class Journal:
+    """Keeps and tells. Safe to use from several threads."""
+
+    def __init__(self, log: EventLog, clock: Clock) -> None:
+        self._log = log
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._listeners: dict[int, Callable[[], None]] = {}
+        self._next = 0
+
+    def add(self, entry: NewEntry) -> Entry | None:
+        """Keep an entry and tell the listeners; None when it could not be kept.
+
+        A journal that cannot be written is logged and stops nothing: a node that cannot be woken because a disk is
+        full would be the greater harm.
+        """
+        try:
+            kept = self._log.add(entry, self._clock.now())
+        except ProvisionerError as error:
+            _LOGGER.error("%s; next: %s", error.summary, error.next_step)  # noqa: TRY400 - told, not traced
+            return None
+        with self._lock:
+            listeners = list(self._listeners.values())
+        for tell in listeners:
+            tell()
+        return kept
+
+    def telling(self, by: str) -> OnEvent:
+        """Return what keeps the steps of somebody's work; `by` is who asked for it."""
+
+        def keep(event: Event) -> None:
+            facts: dict[str, str | int | float | bool | None] = {
+                "step": event.step,
+                "seconds": round(event.seconds, 3),
+                "changed": event.changed,
+            }
+            self.add(NewEntry(Kind.STEP, event.node, event.phase.value, event.detail, by, facts))
+
+        return keep
+
+    def listen(self, tell: Callable[[], None]) -> Callable[[], None]:
+        """Have `tell`, which must not block, called after each entry; what is returned ends that."""
+        with self._lock:
+            number, self._next = self._next, self._next + 1
+            self._listeners[number] = tell
+
+        def end() -> None:
+            with self._lock:
+                self._listeners.pop(number, None)
+
+        return end
+
+    def after(self, number: int, *, limit: int = 500) -> tuple[Entry, ...]:
+        """Return the entries with a greater number, the oldest first."""
+        return self._log.after(number, limit=limit)
+
+    def latest(self, *, limit: int = 100, node: str | None = None) -> tuple[Entry, ...]:
+        """Return the newest entries, the oldest of them first."""
+        return self._log.latest(limit=limit, node=node)
+
+    def last_number(self) -> int:
+        """Return the number of the newest entry."""
+        return self._log.last_number()
+
+    def forget(self, *, older_than_seconds: float) -> int:
+        """Drop what is older; return how many entries went."""
+        return self._log.forget(before=self._clock.now() - older_than_seconds)

@@ -1,0 +1,1 @@
+"""One process of it all: API, gateway and control loop, wired and run."""

@@ -1,0 +1,65 @@
+"""The acts behind the API: the library's own calls, with what runs through this process taken into account."""
+
+from __future__ import annotations
+
+from provisioner.domain.in_flight import InFlight
+from provisioner.domain.lease import Hold
+from provisioner.domain.names import ModeName, NodeName
+from provisioner.fleet import Fleet
+from provisioner.planning.idle import IdleDecision
+from provisioner.planning.routing import Ask, Candidate
+from provisioner.services.arbitration import Arbitration
+from provisioner.services.events import OnEvent
+from provisioner.services.keeper import Keeper
+from provisioner.services.mode_switching import ModeReport
+from provisioner.services.sleeping import SleepReport
+
+
+class FleetActs:
+    """The protocol `api.control.Acts`."""
+
+    def __init__(self, fleet: Fleet, keeper: Keeper, in_flight: InFlight) -> None:
+        self._fleet = fleet
+        self._keeper = keeper
+        self._in_flight = in_flight
+        self._arbitration = Arbitration(fleet.spec, fleet.world)
+
+    def sleep(self, node: NodeName, on_event: OnEvent, *, force: bool) -> SleepReport:
+        """Shut a node down cleanly, unless it is busy."""
+        return self._fleet.sleep(node, force=force, on_event=on_event)
+
+    def mode(self, node: NodeName, mode: str, on_event: OnEvent, *, force: bool) -> ModeReport:
+        """Switch what a node's GPUs are for."""
+        return self._fleet.mode(node, mode, force=force, on_event=on_event)
+
+    def idle(self, on_event: OnEvent, *, dry_run: bool) -> tuple[IdleDecision, ...]:
+        """Make one idle pass."""
+        return self._fleet.idle(dry_run=dry_run, on_event=on_event)
+
+    def hold(self, node: NodeName, *, by: str, seconds: float, why: str) -> Hold:
+        """Keep a node as it is until a time."""
+        return self._arbitration.hold(self._fleet.spec.node(node), by=by, seconds=seconds, why=why)
+
+    def release(self, node: NodeName, *, by: str) -> tuple[Hold, ...]:
+        """Drop a person's hold; return those of others."""
+        return self._arbitration.release(self._fleet.spec.node(node), by=by)
+
+    def holds(self) -> dict[NodeName, tuple[Hold, ...]]:
+        """Return who keeps which nodes as they are."""
+        page, now = self._fleet.world.leases.read(), self._fleet.world.clock.now()
+        return {node: holds for node in {hold.node for hold in page.holds} if (holds := page.holds_on(node, now))}
+
+    def candidates(self, model: str) -> tuple[list[Candidate], Ask]:
+        """Return who may serve a model. Raises UnknownNameError."""
+        spec, seen = self._fleet.spec, self._keeper.seen()
+        found = [
+            Candidate(
+                seen[node.name],
+                ModeName(node.mode),
+                model,
+                has_gpu=bool(node.gpus),
+                traffic=self._in_flight.of(node.name),
+            )
+            for node in spec.nodes_serving(model)
+        ]
+        return found, Ask(model)

@@ -1,0 +1,226 @@
+"""`provisioner serve`: wires the one process, runs it, and ends it without cutting anybody off."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import uvicorn
+
+from provisioner.api.app import PRIVATE, Api
+from provisioner.api.control import AboutUs, Control
+from provisioner.domain.callers import Callers
+from provisioner.domain.events import Kind, NewEntry
+from provisioner.domain.in_flight import InFlight
+from provisioner.domain.service import ListenAddress, ServiceSpec
+from provisioner.errors import InputError
+from provisioner.fleet import Fleet
+from provisioner.gateway.wakes import WakeDesk
+from provisioner.services.journaling import Journal
+from provisioner.services.keeper import Keeper
+from provisioner.serving.acts import FleetActs
+from provisioner.serving.door import known_callers, listening, only_one, private_socket, require_closed_or_private
+from provisioner.serving.hosts import HostGuard
+from provisioner.serving.loops import Loops
+from provisioner.serving.waker import NodeWaker
+
+# Between two requests of a client that keeps its connection; longer than proxies keep theirs, so that it is they who
+# end it and no request meets a connection that is just being closed.
+_KEEP_ALIVE_SECONDS = 75
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A service that listens."""
+
+    url: str
+    address: ListenAddress
+
+
+class Service:
+    """One service over one fleet."""
+
+    def __init__(self, fleet: Fleet, listen: ListenAddress | None = None) -> None:
+        self._fleet = fleet
+        self._spec: ServiceSpec = fleet.spec.service
+        self._listen = listen or self._spec.listen
+
+    def run(self, on_ready: Callable[[Running], None]) -> None:
+        """Serve until SIGTERM or SIGINT; a second one ends it at once.
+
+        Raises:
+            InputError: a token, a certificate or the address cannot be used.
+            RefusedError: another service runs, or anybody could come in.
+        """
+        callers = known_callers(self._spec)
+        require_closed_or_private(self._listen, callers)
+        tls = self._tls()
+        with ExitStack() as stack:
+            folder = self._fleet.settings.state_folder
+            stack.enter_context(only_one(folder))
+            public = listening(self._listen)
+            stack.callback(public.close)
+            private = stack.enter_context(private_socket(folder))
+            bound = ListenAddress(self._listen.ip, public.getsockname()[1])
+            running = Running(f"{'https' if tls else 'http'}://{bound}", bound)
+            with asyncio.Runner(loop_factory=_new_loop) as runner:
+                runner.run(self._serve(callers, public, private, running, on_ready))
+
+    async def _serve(
+        self,
+        callers: Callers,
+        public: socket.socket,
+        private: socket.socket,
+        running: Running,
+        on_ready: Callable[[Running], None],
+    ) -> None:
+        world, spec = self._fleet.world, self._spec
+        journal, in_flight = Journal(world.events, world.clock), InFlight()
+        keeper = Keeper(self._fleet.spec, world, journal)
+        desk = WakeDesk(NodeWaker(self._fleet, keeper, journal, in_flight))
+        about = AboutUs(version("provisioner"), str(self._fleet.spec.path.resolve()), os.getpid(), world.clock.now())
+        acts = FleetActs(self._fleet, keeper, in_flight)
+        control = Control(self._fleet.spec, keeper, journal, acts, desk, in_flight, about)
+        api = Api(control, callers, about.version)
+        loops = Loops(
+            keeper,
+            idle_pass=lambda: control.idle_pass("schedule"),
+            forget=lambda: journal.forget(older_than_seconds=spec.keep_events_seconds),
+            look_every_seconds=spec.look_every_seconds,
+            idle_every_seconds=spec.idle_every_seconds,
+        )
+        app = Dispatcher(api)
+        guarded: Any = HostGuard(app, running.address) if callers.are_open else app
+        servers = (
+            _Server(_config(guarded, spec, tls=True), public),
+            _Server(_config(_private(app), spec, tls=False), private),
+        )
+        stopping = asyncio.Event()
+        with _signals(stopping.set):
+            journal.add(NewEntry(Kind.SERVICE, phase="started", detail=running.url))
+            loops.start()
+            serving = [asyncio.ensure_future(server.serve_here()) for server in servers]
+            await asyncio.wait([asyncio.ensure_future(server.is_open.wait()) for server in servers])
+            on_ready(running)
+            await stopping.wait()
+            journal.add(NewEntry(Kind.SERVICE, phase="draining", detail="asked to stop"))
+            control.is_draining = True
+            loops.stop()
+            for server in servers:
+                server.should_exit = True
+            await asyncio.gather(*serving)
+            await control.finish(spec.drain_seconds)
+            journal.add(NewEntry(Kind.SERVICE, phase="ended"))
+
+    def _tls(self) -> bool:
+        files = self._spec.tls
+        if files is None:
+            return False
+        try:
+            ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(files.certificate, files.key)
+        except (OSError, ssl.SSLError) as error:
+            raise InputError(
+                f"cannot use the certificate: {error.strerror or error}",
+                subject=f"{files.certificate} with key {files.key}",
+                next_step="both in PEM form, made for each other, readable for the service",
+            ) from error
+        return True
+
+
+class Dispatcher:
+    """Sends a request to the part of the process that it is for."""
+
+    def __init__(self, api: Any) -> None:
+        self._api = api
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            return
+        await self._api(scope, receive, send)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn on a socket of ours, beside another and without its own handling of signals."""
+
+    def __init__(self, config: uvicorn.Config, opened: socket.socket) -> None:
+        super().__init__(config)
+        self._opened = opened
+        self.is_open = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and say so."""
+        await super().startup(sockets)
+        self.is_open.set()
+
+    async def serve_here(self) -> None:
+        """Serve until `should_exit`; then finish what is being answered."""
+        await self.serve([self._opened])
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to the process."""
+        yield
+
+
+def _config(app: Any, spec: ServiceSpec, *, tls: bool) -> uvicorn.Config:
+    files = spec.tls if tls else None
+    return uvicorn.Config(
+        app,
+        lifespan="off",
+        ws="none",
+        http="httptools",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        # Whoever stands in front of us may say anything about whom it speaks for.
+        proxy_headers=False,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=max(int(spec.drain_seconds), 1),
+        ssl_certfile=files.certificate if files else None,
+        ssl_keyfile=files.key if files else None,
+    )
+
+
+def _private(app: Any) -> Any:
+    async def marked(scope: Any, receive: Any, send: Any) -> None:
+        scope[PRIVATE] = True
+        await app(scope, receive, send)
+
+    return marked
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    import uvloop
+
+    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    return loop
+
+
+@contextmanager
+def _signals(stop: Callable[[], None]) -> Iterator[None]:
+    """Stop cleanly at the first signal, at once at the second."""
+    loop = asyncio.get_running_loop()
+    seen = 0
+
+    def heard() -> None:
+        nonlocal seen
+        seen += 1
+        if seen > 1:
+            # Everything can be continued: what is kept is kept at once.
+            os._exit(130)
+        stop()
+
+    for each in (signal.SIGTERM, signal.SIGINT):
+        # Tests run services in threads, where there are no signals.
+        with suppress(ValueError, RuntimeError):
+            loop.add_signal_handler(each, heard)
+    yield

@@ -1,0 +1,84 @@
+"""One wake as the service does it: after the drain that may be under way, in sight of all, kept in the journal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from provisioner.domain.events import Kind, NewEntry
+from provisioner.domain.in_flight import InFlight
+from provisioner.domain.names import NodeName
+from provisioner.domain.serving import Phase
+from provisioner.errors import ProvisionerError
+from provisioner.fleet import Fleet
+from provisioner.gateway.wakes import NobodyWantsIt
+from provisioner.services.events import Event
+from provisioner.services.events import Phase as StepPhase
+from provisioner.services.journaling import Journal
+from provisioner.services.keeper import Keeper
+
+_BY = "service"
+# How soon the end of a drain is noticed; looking at a gate of our own costs nothing.
+_GATE_SECONDS = 0.02
+
+
+class NodeWaker:
+    """What `WakeDesk` calls in a thread: returns when the node's model has answered."""
+
+    def __init__(self, fleet: Fleet, keeper: Keeper, journal: Journal, in_flight: InFlight) -> None:
+        self._fleet = fleet
+        self._keeper = keeper
+        self._journal = journal
+        self._in_flight = in_flight
+
+    def __call__(self, node: NodeName, still_wanted: Callable[[], bool]) -> None:
+        """Wake a node.
+
+        Raises:
+            NobodyWantsIt: the last who wanted it left before anything was started.
+            ProvisionerError: it did not come.
+        """
+        # Who asks while it is being put to sleep joins the drain's end: then it is off, and is started again.
+        while not self._in_flight.of(node).is_open:
+            self._require_wanted(still_wanted)
+            self._fleet.world.clock.sleep(_GATE_SECONDS)
+        keep = self._journal.telling(_BY)
+
+        def tell(event: Event) -> None:
+            if event.step == "start" and event.phase in (StepPhase.STARTED, StepPhase.PROGRESS):
+                self._require_wanted(still_wanted)
+            self._keeper.progress(event)
+            keep(event)
+
+        self._tell(node, StepPhase.STARTED.value, "")
+        is_ready = self._keeper.seen()[node].phase is Phase.READY
+        try:
+            if is_ready:
+                report = self._fleet.wake_report(node, on_event=tell)
+                self._keeper.found(node, Phase.READY, "its model has answered", report.endpoint.url)
+            else:
+                with self._keeper.at_work(node, Phase.QUEUED, "it is being woken"):
+                    report = self._fleet.wake_report(node, on_event=tell)
+                    self._keeper.found(node, Phase.READY, "its model has answered", report.endpoint.url)
+        except NobodyWantsIt:
+            self._tell(node, "given up", "nobody wants it any more")
+            self._keeper.doubt(node)
+            raise
+        except ProvisionerError as error:
+            self._tell(node, StepPhase.FAILED.value, error.summary)
+            self._keeper.doubt(node)
+            raise
+        facts: dict[str, str | int | float | bool | None] = {
+            "seconds": round(report.seconds, 3),
+            "added_seconds": round(report.added_seconds, 3),
+            "started": report.started,
+        }
+        entry = NewEntry(Kind.WAKE, node, StepPhase.DONE.value, report.reason, _BY, facts)
+        self._journal.add(entry)
+
+    @staticmethod
+    def _require_wanted(still_wanted: Callable[[], bool]) -> None:
+        if not still_wanted():
+            raise NobodyWantsIt
+
+    def _tell(self, node: NodeName, phase: str, detail: str) -> None:
+        self._journal.add(NewEntry(Kind.WAKE, node, phase, detail, _BY))
