@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from provisioner.adapters.storage.node_locks import FileNodeLocks
 from provisioner.adapters.system_clock import SystemClock
 from provisioner.domain.fleet import ClusterSpec, FleetSpec, GuestKind
+from provisioner.domain.in_flight import InFlight
 from provisioner.domain.names import ClusterName, EngineName
 from provisioner.engines.registry import ENGINE_TRAITS, ENGINES
 
@@ -81,6 +82,7 @@ class RealWorld:
         self._settings = settings
         self.clock: Clock = clock or SystemClock()
         self.locks: NodeLocks = FileNodeLocks(settings.state_folder / "locks")
+        self.in_flight = InFlight()
         self.engines: Mapping[EngineName, InferenceEngine] = ENGINES
         self.login_key = LoginKey(fleet.ssh.private_key, settings.state_folder)
 

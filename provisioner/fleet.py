@@ -353,7 +353,13 @@ class Fleet:
 
     def idle(self, *, dry_run: bool = False, on_event: OnEvent = ignore) -> tuple[IdleDecision, ...]:
         """Make one idle pass over all nodes; return every decision with its reason."""
-        return self._sleeping.idle(list(self.spec.nodes.values()), on_event, dry_run=dry_run)
+        from provisioner.services.idling import Idling
+
+        idling = Idling(self.spec, self._world)
+        try:
+            return idling.idle(list(self.spec.nodes.values()), on_event, dry_run=dry_run)
+        finally:
+            idling.close()
 
     def hold(self, node: str, *, seconds: float, by: str, why: str = "") -> Hold:
         """Keep a node as it is for a while: it is not put to sleep, gives no GPU away, and is not destroyed.

@@ -40,6 +40,8 @@ def sleep(session: Session, node: str, force: bool) -> None:
     with Progress(as_json=session.json) as progress:
         report = fleet.sleep(node, force=force, on_event=progress)
     how = f"asleep after {duration_text(report.seconds)}" if report.was_running else "was asleep"
+    if report.rested:
+        how = f"rests after {duration_text(report.seconds)}: its model is out of memory, and {report.rested}"
     print_result(report.as_dict(), f"{report.node} {how}", as_json=session.json)
 
 
@@ -77,5 +79,5 @@ def idle(session: Session, dry_run: bool) -> None:
     else:
         for decision in decisions:
             click.echo(str(decision))
-    if any(decision.verdict.value == "failed" for decision in decisions):
+    if any(decision.verdict.value in ("failed", "unknown") for decision in decisions):
         sys.exit(1)

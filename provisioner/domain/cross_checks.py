@@ -12,6 +12,7 @@ from provisioner.domain.names import EngineName
 from provisioner.domain.problems import Place as Place
 from provisioner.domain.problems import Problem as Problem
 from provisioner.domain.problems import known
+from provisioner.domain.quantities import duration_text
 
 
 def cross_checks(fleet: FleetSpec, *, engines: Mapping[EngineName, EngineTraits]) -> tuple[Problem, ...]:
@@ -31,6 +32,7 @@ def cross_checks(fleet: FleetSpec, *, engines: Mapping[EngineName, EngineTraits]
         *_native_drives_can_be_made(fleet),
         *_addresses_are_for_hosts(fleet),
         *_gateways_are_reachable(fleet),
+        *_rest_comes_before_sleep(fleet),
         *_service_is_not_open_to_all(fleet),
     )
 
@@ -161,6 +163,17 @@ def _gateways_are_reachable(fleet: FleetSpec) -> Iterator[Problem]:
                 ("nodes", node.name, "gateway"),
                 f"gateway {node.gateway} is outside the node's network",
                 f"an address in {node.address.network}",
+            )
+
+
+def _rest_comes_before_sleep(fleet: FleetSpec) -> Iterator[Problem]:
+    for node in fleet.nodes.values():
+        if node.rest_after_seconds is not None and node.rest_after_seconds >= node.idle_after_seconds:
+            rest, idle = duration_text(node.rest_after_seconds), duration_text(node.idle_after_seconds)
+            yield Problem(
+                ("nodes", node.name, "rest_after"),
+                f"rest_after of {rest}",
+                f"less than idle_after, which is {idle}: then its VM goes off",
             )
 
 

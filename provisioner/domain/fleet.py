@@ -12,6 +12,7 @@ from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 from typing import TypeVar
 
+from provisioner.domain.awake import AwakePlan
 from provisioner.domain.cloud_init import CloudInit
 from provisioner.domain.guest_software import GuestSoftware
 from provisioner.domain.mode import Artifact as Artifact
@@ -234,7 +235,8 @@ class NodeSpec:
     memory_bytes: int
     disk_bytes: int
     idle_after_seconds: float
-    min_uptime_seconds: float
+    min_uptime_seconds: float | None
+    """None: what its wakes cost decides."""
     patience: Patience
     connect: ConnectSpec | None = None
     extra_user_data: Path | None = None
@@ -260,6 +262,11 @@ class NodeSpec:
     """It answers with its own model for those whose nodes are away."""
     engine_key: SecretReference | None = None
     """What its engine asks for; the gateway shows it, clients never see it."""
+    rest_after_seconds: float | None = None
+    """Quiet for so long, its model leaves the GPU's memory; None for never before the VM goes off."""
+    awake: AwakePlan = field(default_factory=AwakePlan)
+    may_cut_power: bool = False
+    """An idle pass may cut the power of a guest that does not shut down."""
 
     @property
     def subject(self) -> str:

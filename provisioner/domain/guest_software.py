@@ -12,9 +12,12 @@ class GuestSoftware:
 
     `allowed_networks` may reach SSH and the engines, nobody else may. Without
     `upgrades_itself` no package is ever upgraded unless somebody does it.
-    `cuda_toolkit` is NVIDIA's own name of a version, ``12-9``.
+    `cuda_toolkit` is NVIDIA's own name of a version, ``12-9``. After
+    `off_by_itself_seconds` without use, and without anybody of ours looking,
+    the guest shuts itself down; None for never.
     """
 
     allowed_networks: tuple[IPv4Network, ...] = ()
     upgrades_itself: bool = True
     cuda_toolkit: str | None = None
+    off_by_itself_seconds: float | None = None

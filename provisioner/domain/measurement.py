@@ -9,6 +9,8 @@ from provisioner.domain.names import ModeName, NodeName
 
 PROBE = "probe"
 """One token: seconds until it came."""
+WAKE = "wake"
+"""A node that was off: seconds until its model answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +18,7 @@ class MeasuredThing:
     """What a measurement is of: only those of the same thing are compared.
 
     `setup` is a digest of all that makes figures incomparable: engine, model,
-    context, GPUs, cores. `kind` is ``probe`` or ``bench:STREAMS``.
+    context, GPUs, cores. `kind` is ``probe``, ``wake`` or ``bench:STREAMS``.
     """
 
     node: NodeName

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from provisioner.domain.activity import ActivityRecord
+from provisioner.domain.activity import ActivityRecord, HoursServed
 from provisioner.domain.names import NodeName
 
 
@@ -17,6 +17,14 @@ class ActivityLog(Protocol):
 
     def record(self, node: NodeName, record: ActivityRecord) -> None:
         """Replace what was recorded."""
+        ...
+
+    def hours_served(self, node: NodeName) -> HoursServed | None:
+        """Return the awake hours that a node was last on in, or woken for; they outlive its sleep."""
+        ...
+
+    def serve_hours(self, node: NodeName, served: HoursServed) -> None:
+        """Replace them."""
         ...
 
     def forget(self, node: NodeName) -> None:

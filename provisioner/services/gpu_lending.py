@@ -91,7 +91,7 @@ class GpuLending:
             return
         ours = self._node_of(other)
         if ours is not None:
-            self._sleeping.sleep(ours, on_event, force=force)
+            self._sleeping.sleep(ours, on_event, force=force, may_rest=False)
             return
         found = take_back_refusal(node, release, other)
         if found is not None:

@@ -166,7 +166,7 @@ class NodeTesting:
                 subject=node.subject,
                 next_step=before[0].next_step,
             )
-        Sleeping(self._fleet, self._world).sleep(node, on_event)
+        Sleeping(self._fleet, self._world).sleep(node, on_event, lose_gpu=True)
         reason = self._awake_again(node, on_event)
         return SurvivalReport(
             node.name,

@@ -91,9 +91,16 @@ class EngineProbe:
 
     def activity_text(self) -> str:
         """Return the engine's own numbers. Raises NoAnswer."""
-        answer = self._web.get(self._address + self._engine.activity_path, seconds=_PROBE_SECONDS)
+        return self._text(self._engine.activity_path)
+
+    def resting_text(self) -> str:
+        """Return what the engine says of its sleep. Raises NoAnswer."""
+        return self._text(self._engine.resting_path)
+
+    def _text(self, path: str) -> str:
+        answer = self._web.get(self._address + path, seconds=_PROBE_SECONDS)
         if answer.status != 200:
-            raise NoAnswer(f"HTTP {answer.status} from {self._engine.activity_path}")
+            raise NoAnswer(f"HTTP {answer.status} from {path}")
         return answer.text
 
     def store(self, free_bytes: Callable[[], int | None] = lambda: None) -> ModelPulling:
@@ -148,6 +155,7 @@ class EngineProbe:
             # On demand, or because somebody deleted it: what is asked for first is worth waiting for.
             wanted = dict.fromkeys((self._mode.model, *self._mode.pinned))
             self.store().ensure(tuple(wanted), say or _say_nothing)
+        self._rouse(healthy_at + seconds)
         self._require_model()
         self._load(healthy_at + seconds)
         reply = self._chat()
@@ -161,6 +169,26 @@ class EngineProbe:
             next_step=self._log,
             retryable=True,
         )
+
+    def _rouse(self, deadline: float) -> None:
+        """Wake an engine that sleeps with its model out of the GPU, where asking for the model does not do that."""
+        requests = self._engine.wake(self._mode.models)
+        if not requests or not self._engine.resting_path or self._engine.load(self._mode.model) is not None:
+            return
+        try:
+            if not self._engine.is_resting(self.resting_text()):
+                return
+        except (NoAnswer, AnswerUnreadable):
+            # One that was not started to sleep does not know the question.
+            return
+        for request in requests:
+            left = max(deadline - self._clock.monotonic(), _LEAST_LOAD_SECONDS)
+            try:
+                answer = self._web.send(request.method, self._address + request.path, request.body, seconds=left)
+            except NoAnswer as error:
+                raise self._failure(f"cannot wake the engine within {left:.0f} s: {error}") from error
+            if answer.status != 200:
+                raise self._failure(f"cannot wake the engine: HTTP {answer.status} {_gist(answer.text)}")
 
     def _require_model(self) -> None:
         text = self._ask(self._engine.models_path)

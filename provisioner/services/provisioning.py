@@ -205,7 +205,7 @@ class Provisioning:
             maker=VmMaker(self._fleet, node, engine, api, world.seeds, world.clock, self._templates),
             image_lock=lambda storage, image: self._image_locks[cluster, storage, image],
             secret=lambda reference: world.secret(reference, subject=node.subject),
-            shut_down=lambda: Sleeping(self._fleet, world).shut_down(node, ignore),
+            shut_down=lambda: Sleeping(self._fleet, world).shut_down(node, ignore, look_inside=False),
             start=lambda say: SlotTaking(self._fleet, world).start_node(node, say),
         )
 

@@ -1,67 +1,93 @@
-"""Puts nodes to sleep: on a person's word, or because nobody uses them."""
+"""Puts nodes to sleep: gate, drain, look again, then down, as far as a node's ladder goes.
+
+From the moment its gate is closed no request is let in to a node; those that
+were inside are waited for. Whatever is then seen decides: a node that is in use
+after all stays on and its gate opens again, and a request that waited meanwhile
+finds the node on, or wakes it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
-from provisioner.domain.activity import EngineActivity
 from provisioner.domain.fleet import FleetSpec, NodeSpec
 from provisioner.domain.lease import Lease
-from provisioner.domain.names import ClusterName, NodeName
-from provisioner.domain.snapshot import ClusterSnapshot, Power
-from provisioner.engines.base import AnswerUnreadable
-from provisioner.errors import ProvisionerError, RefusedError, ShutdownIgnoredError
+from provisioner.domain.snapshot import Power, VmSeen
+from provisioner.errors import RefusedError, ShutdownIgnoredError
 from provisioner.planning.arbiter import Use
-from provisioner.planning.idle import IdleDecision, IdleVerdict, NodeUse, idle_decision
-from provisioner.planning.ownership import Act, objection, require
+from provisioner.planning.idle import NodeUse, busy_reasons, unknown_reasons
+from provisioner.planning.ownership import Act, require
 from provisioner.ports.hypervisors import Hypervisors
-from provisioner.ports.web import NoAnswer
 from provisioner.services.arbitration import Arbitration, claim_of
 from provisioner.services.events import OnEvent, running_step
 from provisioner.services.looking import find_vm
+from provisioner.services.model_memory import ModelMemory
 from provisioner.services.noted_modes import noted
-from provisioner.services.proving import EngineProbe
+from provisioner.services.use_looks import UseLooks
 from provisioner.services.world import World
+from provisioner.waiting import NotYet, Pace, WaitedInVain, wait_until
 
-_MOST_PROBES_AT_ONCE = 32
+# Between two looks at our own counters while requests end; asking them costs nothing.
+_DRAIN_PACE = Pace(first=0.02, growth=1.5, longest=0.2)
+# Weights of tens of GiB go to main memory at a few GiB a second, after what runs has ended.
+_REST_SECONDS = 300.0
 
 
 @dataclass(frozen=True, slots=True)
 class SleepReport:
-    """What a sleep did."""
+    """What a sleep did. `rested` is why the VM stays on with its model out of memory; empty where it is off."""
 
     node: str
     was_running: bool
     seconds: float
+    rested: str = ""
 
     def as_dict(self) -> dict[str, object]:
         """Return plain values for ``--json``."""
-        return {"node": self.node, "was_running": self.was_running, "seconds": round(self.seconds, 3)}
+        return {
+            "node": self.node,
+            "was_running": self.was_running,
+            "seconds": round(self.seconds, 3),
+            "rested": self.rested or None,
+        }
 
 
 class Sleeping:
-    """`sleep` and `idle`."""
+    """`sleep`.
 
-    def __init__(self, fleet: FleetSpec, world: World) -> None:
+    Args:
+        fleet, world: what is wanted, and the outside.
+        looks: whose open connections to use; by default its own, ended after each use.
+    """
+
+    def __init__(self, fleet: FleetSpec, world: World, looks: UseLooks | None = None) -> None:
         self._fleet = fleet
         self._world = world
         self._arbitration = Arbitration(fleet, world)
+        self._looks = looks or UseLooks(fleet, world)
+        self._keeps_looks = looks is not None
 
-    def sleep(self, node: NodeSpec, on_event: OnEvent, *, force: bool = False) -> SleepReport:
-        """Shut a node down cleanly.
+    def sleep(
+        self, node: NodeSpec, on_event: OnEvent, *, force: bool = False, may_rest: bool = True, lose_gpu: bool = False
+    ) -> SleepReport:
+        """Shut a node down cleanly, or only take its model out of memory where its GPU would not survive a stop.
 
         Args:
             node: which.
             on_event: told about the steps.
-            force: also when it is busy or does not say; power is cut when it will not shut down.
+            force: also when it is busy or does not say; power is cut when it will not shut down, GPUs may be lost.
+            may_rest: out of memory is enough where the VM must stay on; else that is refused.
+            lose_gpu: shut down even where a GPU may not come back, to find that out for instance.
 
         Raises:
-            RefusedError: it is busy, held by somebody, or not ours.
+            RefusedError: it is busy, held by somebody, not ours, or would lose a GPU.
             HypervisorError: the guest did not shut down in time.
         """
         with self._world.locks.held(node.name):
+            if not (force or lose_gpu) and any(not gpu.survives_stop for gpu in self._fleet.gpus_of(node)):
+                return self.rest(node, on_event, may_rest=may_rest)
             return self.shut_down(node, on_event, force=force)
 
     def give_way(self, node: NodeSpec, leases: tuple[Lease, ...], on_event: OnEvent) -> SleepReport:
@@ -74,9 +100,23 @@ class Sleeping:
             return self.shut_down(node, on_event, yielding=leases)
 
     def shut_down(
-        self, node: NodeSpec, on_event: OnEvent, *, force: bool = False, yielding: tuple[Lease, ...] = ()
+        self,
+        node: NodeSpec,
+        on_event: OnEvent,
+        *,
+        force: bool = False,
+        yielding: tuple[Lease, ...] = (),
+        look_inside: bool = True,
     ) -> SleepReport:
-        """Do what `sleep` does for a caller that holds the node's lock already; `yielding` as in `give_way`."""
+        """Shut a node down for a caller that holds its lock already; raises as `sleep`.
+
+        Args:
+            node: which.
+            on_event: told about the steps.
+            force: as in `sleep`.
+            yielding: as in `give_way`.
+            look_inside: ask the guest too; not where its host key is being changed and nobody gets in.
+        """
         clock = self._world.clock
         api = self._api(node)
         begun = clock.monotonic()
@@ -84,128 +124,171 @@ class Sleeping:
         if vm is None or vm.power is Power.STOPPED:
             return SleepReport(node.name, was_running=False, seconds=clock.monotonic() - begun)
         require(node, vm, Act.SLEEP)
-        if not force:
-            way_out = f"; provisioner sleep {node.name} --force does not ask"
-            self._arbitration.require_no_hold(node, Act.SLEEP, way_out=way_out)
-            self.require_quiet(noted(self._fleet, api, node)[0])
-        # The tag is read again right before: between look and act the VMID may have changed hands.
-        vm = api.vm(node.hypervisor, node.vmid)
-        if vm is None:
+        with self._gate_closed(node):
+            if not force:
+                self._require_no_hold(node)
+                self._drain(node)
+                if look_inside:
+                    self._require_unused(node, vm)
+                else:
+                    self.require_quiet(noted(self._fleet, api, node)[0])
+            self._looks.leave(node.name)
+            # The tag is read again right before: between look and act the VMID may have changed hands.
+            vm = api.vm(node.hypervisor, node.vmid)
+            if vm is None:
+                return SleepReport(node.name, was_running=False, seconds=clock.monotonic() - begun)
+            require(node, vm, Act.SLEEP)
+            self._power_off(api, node, on_event, force=force, yielding=yielding)
+        self._world.activity.forget(node.name)
+        return SleepReport(node.name, was_running=True, seconds=clock.monotonic() - begun)
+
+    def rest(self, node: NodeSpec, on_event: OnEvent, *, may_rest: bool = True) -> SleepReport:
+        """Take a node's model out of its GPUs' memory for a caller that holds the node's lock; the VM stays on.
+
+        Raises:
+            RefusedError: it is busy, or not ours, or its engine cannot.
+            EngineError: its engine does not do what it is told.
+        """
+        clock, api, begun = self._world.clock, self._api(node), self._world.clock.monotonic()
+        vm = find_vm(api, node)
+        if vm is None or vm.power is Power.STOPPED:
             return SleepReport(node.name, was_running=False, seconds=clock.monotonic() - begun)
         require(node, vm, Act.SLEEP)
+        with self._gate_closed(node):
+            self._require_no_hold(node)
+            self._drain(node)
+            use = self._require_unused(node, vm)
+            lost = ", ".join(use.ladder.lost_by_stop)
+            why = f"{lost} would not come back from a stop of its VM" if lost else "its VM stays on a while longer"
+            if not may_rest or not use.ladder.can_rest:
+                cannot = "" if use.ladder.can_rest else ", and its engine cannot let go of its model"
+                raise RefusedError(
+                    f"cannot put the node to sleep: {why}{cannot}",
+                    subject=node.subject,
+                    next_step=f"provisioner sleep {node.name} --force stops its VM all the same; the card may then be "
+                    "gone until its server restarts",
+                )
+            if not use.ladder.rests:
+                self._let_go(use, on_event)
+        return SleepReport(node.name, was_running=True, seconds=clock.monotonic() - begun, rested=why)
+
+    def _let_go(self, use: NodeUse, on_event: OnEvent) -> None:
+        node = use.node
+        engine = self._world.engines[self._fleet.mode_of(node).engine]
+        memory = ModelMemory(self._fleet, node, self._world)
+        with running_step(on_event, node, "rest", self._world.clock) as step:
+            loaded = tuple(model.name for model in memory.loaded()) or self._fleet.mode_of(node).models
+            for request in engine.sleep(loaded):
+                memory.ask(request, "take the model out of memory", seconds=_REST_SECONDS)
+            step.detail = f"{', '.join(loaded)} out of the GPU's memory"
+        last, seen = self._world.activity.last(node.name), self._looks.engine(node)[0]
+        if last is not None and seen is not None:
+            # What we did ourselves is no use: the quiet time goes on.
+            self._world.activity.record(node.name, replace(last, work_total=seen.work_total))
+
+    def _power_off(
+        self, api: Hypervisors, node: NodeSpec, on_event: OnEvent, *, force: bool, yielding: tuple[Lease, ...]
+    ) -> None:
         freeing = self._arbitration.shutting_down(api, claim_of(self._fleet, node), yielding)
-        with running_step(on_event, node, "shut down", clock) as step, freeing as require_still_wanted:
+        with running_step(on_event, node, "shut down", self._world.clock) as step, freeing as require_still_wanted:
             require_still_wanted()
             try:
                 warnings = api.shut_down_vm(node.hypervisor, node.vmid, seconds=node.patience.shutdown_seconds)
                 step.detail = "; ".join(warnings)
             except ShutdownIgnoredError as error:
-                if not force:
+                if not (force or node.may_cut_power):
                     raise ShutdownIgnoredError(
                         error.summary,
                         subject=node.subject,
-                        next_step=f"provisioner sleep {node.name} --force cuts the power",
+                        next_step=f"provisioner sleep {node.name} --force cuts the power; so does idle by itself with "
+                        "may_cut_power: true in the fleet file",
                     ) from error
                 api.stop_vm(node.hypervisor, node.vmid)
                 step.detail = "power cut"
-        self._world.activity.forget(node.name)
-        return SleepReport(node.name, was_running=True, seconds=clock.monotonic() - begun)
 
-    def idle(self, nodes: Sequence[NodeSpec], on_event: OnEvent, *, dry_run: bool = False) -> tuple[IdleDecision, ...]:
-        """Make one idle pass; return the decision on every node with its reason.
-
-        One call per cluster tells who is off; only who is put to sleep is looked at more closely.
-
-        Args:
-            nodes: whom to judge.
-            on_event: told about the steps.
-            dry_run: judge and remember, but stop nothing.
-        """
-        clusters = {name: self._snapshot(name) for name in {self._fleet.cluster_of(node).name for node in nodes}}
-        seen = {node.name: clusters[self._fleet.cluster_of(node).name] for node in nodes}
-        activities = self._activities([node for node in nodes if _runs(seen[node.name], node)])
-        decisions = []
-        for node in nodes:
-            cluster, (activity, why) = seen[node.name], activities.get(node.name, (None, ""))
-            try:
-                if isinstance(cluster, ProvisionerError):
-                    raise cluster
-                last = self._world.activity.last(node.name) if activity is not None else None
-                use = NodeUse(node, cluster.vms.get(node.vmid), activity, why, last)
-                decisions.append(self._judge(use, on_event, dry_run=dry_run))
-            except RefusedError as refusal:
-                # A request came in between look and act, or another process works on the node.
-                decisions.append(IdleDecision(node, IdleVerdict.STAY, refusal.summary))
-            except ProvisionerError as error:
-                # The guest hangs, its cluster is away, the token is wrong: told, and the others get their turn.
-                reason = f"{error.summary}; next: {error.next_step}"
-                decisions.append(IdleDecision(node, IdleVerdict.FAILED, reason))
-        return tuple(decisions)
-
-    def _judge(self, use: NodeUse, on_event: OnEvent, *, dry_run: bool) -> IdleDecision:
-        decision = idle_decision(use, self._world.clock.now())
-        if decision.record is not None:
-            self._world.activity.record(use.node.name, decision.record)
-        if decision.verdict is IdleVerdict.SLEEP and not dry_run:
-            self.sleep(use.node, on_event)
-        return decision
-
-    def _snapshot(self, name: ClusterName) -> ClusterSnapshot | ProvisionerError:
+    @contextmanager
+    def _gate_closed(self, node: NodeSpec) -> Iterator[None]:
+        """Let no request in meanwhile. Whatever comes of it the gate opens: who waits is served or wakes the node."""
         try:
-            return self._world.clusters[name].snapshot()
-        except ProvisionerError as error:
-            return error
+            self._world.in_flight.close(node.name)
+            yield
+        finally:
+            self._world.in_flight.open(node.name)
+            if not self._keeps_looks:
+                self._looks.close()
 
-    def _activities(self, nodes: Sequence[NodeSpec]) -> dict[NodeName, tuple[EngineActivity | None, str]]:
-        if not nodes:
-            return {}
-        with ThreadPoolExecutor(min(len(nodes), _MOST_PROBES_AT_ONCE)) as pool:
-            return dict(zip((node.name for node in nodes), pool.map(self._activity_as_noted, nodes), strict=True))
+    def _drain(self, node: NodeSpec) -> None:
+        """Let the requests end that go through us. Raises RefusedError when they take too long."""
+        in_flight = self._world.in_flight
 
-    def _activity_as_noted(self, node: NodeSpec) -> tuple[EngineActivity | None, str]:
+        def look() -> bool | NotYet:
+            running = in_flight.of(node.name).running
+            return NotYet(f"{running} requests through us running") if running else True
+
+        seconds = self._fleet.service.drain_seconds
         try:
-            return self._activity(noted(self._fleet, self._api(node), node)[0])
-        except ProvisionerError as error:
-            return None, error.summary
+            wait_until(look, clock=self._world.clock, seconds=seconds, pace=_DRAIN_PACE)
+        except WaitedInVain as waited:
+            raise RefusedError(
+                f"cannot put the node to sleep: {waited.last_seen} after {seconds:g} s",
+                subject=node.subject,
+                next_step=f"wait for them; provisioner sleep {node.name} --force cuts them off",
+                retryable=True,
+            ) from waited
 
-    def _activity(self, node: NodeSpec) -> tuple[EngineActivity | None, str]:
-        engine = self._world.engines[self._fleet.mode_of(node).engine]
-        probe = EngineProbe(self._fleet, node, engine, self._world.web, self._world.clock)
-        try:
-            return engine.activity(probe.activity_text(), self._world.clock.now()), ""
-        except (NoAnswer, AnswerUnreadable) as reason:
-            return None, str(reason)
+    def _require_no_hold(self, node: NodeSpec) -> None:
+        way_out = f"; provisioner sleep {node.name} --force does not ask"
+        self._arbitration.require_no_hold(node, Act.SLEEP, way_out=way_out)
 
     def use_of(self, node: NodeSpec) -> tuple[Use, str]:
-        """Return whether somebody uses a node that runs, which is in the mode that is noted; and that in words."""
-        activity, why = self._activity(node)
+        """Return whether requests are with a node that runs, which is in the mode that is noted; and that in words.
+
+        Asked again and again while somebody waits for its GPU: who is logged in is asked when it is to go.
+        """
+        activity, why = self._looks.engine(node)
+        busy = busy_reasons(activity, self._looks.traffic(node))
+        if busy:
+            return Use.BUSY, "; ".join(busy)
         if activity is None:
             return Use.UNKNOWN, why
-        if activity.is_busy:
-            return Use.BUSY, f"{activity.running} requests running, {activity.waiting} waiting"
         return (Use.UNKNOWN, activity.doubt) if activity.doubt else (Use.QUIET, "nobody uses it")
 
+    def _require_unused(self, node: NodeSpec, vm: VmSeen) -> NodeUse:
+        """Look again at everything that may be using a node. Raises RefusedError."""
+        use = self._looks.look(node, vm)
+        self._refuse(use, Act.SLEEP)
+        return use
+
     def require_quiet(self, node: NodeSpec, act: Act = Act.SLEEP) -> None:
-        """Let an act pass only if nobody uses the node, which is in the mode that is noted. Raises RefusedError."""
+        """Let an act pass only if no request is with the node, which is in the mode that is noted. Raises RefusedError.
+
+        For acts that leave the guest on: who is logged in is not asked.
+        """
+        activity, why = self._looks.engine(node)
+        self._refuse(NodeUse(node, None, activity, why, None, self._looks.traffic(node)), act)
+
+    def _refuse(self, use: NodeUse, act: Act) -> None:
+        node = use.node
         force = f"provisioner sleep {node.name} --force" if act is Act.SLEEP else "the same command with --force"
-        activity, why = self._activity(node)
-        if activity is None:
+        busy = busy_reasons(use.activity, use.signals)
+        if busy:
             raise RefusedError(
-                f"cannot {act.value}: its engine does not say whether it is busy ({why})",
+                f"cannot {act.value}: {'; '.join(busy)}",
+                subject=node.subject,
+                next_step=f"wait for that to end; {force} cuts it off",
+                retryable=True,
+            )
+        unknown = unknown_reasons(use.activity, use.why_unknown, use.signals)
+        if unknown:
+            raise RefusedError(
+                f"cannot {act.value}: {'; '.join(unknown)}",
                 subject=node.subject,
                 next_step=f"{force}, if you know that nobody uses it",
                 retryable=True,
             )
-        if activity.is_busy:
+        if use.activity is not None and use.activity.doubt:
             raise RefusedError(
-                f"cannot {act.value}: {activity.running} requests running, {activity.waiting} waiting",
-                subject=node.subject,
-                next_step=f"wait for them; {force} cuts them off",
-                retryable=True,
-            )
-        if activity.doubt:
-            raise RefusedError(
-                f"cannot {act.value}: whether it is in use is not known: {activity.doubt}",
+                f"cannot {act.value}: whether it is in use is not known: {use.activity.doubt}",
                 subject=node.subject,
                 next_step=f"wait until it is unloaded; {force}, if you know that nobody uses it",
                 retryable=True,
@@ -213,9 +296,3 @@ class Sleeping:
 
     def _api(self, node: NodeSpec) -> Hypervisors:
         return self._world.clusters[self._fleet.cluster_of(node).name]
-
-
-def _runs(cluster: ClusterSnapshot | ProvisionerError, node: NodeSpec) -> bool:
-    vm = None if isinstance(cluster, ProvisionerError) else cluster.vms.get(node.vmid)
-    # Nobody else's guest is asked anything.
-    return vm is not None and vm.power is Power.RUNNING and objection(node, vm, Act.SLEEP) is None

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from provisioner.domain.fleet import FleetSpec, NodeSpec
+from provisioner.domain.measurement import WAKE, Measurement
 from provisioner.domain.snapshot import Power
 from provisioner.errors import EngineError, NotReadyError, ProvisionerError
+from provisioner.planning.bench_figures import measured_thing
 from provisioner.planning.launches import units_of
 from provisioner.planning.start_times import start_seconds
 from provisioner.planning.wake import WakeNeed, require_gpus, wake_decision
@@ -119,6 +121,9 @@ class Waking:
         if start.was_needed:
             self._world.activity.forget(node.name)
         ended = clock.monotonic()
+        if start.was_needed:
+            cost = {"seconds": ended - begun, "added_seconds": ended - proof.healthy_at}
+            self._world.measurements.add(Measurement(measured_thing(self._fleet, node, WAKE), clock.now(), cost))
         return WakeReport(
             endpoint=proof.endpoint,
             started=start.was_needed,

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from provisioner.domain.fleet import SecretReference
+    from provisioner.domain.in_flight import InFlight
     from provisioner.domain.names import ClusterName, EngineName
     from provisioner.engines.base import InferenceEngine
     from provisioner.ports.activity_log import ActivityLog
@@ -78,6 +79,11 @@ class World(Protocol):
     @property
     def leases(self) -> LeaseBook:
         """Who has a GPU, who waits for one, and whom a person keeps awake."""
+        ...
+
+    @property
+    def in_flight(self) -> InFlight:
+        """What goes through this process to nodes, with the gates that let it in."""
         ...
 
     @property

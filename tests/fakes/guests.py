@@ -12,7 +12,7 @@ from provisioner.domain.names import Vmid
 from provisioner.domain.snapshot import Power
 from provisioner.domain.vm_traits import Trait
 from provisioner.errors import HostKeyError, PlaybookError
-from provisioner.lab.guests.simulated_gpu import gpu_answer, tells_of_gpus
+from provisioner.lab.guests.simulated_gpu import ENGINE_PID, gpu_answer, tells_of_gpus
 from provisioner.ports.guest_shell import CommandResult, GuestAway, GuestRefuses
 from provisioner.ports.playbooks import PlaybookOutcome
 from provisioner.ports.seeds import HostKeyPair
@@ -78,6 +78,13 @@ class FakeGuests:
     asked_for_help: list[tuple[str, ...]] = field(default_factory=list)
     """The commands of engines that really ran."""
     gpu_faults: set[str] = field(default_factory=set)
+    gpu_percent: dict[int, int] = field(default_factory=dict)
+    """How much its cards compute, by their number; the others lie still."""
+    engine_pid: int = ENGINE_PID
+    hangs: bool = False
+    """Who is logged in gets no answer any more."""
+    shows: dict[str, str] = field(default_factory=dict)
+    """Section -> what the guest shows there of its use, instead of nothing."""
     played: list[str] = field(default_factory=list)
     """The playbooks that ran to their end."""
     first_boots: int = 0
@@ -230,7 +237,15 @@ class FakeShell:
                 raise GuestAway("the connection was closed")
             self.guests.looks += command[4] == "live"
             faults = frozenset(self.guests.gpu_faults)
-            return CommandResult(0, gpu_answer(list(command), len(self.node.gpus), serves=True, faults=faults), "")
+            if self.guests.hangs:
+                raise GuestAway(f"sh took longer than {seconds:g} s")
+            text = gpu_answer(list(command), len(self.node.gpus), serves=True, faults=faults)
+            text = text.replace(f"{ENGINE_PID}\n", f"{self.guests.engine_pid}\n")
+            text = text.replace(f"{ENGINE_PID}, ", f"{self.guests.engine_pid}, ")
+            text = self._with_load(text, command[5].split(","))
+            for name, shown in self.guests.shows.items():
+                text = text.replace(f"=== {name} 0\n", f"=== {name} 0\n{shown}\n")
+            return CommandResult(0, text, "")
         if command[3:4] == ("still-is-as",):
             noted = disk.recipes.get(command[4].rpartition("/")[2])
             return CommandResult(0 if noted == command[5] else 1, "", "")
@@ -239,6 +254,16 @@ class FakeShell:
         if command[0] == "journalctl":
             return CommandResult(0, "\n".join(self.guests.journal), "")
         return CommandResult(127, "", f"{command[0]}: command not found")
+
+    def _with_load(self, text: str, fields: Sequence[str]) -> str:
+        """Put what the cards compute into the driver's answer."""
+        head, found, rest = text.partition("=== smi-query 0\n")
+        rows = rest.split("\n")
+        for number, percent in self.guests.gpu_percent.items():
+            cells = rows[number].split(", ")
+            cells[fields.index("utilization.gpu")] = str(percent)
+            rows[number] = ", ".join(cells)
+        return head + found + "\n".join(rows)
 
     def _help(self, disk: GuestDisk, kept: str, command: tuple[str, ...]) -> CommandResult:
         if kept not in disk.helps:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from provisioner.domain.activity import ActivityRecord
+from provisioner.domain.activity import ActivityRecord, HoursServed
 from provisioner.domain.fleet import SecretReference
+from provisioner.domain.in_flight import InFlight
 from provisioner.domain.names import ClusterName, EngineName, ModeName, NodeName
 from provisioner.engines.base import InferenceEngine
 from provisioner.engines.registry import ENGINES
@@ -26,6 +27,7 @@ class MemoryActivityLog:
 
     def __init__(self) -> None:
         self.records: dict[NodeName, ActivityRecord] = {}
+        self.hours: dict[NodeName, HoursServed] = {}
 
     def last(self, node: NodeName) -> ActivityRecord | None:
         return self.records.get(node)
@@ -35,6 +37,12 @@ class MemoryActivityLog:
 
     def forget(self, node: NodeName) -> None:
         self.records.pop(node, None)
+
+    def hours_served(self, node: NodeName) -> HoursServed | None:
+        return self.hours.get(node)
+
+    def serve_hours(self, node: NodeName, served: HoursServed) -> None:
+        self.hours[node] = served
 
 
 class MemorySwitchLog:
@@ -86,6 +94,7 @@ class FakeWorld:
         self.switches = MemorySwitchLog()
         self.events = MemoryEventLog()
         self.leases = MemoryLeaseBook()
+        self.in_flight = InFlight()
         self.secrets: dict[str, str] = {}
         self.streams = FakeStreams(self.guests, self.clock)
         self.measurements = MemoryMeasurements()

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from provisioner.adapters.files.fleet_hours import awake_plan, hours_problems
 from provisioner.adapters.files.fleet_schema import (
     FLAG,
     IMAGE,
@@ -90,7 +91,7 @@ _MAPPING_NOT_ADDRESS = (
 # What shapes a VM or its guest: on an adopted node it would have no effect, and a word without effect misleads.
 _OF_OUR_MAKING = frozenset(
     ("image", "cores", "memory", "disk", "gateway", "nameservers", "extra_user_data", "numa", "hugepages")
-) | {"secure_boot", "protection", "tags", "cloud_init", "clone", "web_ui"}
+) | {"secure_boot", "protection", "tags", "cloud_init", "clone", "web_ui", "off_by_itself_after"}
 
 
 class FleetFileError(InputError):
@@ -162,6 +163,7 @@ def load_fleet(path: Path, *, engines: Mapping[EngineName, EngineTraits]) -> Fle
         if node.adopt
         for key in sorted(node.model_fields_set & _OF_OUR_MAKING)
     ]
+    pointless += hours_problems(shape)
     if pointless:
         _refuse(path, document, pointless)
     fleet = _fleet(path, shape)
@@ -261,7 +263,9 @@ def _keys_at(place: Place) -> list[str]:
         else:
             here = typing.get_args(here)[-1]
         here = _bare(here)
-    return list(here.model_fields) if isinstance(here, type) and issubclass(here, BaseModel) else []
+    if not (isinstance(here, type) and issubclass(here, BaseModel)):
+        return []
+    return [field.alias or name for name, field in here.model_fields.items()]
 
 
 def _bare(annotation: Any) -> Any:
@@ -422,6 +426,9 @@ def _node(name: NodeName, entry: NodeShape, defaults: DefaultsShape, folder: Pat
         memory_bytes=chosen("memory"),
         disk_bytes=chosen("disk"),
         idle_after_seconds=chosen("idle_after"),
+        rest_after_seconds=chosen("rest_after"),
+        awake=awake_plan(chosen("awake"), chosen("time_zone"), chosen("pre_wake")),
+        may_cut_power=chosen("may_cut_power"),
         min_uptime_seconds=chosen("min_uptime"),
         priority=chosen("priority"),
         min_residence_seconds=chosen("min_residence"),
@@ -436,6 +443,7 @@ def _node(name: NodeName, entry: NodeShape, defaults: DefaultsShape, folder: Pat
             allowed_networks=tuple(chosen("allowed_networks") or (address.network,)),
             upgrades_itself=chosen("unattended_upgrades"),
             cuda_toolkit=chosen("cuda_toolkit"),
+            off_by_itself_seconds=chosen("off_by_itself_after"),
         ),
         options=VmOptions(
             numa=chosen("numa"),

@@ -22,6 +22,14 @@ from pydantic import (
 )
 
 from provisioner.domain import name_rules
+from provisioner.domain.awake import (
+    DAYS_HELP,
+    DAYS_PATTERN,
+    TIME_OF_DAY_HELP,
+    TIME_PATTERN,
+    parse_days,
+    parse_time_of_day,
+)
 from provisioner.domain.gpu_driver import DRIVER_HELP, DRIVER_PATTERN
 from provisioner.domain.quantities import MIB, parse_duration, parse_size
 from provisioner.domain.service import ListenAddress, read_listen_address
@@ -45,6 +53,36 @@ def _duration(value: object) -> float:
 def _some_time(seconds: float) -> float:
     if seconds <= 0:
         raise ValueError("a time above zero, such as 5s")
+    return seconds
+
+
+def _time_of_day(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(TIME_OF_DAY_HELP)
+    parse_time_of_day(value)
+    return value
+
+
+def _days(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(DAYS_HELP)
+    parse_days(value)
+    return value
+
+
+def _zone(value: object) -> str:
+    # Costs some of the time that `status` may take, and few files name a zone.
+    from zoneinfo import ZoneInfo
+
+    try:
+        return ZoneInfo(str(value)).key
+    except (ValueError, KeyError, OSError) as error:
+        raise ValueError("a time zone that this machine knows, such as Europe/Berlin or UTC") from error
+
+
+def _long_enough(seconds: float) -> float:
+    if seconds < LEAST_SELF_OFF_SECONDS:
+        raise ValueError("10m or more: the guest itself looks every few minutes only")
     return seconds
 
 
@@ -113,6 +151,14 @@ Driver = Annotated[str, StringConstraints(pattern=DRIVER_PATTERN)]
 CudaToolkit = Annotated[str, StringConstraints(pattern=r"^\d{2}-\d$")]
 Network = Annotated[IPv4Network, BeforeValidator(_network), _text_schema(r"^[0-9.]+/\d+$", "10.10.0.0/16")]
 Networks = Annotated[list[Network], Field(min_length=1)]
+
+LEAST_SELF_OFF_SECONDS = 600.0
+TimeOfDay = Annotated[str, BeforeValidator(_time_of_day), _text_schema(TIME_PATTERN, "08:00")]
+Days = Annotated[str, BeforeValidator(_days), _text_schema(DAYS_PATTERN, "Mon-Fri")]
+TimeZone = Annotated[str, BeforeValidator(_zone), _text_schema(r"^[A-Za-z0-9_+/-]+$", "Europe/Berlin")]
+SelfOff = Annotated[
+    float, BeforeValidator(_duration), AfterValidator(_long_enough), _text_schema(r"^\d+(\.\d+)?\s?[smhd]$", "6h")
+]
 
 ExtraUserData = Annotated[
     Annotated[str, StringConstraints(min_length=1)] | None,
@@ -346,6 +392,20 @@ class SshShape(Shape):
     private_key: str | None = Field(default=None, description="Path of an unencrypted OpenSSH private key.")
 
 
+class AwakeShape(Shape):
+    """Hours of the week in which a node stays awake though nobody asks."""
+
+    days: Days = Field("daily", description="Days on which the hours begin: Mon-Fri, Sat,Sun, daily.")
+    begins: TimeOfDay = Field(alias="from", description="On the clock of time_zone.")
+    ends: TimeOfDay = Field(alias="to", description="Not after `from`: on the next day.")
+
+    @model_validator(mode="after")
+    def _has_a_length(self) -> AwakeShape:
+        if self.begins == self.ends:
+            raise ValueError('from and to that differ; for all day, from: "00:00" and to: "24:00"')
+        return self
+
+
 class DefaultsShape(Shape):
     """What a node gets when it says nothing."""
 
@@ -354,7 +414,13 @@ class DefaultsShape(Shape):
     memory: Size = 16 * 1024 * MIB
     disk: Size = 64 * 1024 * MIB
     idle_after: Duration = 1200.0
-    min_uptime: Duration = 120.0
+    rest_after: Duration | None = None
+    min_uptime: Duration | None = None
+    awake: list[AwakeShape] = Field(default_factory=list)
+    time_zone: TimeZone | None = None
+    pre_wake: Duration | None = None
+    may_cut_power: bool = False
+    off_by_itself_after: SelfOff | None = None
     boot_within: Duration = 900.0
     engine_within: Duration = 900.0
     shutdown_within: Duration = 120.0
@@ -393,7 +459,24 @@ class NodeShape(Shape):
     memory: Size | None = None
     disk: Size | None = None
     idle_after: Duration | None = None
-    min_uptime: Duration | None = None
+    rest_after: Duration | None = Field(
+        None,
+        description="Quiet for so long, its model leaves the GPU's memory; before idle_after, where the engine can.",
+    )
+    min_uptime: Duration | None = Field(
+        None, description="How long it stays up at least; by default twice what waking it usually takes."
+    )
+    awake: list[AwakeShape] | None = Field(None, description="Hours in which it stays awake though nobody asks.")
+    time_zone: TimeZone | None = Field(None, description="The zone of the hours under awake.")
+    pre_wake: Duration | None = Field(
+        None, description="Wake it so long before its hours begin; without this nothing wakes it but a request."
+    )
+    may_cut_power: bool | None = Field(
+        None, description="true: idle cuts the power of a guest that will not shut down; its unsaved data is lost."
+    )
+    off_by_itself_after: SelfOff | None = Field(
+        None, description="The guest shuts itself down when nobody has used it or looked at it for so long."
+    )
     boot_within: Duration | None = None
     engine_within: Duration | None = None
     shutdown_within: Duration | None = None

@@ -5,17 +5,31 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
-from provisioner.domain.activity import ActivityRecord
+from provisioner.domain.activity import ActivityRecord, HoursServed
 from provisioner.domain.names import NodeName
 from provisioner.errors import InputError
 
+# What an earlier version wrote, in the table `activity`, was forgotten by its next pass.
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS activity (
+CREATE TABLE IF NOT EXISTS node_use (
     node TEXT PRIMARY KEY,
     work_total REAL NOT NULL,
-    quiet_since REAL NOT NULL
+    quiet_since REAL NOT NULL,
+    quiet_uptime REAL NOT NULL,
+    seen_at REAL NOT NULL,
+    mark TEXT NOT NULL,
+    unknown_since REAL,
+    is_quiet INTEGER NOT NULL
+) STRICT
+"""
+_HOURS_SCHEMA = """
+CREATE TABLE IF NOT EXISTS awake_hours (
+    node TEXT PRIMARY KEY,
+    begins REAL NOT NULL,
+    failed_at REAL
 ) STRICT
 """
 # Another process writes for milliseconds at most; this is for a disk that has gone slow.
@@ -31,22 +45,51 @@ class SqliteActivityLog:
     def last(self, node: NodeName) -> ActivityRecord | None:
         """Return what was last recorded."""
         with self._connection() as connection:
-            row = connection.execute("SELECT work_total, quiet_since FROM activity WHERE node = ?", (node,)).fetchone()
-        return ActivityRecord(*row) if row else None
+            row = connection.execute(
+                "SELECT work_total, quiet_since, quiet_uptime, seen_at, mark, unknown_since, is_quiet FROM node_use "
+                "WHERE node = ?",
+                (node,),
+            ).fetchone()
+        if row is None:
+            return None
+        record = ActivityRecord(*row)
+        # The database knows no truth values, only numbers.
+        return replace(record, is_quiet=bool(record.is_quiet))
 
     def record(self, node: NodeName, record: ActivityRecord) -> None:
         """Replace what was recorded."""
         with self._connection() as connection:
             connection.execute(
-                "INSERT INTO activity VALUES (?, ?, ?) ON CONFLICT (node) DO UPDATE "
-                "SET work_total = excluded.work_total, quiet_since = excluded.quiet_since",
-                (node, record.work_total, record.quiet_since),
+                "INSERT OR REPLACE INTO node_use VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    node,
+                    record.work_total,
+                    record.quiet_since,
+                    record.quiet_uptime,
+                    record.seen_at,
+                    record.mark,
+                    record.unknown_since,
+                    record.is_quiet,
+                ),
             )
 
     def forget(self, node: NodeName) -> None:
         """Drop the record of a node."""
         with self._connection() as connection:
-            connection.execute("DELETE FROM activity WHERE node = ?", (node,))
+            connection.execute("DELETE FROM node_use WHERE node = ?", (node,))
+
+    def hours_served(self, node: NodeName) -> HoursServed | None:
+        """Return the awake hours that a node was last on in, or woken for."""
+        with connection(self._path, _HOURS_SCHEMA) as opened:
+            row = opened.execute("SELECT begins, failed_at FROM awake_hours WHERE node = ?", (node,)).fetchone()
+        return HoursServed(*row) if row else None
+
+    def serve_hours(self, node: NodeName, served: HoursServed) -> None:
+        """Replace them."""
+        with connection(self._path, _HOURS_SCHEMA) as opened:
+            opened.execute(
+                "INSERT OR REPLACE INTO awake_hours VALUES (?, ?, ?)", (node, served.begins, served.failed_at)
+            )
 
     def _connection(self) -> AbstractContextManager[sqlite3.Connection]:
         return connection(self._path, _SCHEMA)

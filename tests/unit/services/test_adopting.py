@@ -13,6 +13,7 @@ from provisioner.errors import RefusedError
 from provisioner.planning.idle import IdleVerdict
 from provisioner.services.events import ignore
 from provisioner.services.fleet_view import FleetView, NodeState
+from provisioner.services.idling import Idling
 from provisioner.services.provisioning import Provisioning
 from provisioner.services.sleeping import Sleeping
 from provisioner.services.waking import Waking
@@ -78,9 +79,10 @@ def test_it_sleeps_wakes_goes_idle_and_is_watched(fleet: FleetSpec, adopted: Nod
     assert sleeping.sleep(adopted, ignore).was_running
     assert view.status([adopted])[0].state is NodeState.ASLEEP
     assert Waking(fleet, theirs).wake(adopted, ignore).started
-    sleeping.idle([adopted], ignore)
+    idling = Idling(fleet, theirs)
+    idling.idle([adopted], ignore)
     theirs.clock.advance(3600)
-    assert sleeping.idle([adopted], ignore)[0].verdict is IdleVerdict.SLEEP
+    assert idling.idle([adopted], ignore)[0].verdict is IdleVerdict.SLEEP
     assert theirs.cluster.acts == ["shut down 5001", "start 5001", "shut down 5001"]
 
 

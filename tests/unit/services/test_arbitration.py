@@ -24,6 +24,7 @@ from provisioner.planning.idle import IdleVerdict
 from provisioner.services.arbitration import Arbitration, claim_of
 from provisioner.services.events import Event, ignore
 from provisioner.services.fleet_view import FleetView
+from provisioner.services.idling import Idling
 from provisioner.services.provisioning import Provisioning
 from provisioner.services.sleeping import Sleeping
 from provisioner.services.slot_taking import IN_FLIGHT_SECONDS, SlotTaking
@@ -202,9 +203,9 @@ class TestHolding:
         with pytest.raises(RefusedError, match=r"it is held by anna for another 2 h \(training\)") as caught:
             Sleeping(fleet, shared).sleep(node, ignore)
         assert "provisioner release llm-gpu-01 --by anna" in caught.value.next_step
-        (decision,) = Sleeping(fleet, shared).idle([node], ignore)
+        (decision,) = Idling(fleet, shared).idle([node], ignore)
         shared.clock.advance(3600)
-        (decision,) = Sleeping(fleet, shared).idle([node], ignore)
+        (decision,) = Idling(fleet, shared).idle([node], ignore)
         assert decision.verdict is IdleVerdict.STAY
         assert FleetView(fleet, shared).status([node])[0].claims == "it is held by anna for another 1 h (training)"
         assert shared.cluster.acts == []

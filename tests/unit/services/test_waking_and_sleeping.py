@@ -14,6 +14,7 @@ from provisioner.errors import EngineError, HypervisorError, NotReadyError, Refu
 from provisioner.planning.idle import IdleVerdict
 from provisioner.services.events import ignore
 from provisioner.services.fleet_view import FleetView, NodeState
+from provisioner.services.idling import Idling
 from provisioner.services.provisioning import Provisioning
 from provisioner.services.sleeping import Sleeping
 from provisioner.services.waking import Waking
@@ -192,61 +193,69 @@ class TestIdlePass:
     def test_a_node_goes_off_once_it_was_quiet_long_enough(
         self, fleet: FleetSpec, node: NodeSpec, awake: FakeWorld
     ) -> None:
-        sleeping = Sleeping(fleet, awake)
+        idling = Idling(fleet, awake)
         verdicts = []
         for _ in range(6):
-            verdicts.append(sleeping.idle([node], ignore)[0].verdict)
+            verdicts.append(idling.idle([node], ignore)[0].verdict)
             awake.clock.advance(300)
         assert verdicts == [IdleVerdict.STAY] * 4 + [IdleVerdict.SLEEP, IdleVerdict.ASLEEP]
 
     def test_use_between_two_passes_keeps_it_awake(self, fleet: FleetSpec, node: NodeSpec, awake: FakeWorld) -> None:
-        sleeping = Sleeping(fleet, awake)
+        idling = Idling(fleet, awake)
         for _ in range(12):
             awake.guests.tokens += 1
-            assert sleeping.idle([node], ignore)[0].verdict is IdleVerdict.STAY
+            assert idling.idle([node], ignore)[0].verdict is IdleVerdict.STAY
             awake.clock.advance(900)
 
     def test_a_wake_begins_a_new_quiet_time(self, fleet: FleetSpec, node: NodeSpec, awake: FakeWorld) -> None:
-        sleeping = Sleeping(fleet, awake)
-        sleeping.idle([node], ignore)
+        idling = Idling(fleet, awake)
+        idling.idle([node], ignore)
         awake.clock.advance(1190)
-        sleeping.sleep(node, ignore)
+        Sleeping(fleet, awake).sleep(node, ignore)
         Waking(fleet, awake).wake(node, ignore)
         awake.clock.advance(30)
-        assert sleeping.idle([node], ignore)[0].verdict is IdleVerdict.STAY
+        assert idling.idle([node], ignore)[0].verdict is IdleVerdict.STAY
 
     def test_a_dry_run_stops_nothing(self, fleet: FleetSpec, node: NodeSpec, awake: FakeWorld) -> None:
-        sleeping = Sleeping(fleet, awake)
-        sleeping.idle([node], ignore)
+        idling = Idling(fleet, awake)
+        idling.idle([node], ignore)
         awake.clock.advance(3600)
-        assert sleeping.idle([node], ignore, dry_run=True)[0].verdict is IdleVerdict.SLEEP
+        assert idling.idle([node], ignore, dry_run=True)[0].verdict is IdleVerdict.SLEEP
         assert awake.cluster.acts == []
 
     def test_a_node_under_provisioning_is_not_stopped(self, fleet: FleetSpec, node: NodeSpec, awake: FakeWorld) -> None:
-        sleeping = Sleeping(fleet, awake)
-        sleeping.idle([node], ignore)
+        idling = Idling(fleet, awake)
+        idling.idle([node], ignore)
         awake.clock.advance(3600)
         with awake.locks.held(node.name):
-            (decision,) = sleeping.idle([node], ignore)
+            (decision,) = idling.idle([node], ignore)
         assert decision.verdict is IdleVerdict.STAY
         assert awake.cluster.acts == []
 
     def test_it_takes_one_api_call_however_many_nodes_are_off(self, fleet: FleetSpec, asleep: FakeWorld) -> None:
         before = asleep.cluster.calls
-        decisions = Sleeping(fleet, asleep).idle(list(fleet.nodes.values()), ignore)
+        decisions = Idling(fleet, asleep).idle(list(fleet.nodes.values()), ignore)
         assert [decision.verdict for decision in decisions] == [IdleVerdict.ASLEEP, IdleVerdict.ASLEEP]
         assert asleep.cluster.calls - before == 1
 
-    def test_a_running_node_that_stays_takes_no_call_of_its_own(self, fleet: FleetSpec, awake: FakeWorld) -> None:
-        before = awake.cluster.calls
-        assert Sleeping(fleet, awake).idle(list(fleet.nodes.values()), ignore)[0].verdict is IdleVerdict.STAY
-        assert awake.cluster.calls - before == 1
+    def test_a_running_node_that_stays_takes_no_call_of_its_own_and_one_login(
+        self, fleet: FleetSpec, awake: FakeWorld
+    ) -> None:
+        idling = Idling(fleet, awake)
+        assert idling.idle(list(fleet.nodes.values()), ignore)[0].verdict is IdleVerdict.STAY
+        before, awake.guests.looks = awake.cluster.calls, 0
+        logins = awake.guests.logins
+        for _ in range(3):
+            awake.clock.advance(60)
+            assert idling.idle(list(fleet.nodes.values()), ignore)[0].verdict is IdleVerdict.STAY
+        assert awake.cluster.calls - before == 3
+        assert (awake.guests.looks, awake.guests.logins) == (3, logins)
 
     def test_a_cluster_that_does_not_answer_fails_its_nodes_alone(
         self, fleet: FleetSpec, node: NodeSpec, awake: FakeWorld
     ) -> None:
         awake.cluster.fails["snapshot"] = refusal("cannot reach Proxmox")
-        decisions = Sleeping(fleet, awake).idle(list(fleet.nodes.values()), ignore)
+        decisions = Idling(fleet, awake).idle(list(fleet.nodes.values()), ignore)
         assert {decision.verdict for decision in decisions} == {IdleVerdict.FAILED}
         assert "cannot reach Proxmox" in decisions[0].reason
 
@@ -256,17 +265,17 @@ class TestIdlePass:
         vm = awake.cluster.vms[node.vmid]
         vm.seen = replace(vm.seen, tags=frozenset())
         awake.guests.asked.clear()
-        assert Sleeping(fleet, awake).idle([node], ignore)[0].verdict is IdleVerdict.UNTOUCHED
+        assert Idling(fleet, awake).idle([node], ignore)[0].verdict is IdleVerdict.UNTOUCHED
         assert awake.guests.asked == []
 
     def test_a_node_that_hangs_at_shutdown_does_not_end_the_pass(
         self, fleet: FleetSpec, node: NodeSpec, awake: FakeWorld
     ) -> None:
-        sleeping = Sleeping(fleet, awake)
-        sleeping.idle([node], ignore)
+        idling = Idling(fleet, awake)
+        idling.idle([node], ignore)
         awake.clock.advance(3600)
         awake.cluster.ignores_shutdown = True
-        decisions = sleeping.idle(list(fleet.nodes.values()), ignore)
+        decisions = idling.idle(list(fleet.nodes.values()), ignore)
         assert decisions[0].verdict is IdleVerdict.FAILED
         assert "got timeout" in decisions[0].reason
         assert "--force" in decisions[0].reason

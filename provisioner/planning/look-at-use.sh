@@ -1,0 +1,58 @@
+# Prints who uses a guest: login sessions, package work, downloads, and which processes belong to our engines. Reads
+# only, but for the one mark that somebody of ours has looked, which the guest's own idle timer waits for.
+# Sections as in gather-gpu-facts.sh, which runs after this in the same shell. Root, so that others' work is seen.
+
+LC_ALL=C
+export LC_ALL
+slow=5 # seconds for whatever asks another program or walks a folder
+
+mkdir -p /run/provisioner 2>/dev/null && touch /run/provisioner/looked-at 2>/dev/null
+
+# Our own session is the one that this shell runs in; sudo stays in it.
+own=$(sed -n 's/.*session-\([^./]*\)\.scope.*/\1/p' /proc/self/cgroup 2>/dev/null | head -n 1)
+if command -v loginctl >/dev/null 2>&1 && ids=$(timeout "$slow" loginctl list-sessions --no-legend --no-pager 2>/dev/null); then
+	echo '=== sessions 0'
+	printf '%s\n' "$ids" | while read -r id _; do
+		[ "$id" ] && [ "$id" != "$own" ] || continue
+		told=$(timeout "$slow" loginctl show-session "$id" -p Name -p Class -p State -p TTY -p Scope 2>/dev/null) || continue
+		printf 'session %s\n%s\n' "$id" "$told"
+		scope=$(printf '%s\n' "$told" | sed -n 's/^Scope=//p')
+		processes=$(cat /sys/fs/cgroup/user.slice/user-*.slice/"$scope"/cgroup.procs 2>/dev/null | paste -sd , -)
+		[ ! "$processes" ] || ps -o tty=,args= -p "$processes" 2>/dev/null | cut -c 1-300 | sed 's/^/program /'
+	done
+elif command -v who >/dev/null 2>&1; then
+	echo '=== terminals 0'
+	who
+fi
+[ ! -e /var/log/wtmp ] || { echo '=== logins 0'; stat -c %Y /var/log/wtmp; }
+
+echo '=== locks 0'
+for lock in /var/lib/dpkg/lock-frontend /var/lib/dpkg/lock /var/lib/apt/lists/lock /var/cache/apt/archives/lock; do
+	inode=$(stat -c %i "$lock" 2>/dev/null) || continue
+	sed -n "s/^[0-9]*: [A-Z]* *[A-Z]* *WRITE *\([0-9]*\) [0-9a-f:]*:$inode .*/\1/p" /proc/locks 2>/dev/null | while read -r pid; do
+		echo "$(cat "/proc/$pid/comm" 2>/dev/null || echo somebody)"
+	done
+done | sort -u
+
+if command -v systemctl >/dev/null 2>&1; then
+	timeout "$slow" systemctl list-units --plain --no-legend --no-pager --state=active,activating 'llm-job-*' >/tmp/.llm-jobs.$$ 2>/dev/null
+	echo "=== jobs $?"
+	cut -d ' ' -f 1 /tmp/.llm-jobs.$$
+	rm -f /tmp/.llm-jobs.$$
+fi
+
+found=$(timeout "$slow" find /var/lib/llm /usr/share/ollama/.ollama /root/.ollama /root/.cache/huggingface \
+	/home/*/.ollama /home/*/.cache/huggingface -maxdepth 7 -type f \
+	\( -name '*-partial' -o -name '*-partial-*' -o -name '*.incomplete' \) -mmin -3 2>/dev/null)
+# What is not there makes find complain; only its being cut off says that nobody knows.
+[ $? = 124 ] && code=124 || code=0
+echo "=== downloads $code"
+printf '%s\n' "$found"
+
+echo '=== engines 0'
+cat /sys/fs/cgroup/system.slice/llm-*.service/cgroup.procs 2>/dev/null
+if command -v docker >/dev/null 2>&1; then
+	for id in $(timeout "$slow" docker ps --no-trunc --quiet --filter name=^llm- 2>/dev/null); do
+		cat "/sys/fs/cgroup/system.slice/docker-$id.scope/cgroup.procs" 2>/dev/null
+	done
+fi

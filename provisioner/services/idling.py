@@ -1,0 +1,155 @@
+"""Makes idle passes: every node is looked at and judged, then what was decided is carried out side by side.
+
+A pass is safe at any moment and in any process. What it decides on old news is
+looked at again by whoever acts, under the node's lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+from provisioner.domain.activity import HoursServed
+from provisioner.domain.fleet import FleetSpec, NodeSpec
+from provisioner.domain.names import ClusterName
+from provisioner.domain.snapshot import ClusterSnapshot
+from provisioner.errors import ProvisionerError, RefusedError
+from provisioner.planning.idle import IdleDecision, IdleVerdict, idle_decision
+from provisioner.services.events import OnEvent
+from provisioner.services.sleeping import Sleeping
+from provisioner.services.use_looks import UseLooks
+from provisioner.services.waking import Waking
+from provisioner.services.world import World
+
+Seen = ClusterSnapshot | ProvisionerError
+_MOST_AT_ONCE = 32
+_ACTS = frozenset({IdleVerdict.SLEEP, IdleVerdict.REST, IdleVerdict.WAKE})
+
+
+class Idling:
+    """`idle`. Connections to guests stay open from pass to pass until `close`.
+
+    Args:
+        fleet, world: what is wanted, and the outside.
+        wake: how a node is woken for its awake hours; by default as `wake` does it.
+    """
+
+    def __init__(
+        self,
+        fleet: FleetSpec,
+        world: World,
+        wake: Callable[[NodeSpec, OnEvent], object] | None = None,
+    ) -> None:
+        self._fleet = fleet
+        self._world = world
+        self._looks = UseLooks(fleet, world)
+        self._sleeping = Sleeping(fleet, world, self._looks)
+        self._wake = wake or Waking(fleet, world).wake
+
+    def idle(self, nodes: Sequence[NodeSpec], on_event: OnEvent, *, dry_run: bool = False) -> tuple[IdleDecision, ...]:
+        """Make one pass; return the decision on every node with its reason.
+
+        Args:
+            nodes: whom to judge.
+            on_event: told about the steps.
+            dry_run: judge and remember, but do nothing.
+        """
+        decisions = self.judge(nodes)
+        if dry_run:
+            return decisions
+        acts = [each for each in decisions if each.verdict in _ACTS]
+        if not acts:
+            return decisions
+        # One guest that hangs at its shutdown takes minutes, which the others need not wait for.
+        with ThreadPoolExecutor(min(len(acts), _MOST_AT_ONCE)) as pool:
+            done = dict(
+                zip(
+                    (each.node.name for each in acts),
+                    pool.map(lambda each: self.carry_out(each, on_event), acts),
+                    strict=True,
+                )
+            )
+        return tuple(done.get(each.node.name, each) for each in decisions)
+
+    def judge(self, nodes: Sequence[NodeSpec]) -> tuple[IdleDecision, ...]:
+        """Look at nodes and judge them; remember what was seen, and do nothing.
+
+        One call per cluster tells who is off; only who runs is looked at more closely.
+        """
+        clusters: dict[ClusterName, Seen] = {
+            name: self._snapshot(name) for name in dict.fromkeys(self._fleet.cluster_of(node).name for node in nodes)
+        }
+        seen = {node.name: clusters[self._fleet.cluster_of(node).name] for node in nodes}
+        told = {
+            name: _failed(node, cluster)
+            for node in nodes
+            if isinstance(cluster := seen[name := node.name], ProvisionerError)
+        }
+        uses = self._looks.of(
+            (node, cluster.vms.get(node.vmid))
+            for node in nodes
+            if isinstance(cluster := seen[node.name], ClusterSnapshot)
+        )
+        now = self._world.clock.now()
+        judged = {use.node.name: idle_decision(use, now) for use in uses}
+        self._remember(judged.values())
+        return tuple(judged.get(node.name) or told[node.name] for node in nodes)
+
+    def carry_out(self, decision: IdleDecision, on_event: OnEvent) -> IdleDecision:
+        """Do what was decided; return the decision, or what became of it."""
+        node = decision.node
+        try:
+            match decision.verdict:
+                case IdleVerdict.SLEEP:
+                    self._sleeping.sleep(node, on_event)
+                case IdleVerdict.REST:
+                    with self._world.locks.held(node.name):
+                        self._sleeping.rest(node, on_event)
+                case IdleVerdict.WAKE:
+                    self._wake_for_hours(decision, on_event)
+                case _:
+                    pass
+        except RefusedError as refusal:
+            # A request came in between look and act, or another process works on the node.
+            stays = IdleVerdict.ASLEEP if decision.verdict is IdleVerdict.WAKE else IdleVerdict.STAY
+            return replace(decision, verdict=stays, reason=refusal.summary)
+        except ProvisionerError as error:
+            # The guest hangs, its cluster is away, the token is wrong: told, and the others get their turn.
+            return _failed(node, error)
+        return decision
+
+    def close(self) -> None:
+        """End the connections to guests."""
+        self._looks.close()
+
+    def _wake_for_hours(self, decision: IdleDecision, on_event: OnEvent) -> None:
+        assert decision.occasion is not None  # noqa: S101 - there is no other cause to wake
+        begins, node = decision.occasion.begins, decision.node
+        try:
+            self._wake(node, on_event)
+        except ProvisionerError:
+            self._world.activity.serve_hours(node.name, HoursServed(begins, self._world.clock.now()))
+            raise
+        self._world.activity.serve_hours(node.name, HoursServed(begins))
+
+    def _remember(self, decisions: Iterable[IdleDecision]) -> None:
+        for decision in decisions:
+            node, hours = decision.node, decision.occasion
+            if decision.record is not None:
+                self._world.activity.record(node.name, decision.record)
+            if hours is not None and node.awake.pre_wake_seconds is not None:
+                served = HoursServed(hours.begins)
+                if decision.verdict is not IdleVerdict.WAKE and self._world.activity.hours_served(node.name) != served:
+                    # Who puts it to sleep from now on does so in spite of its hours.
+                    self._world.activity.serve_hours(node.name, served)
+
+    def _snapshot(self, name: ClusterName) -> Seen:
+        try:
+            return self._world.clusters[name].snapshot()
+        except ProvisionerError as error:
+            return error
+
+
+def _failed(node: NodeSpec, error: ProvisionerError) -> IdleDecision:
+    return IdleDecision(node, IdleVerdict.FAILED, f"{error.summary}; next: {error.next_step}")
