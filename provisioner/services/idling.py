@@ -6,13 +6,15 @@ looked at again by whoever acts, under the node's lock.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import threading
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 
 from provisioner.domain.activity import HoursServed
 from provisioner.domain.fleet import FleetSpec, NodeSpec
-from provisioner.domain.names import ClusterName
+from provisioner.domain.names import ClusterName, NodeName
 from provisioner.domain.snapshot import ClusterSnapshot
 from provisioner.errors import ProvisionerError, RefusedError
 from provisioner.planning.idle import IdleDecision, IdleVerdict, idle_decision
@@ -32,20 +34,25 @@ class Idling:
 
     Args:
         fleet, world: what is wanted, and the outside.
-        wake: how a node is woken for its awake hours; by default as `wake` does it.
+        waits_for_wakes: a pass ends once nodes that are woken for their hours answer, which takes minutes; else they
+            are left to come up by themselves, and the next pass does not wait for them either.
     """
 
     def __init__(
         self,
         fleet: FleetSpec,
         world: World,
-        wake: Callable[[NodeSpec, OnEvent], object] | None = None,
+        *,
+        waits_for_wakes: bool = True,
     ) -> None:
         self._fleet = fleet
         self._world = world
         self._looks = UseLooks(fleet, world)
         self._sleeping = Sleeping(fleet, world, self._looks)
-        self._wake = wake or Waking(fleet, world).wake
+        self._waking = Waking(fleet, world)
+        self._waits_for_wakes = waits_for_wakes
+        self._lock = threading.Lock()
+        self._being_woken: set[NodeName] = set()
 
     def idle(self, nodes: Sequence[NodeSpec], on_event: OnEvent, *, dry_run: bool = False) -> tuple[IdleDecision, ...]:
         """Make one pass; return the decision on every node with its reason.
@@ -107,7 +114,7 @@ class Idling:
                     with self._world.locks.held(node.name):
                         self._sleeping.rest(node, on_event)
                 case IdleVerdict.WAKE:
-                    self._wake_for_hours(decision, on_event)
+                    return self._wake_for_hours(decision, on_event)
                 case _:
                     pass
         except RefusedError as refusal:
@@ -123,15 +130,36 @@ class Idling:
         """End the connections to guests."""
         self._looks.close()
 
-    def _wake_for_hours(self, decision: IdleDecision, on_event: OnEvent) -> None:
+    def _wake_for_hours(self, decision: IdleDecision, on_event: OnEvent) -> IdleDecision:
+        node = decision.node
+        with self._lock:
+            if node.name in self._being_woken:
+                return replace(decision, verdict=IdleVerdict.STAY, reason=f"{decision.reason}; it is being woken")
+            self._being_woken.add(node.name)
+        if self._waits_for_wakes:
+            self._wake(decision, on_event)
+        else:
+
+            def wake() -> None:
+                # Why it failed was told by its steps, and is remembered.
+                with suppress(ProvisionerError):
+                    self._wake(decision, on_event)
+
+            threading.Thread(target=wake, name=f"wake {node.name}", daemon=True).start()
+        return decision
+
+    def _wake(self, decision: IdleDecision, on_event: OnEvent) -> None:
         assert decision.occasion is not None  # noqa: S101 - there is no other cause to wake
         begins, node = decision.occasion.begins, decision.node
         try:
-            self._wake(node, on_event)
+            self._waking.wake(node, on_event)
+            self._world.activity.serve_hours(node.name, HoursServed(begins))
         except ProvisionerError:
             self._world.activity.serve_hours(node.name, HoursServed(begins, self._world.clock.now()))
             raise
-        self._world.activity.serve_hours(node.name, HoursServed(begins))
+        finally:
+            with self._lock:
+                self._being_woken.discard(node.name)
 
     def _remember(self, decisions: Iterable[IdleDecision]) -> None:
         for decision in decisions:

@@ -10,6 +10,7 @@ from provisioner.planning.idle import IdleDecision
 from provisioner.planning.routing import Ask, Candidate
 from provisioner.services.arbitration import Arbitration
 from provisioner.services.events import OnEvent
+from provisioner.services.idling import Idling
 from provisioner.services.keeper import Keeper
 from provisioner.services.mode_switching import ModeReport
 from provisioner.services.sleeping import SleepReport
@@ -23,6 +24,8 @@ class FleetActs:
         self._keeper = keeper
         self._in_flight = in_flight
         self._arbitration = Arbitration(fleet.spec, fleet.world)
+        # Kept: its connections to guests stay open from pass to pass.
+        self._idling = Idling(fleet.spec, fleet.world, waits_for_wakes=False)
 
     def sleep(self, node: NodeName, on_event: OnEvent, *, force: bool) -> SleepReport:
         """Shut a node down cleanly, unless it is busy."""
@@ -34,7 +37,7 @@ class FleetActs:
 
     def idle(self, on_event: OnEvent, *, dry_run: bool) -> tuple[IdleDecision, ...]:
         """Make one idle pass."""
-        return self._fleet.idle(dry_run=dry_run, on_event=on_event)
+        return self._idling.idle(list(self._fleet.spec.nodes.values()), on_event, dry_run=dry_run)
 
     def hold(self, node: NodeName, *, by: str, seconds: float, why: str) -> Hold:
         """Keep a node as it is until a time."""

@@ -19,7 +19,6 @@ from provisioner.api.app import PRIVATE, Api
 from provisioner.api.control import AboutUs, Control
 from provisioner.domain.callers import Callers
 from provisioner.domain.events import Kind, NewEntry
-from provisioner.domain.in_flight import InFlight
 from provisioner.domain.service import ListenAddress, ServiceSpec
 from provisioner.errors import InputError
 from provisioner.fleet import Fleet
@@ -83,7 +82,7 @@ class Service:
         on_ready: Callable[[Running], None],
     ) -> None:
         world, spec = self._fleet.world, self._spec
-        journal, in_flight = Journal(world.events, world.clock), InFlight()
+        journal, in_flight = Journal(world.events, world.clock), world.in_flight
         keeper = Keeper(self._fleet.spec, world, journal)
         desk = WakeDesk(NodeWaker(self._fleet, keeper, journal, in_flight))
         about = AboutUs(version("provisioner"), str(self._fleet.spec.path.resolve()), os.getpid(), world.clock.now())

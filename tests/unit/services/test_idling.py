@@ -1,0 +1,340 @@
+"""Idle passes and sleeps against fakes that keep state: signals, gate and drain, rest, awake hours."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import datetime
+from threading import Event
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from provisioner.domain.awake import AwakeHours, AwakePlan
+from provisioner.domain.fleet import FleetSpec, NodeSpec
+from provisioner.domain.in_flight import InFlight
+from provisioner.domain.names import HypervisorName
+from provisioner.errors import RefusedError
+from provisioner.planning.idle import IdleVerdict
+from provisioner.ports.web import Answer
+from provisioner.services.events import OnEvent, ignore
+from provisioner.services.idling import Idling
+from provisioner.services.provisioning import Provisioning
+from provisioner.services.sleeping import Sleeping
+from provisioner.services.waking import WakeReport, Waking
+from tests.fakes.world import FakeWorld
+
+PVE1 = HypervisorName("pve1")
+BERLIN = ZoneInfo("Europe/Berlin")
+OFFICE = AwakePlan((AwakeHours(frozenset(range(5)), 480, 1080, "Mon-Fri 08:00-18:00"),), "Europe/Berlin", 300.0)
+
+
+@pytest.fixture
+def awake(fleet: FleetSpec, node: NodeSpec, world: FakeWorld) -> FakeWorld:
+    """A world in which the first node serves, and has for an hour."""
+    Provisioning(fleet, world).up(node, ignore)
+    world.clock.advance(3600)
+    world.cluster.acts.clear()
+    return world
+
+
+def passes(idling: Idling, world: FakeWorld, node: NodeSpec, minutes: int) -> list[IdleVerdict]:
+    found = []
+    for _ in range(minutes):
+        found.append(idling.idle([node], ignore)[0].verdict)
+        world.clock.advance(60)
+    return found
+
+
+class TestLookingAgain:
+    """What is decided on one look is done on another."""
+
+    @pytest.mark.parametrize(
+        ("section", "shown", "told"),
+        [
+            ("sessions", "session 3\nName=alice\nClass=user\nState=active\nTTY=pts/0", "alice is logged in (pts/0)"),
+            ("locks", "apt-get", "apt-get changes its packages"),
+            ("jobs", "llm-job-model.service loaded active running", "a download or installation runs"),
+            ("downloads", "/var/lib/llm/huggingface/hub/blobs/0af3.incomplete", "0af3.incomplete grows"),
+            ("smi-processes", "4711, 8000, GPU-1, /usr/bin/python3", "python3 (pid 4711), no engine of ours"),
+        ],
+    )
+    def test_a_person_who_says_sleep_is_told_who_uses_the_guest(
+        self, fleet: FleetSpec, node: NodeSpec, awake: FakeWorld, section: str, shown: str, told: str
+    ) -> None:
+        awake.guests.shows[section] = shown
+        with pytest.raises(RefusedError) as caught:
+            Sleeping(fleet, awake).sleep(node, ignore)
+        assert told in caught.value.summary
+        assert "--force cuts it off" in caught.value.next_step
+        assert awake.cluster.acts == []
+        Sleeping(fleet, awake).sleep(node, ignore, force=True)
+        assert awake.cluster.acts == ["shut down 5001"]
+
+    def test_a_guest_that_lets_nobody_in_is_busy(self, fleet: FleetSpec, node: NodeSpec, awake: FakeWorld) -> None:
+        awake.guests.refuses_key = True
+        with pytest.raises(RefusedError, match=r"its guest does not say whether it is busy \(Authentication failed"):
+            Sleeping(fleet, awake).sleep(node, ignore)
+
+    def test_a_connection_that_died_with_a_reboot_is_made_anew(
+        self, fleet: FleetSpec, node: NodeSpec, awake: FakeWorld
+    ) -> None:
+        idling = Idling(fleet, awake)
+        idling.idle([node], ignore)
+        awake.cluster.shut_down_vm(PVE1, node.vmid, seconds=60)
+        awake.cluster.start_vm(PVE1, node.vmid)
+        awake.clock.advance(60)
+        assert idling.idle([node], ignore)[0].reason.startswith("up for only")
+
+    def test_looking_neither_counts_as_use_nor_wakes(self, fleet: FleetSpec, node: NodeSpec, awake: FakeWorld) -> None:
+        verdicts = passes(Idling(fleet, awake), awake, node, 24)
+        assert verdicts == [IdleVerdict.STAY] * 20 + [IdleVerdict.SLEEP] + [IdleVerdict.ASLEEP] * 3
+        assert awake.cluster.acts == ["shut down 5001"]
+
+
+class TestGateAndDrain:
+    """No request is cut off, and none is let in to a node that goes down."""
+
+    def test_the_gate_is_closed_while_it_goes_down_and_open_afterwards(
+        self, fleet: FleetSpec, node: NodeSpec, awake: FakeWorld
+    ) -> None:
+        seen: list[bool] = []
+        real = awake.cluster.shut_down_vm
+
+        def watched(hypervisor: HypervisorName, vmid: int, *, seconds: float) -> tuple[str, ...]:
+            seen.append(awake.in_flight.enter(node.name, awake.clock.now()))
+            return real(hypervisor, node.vmid, seconds=seconds)
+
+        awake.cluster.shut_down_vm = watched  # type: ignore[method-assign, assignment]
+        Sleeping(fleet, awake).sleep(node, ignore)
+        assert seen == [False]
+        assert awake.in_flight.of(node.name).is_open
+
+    def test_a_request_that_is_inside_is_waited_for(self, fleet: FleetSpec, node: NodeSpec, awake: FakeWorld) -> None:
+        awake.in_flight.enter(node.name, awake.clock.now())
+        awake.clock.at(5.0, lambda: awake.in_flight.leave(node.name, awake.clock.now()))
+        report = Sleeping(fleet, awake).sleep(node, ignore)
+        assert report.was_running
+        assert 5.0 <= report.seconds < 6.0
+
+    def test_one_that_takes_too_long_keeps_the_node_and_opens_the_gate(
+        self, fleet: FleetSpec, node: NodeSpec, awake: FakeWorld
+    ) -> None:
+        awake.in_flight.enter(node.name, awake.clock.now())
+        with pytest.raises(RefusedError, match="1 requests through us running after 30 s"):
+            Sleeping(fleet, awake).sleep(node, ignore)
+        assert awake.in_flight.of(node.name).is_open
+        assert awake.cluster.acts == []
+
+    def test_one_that_came_while_the_gate_was_closed_keeps_the_node_on(
+        self, fleet: FleetSpec, node: NodeSpec, awake: FakeWorld
+    ) -> None:
+        awake.in_flight.enter(node.name, awake.clock.now())
+
+        def leave() -> None:
+            assert not awake.in_flight.enter(node.name, awake.clock.now())
+            assert awake.in_flight.start_waiting(node.name, awake.clock.now(), most=10)
+            awake.in_flight.leave(node.name, awake.clock.now())
+
+        awake.clock.at(1.0, leave)
+        with pytest.raises(RefusedError, match="0 requests through us running, 1 waiting"):
+            Sleeping(fleet, awake).sleep(node, ignore)
+        assert awake.in_flight.of(node.name).is_open
+
+    def test_the_counters_are_those_of_this_process(self, awake: FakeWorld) -> None:
+        assert isinstance(awake.in_flight, InFlight)
+
+
+class TestPower:
+    """Cut by policy only."""
+
+    def test_idle_cuts_no_power_unless_the_file_says_so(
+        self, fleet: FleetSpec, node: NodeSpec, awake: FakeWorld
+    ) -> None:
+        awake.cluster.ignores_shutdown = True
+        idling = Idling(fleet, awake)
+        assert passes(idling, awake, node, 21)[-1] is IdleVerdict.FAILED
+        assert awake.cluster.acts == []
+        may_cut = replace(node, may_cut_power=True)
+        assert idling.idle([may_cut], ignore)[0].verdict is IdleVerdict.SLEEP
+        assert awake.cluster.acts == ["stop 5001"]
+
+
+class TestAGpuThatDoesNotSurviveAStop:
+    """Its node never goes past the second rung."""
+
+    @pytest.fixture
+    def fragile(self, fleet: FleetSpec) -> FleetSpec:
+        hypervisor = fleet.hypervisors[PVE1]
+        gpus = {name: replace(gpu, survives_stop=False) for name, gpu in hypervisor.gpus.items()}
+        return replace(fleet, hypervisors={PVE1: replace(hypervisor, gpus=gpus)})
+
+    def test_idle_leaves_it_on(self, fragile: FleetSpec, node: NodeSpec, awake: FakeWorld) -> None:
+        idling = Idling(fragile, awake)
+        assert set(passes(idling, awake, node, 40)) == {IdleVerdict.STAY}
+        (decision,) = idling.idle([node], ignore)
+        assert "GPU rtx3090 would not come back from a stop of its VM" in decision.reason
+        assert awake.cluster.acts == []
+
+    def test_a_persons_sleep_is_refused_with_the_way_out(
+        self, fragile: FleetSpec, node: NodeSpec, awake: FakeWorld
+    ) -> None:
+        with pytest.raises(RefusedError, match="would not come back") as caught:
+            Sleeping(fragile, awake).sleep(node, ignore)
+        assert "--force" in caught.value.next_step
+        assert awake.cluster.acts == []
+        Sleeping(fragile, awake).sleep(node, ignore, force=True)
+        assert awake.cluster.acts == ["shut down 5001"]
+
+    def test_finding_out_whether_it_survives_stops_it(
+        self, fragile: FleetSpec, node: NodeSpec, awake: FakeWorld
+    ) -> None:
+        Sleeping(fragile, awake).sleep(node, ignore, lose_gpu=True)
+        assert awake.cluster.acts == ["shut down 5001"]
+
+    def test_an_engine_that_can_lets_go_of_its_model_once(
+        self, fragile: FleetSpec, node: NodeSpec, awake: FakeWorld
+    ) -> None:
+        sleeper = SleepyEngine(awake)
+        awake.web = sleeper  # type: ignore[assignment]
+        awake.engines = {**awake.engines, fragile.mode_of(node).engine: sleepy(fragile, node, awake)}
+        idling = Idling(fragile, awake)
+        verdicts = passes(idling, awake, node, 40)
+        assert verdicts.count(IdleVerdict.REST) == 1
+        assert sleeper.told == ["/sleep?level=1&mode=wait"]
+        assert "its model is out of memory" in idling.idle([node], ignore)[0].reason
+        Waking(fragile, awake).wake(node, ignore)
+        assert sleeper.told == ["/sleep?level=1&mode=wait", "/wake_up"]
+        assert awake.cluster.acts == []
+
+
+class SleepyEngine:
+    """Answers as vLLM in development mode does about its sleep, and else as the fake guest."""
+
+    def __init__(self, world: FakeWorld) -> None:
+        self._guests = world.guests
+        self.sleeps = False
+        self.told: list[str] = []
+
+    def get(self, url: str, *, seconds: float) -> Answer:
+        if url.endswith("/is_sleeping"):
+            return Answer(200, json.dumps({"is_sleeping": self.sleeps}))
+        return self._guests.get(url, seconds=seconds)
+
+    def post_json(self, url: str, body: object, *, seconds: float) -> Answer:
+        return self._guests.post_json(url, body, seconds=seconds)
+
+    def send(self, method: str, url: str, body: object, *, seconds: float) -> Answer:
+        path = "/" + url.split("/", 3)[3]
+        self.told.append(path)
+        self.sleeps = path.startswith("/sleep")
+        return Answer(200, "")
+
+
+def sleepy(fleet: FleetSpec, node: NodeSpec, world: FakeWorld) -> object:
+    """llama.cpp with vLLM's words for sleep."""
+    vllm = world.engines["vllm"]  # type: ignore[index]
+    base = world.engines[fleet.mode_of(node).engine]
+
+    class Sleepy(type(base)):  # type: ignore[misc]
+        resting_path = vllm.resting_path
+        sleep = staticmethod(vllm.sleep)
+        wake = staticmethod(vllm.wake)
+        is_resting = staticmethod(vllm.is_resting)
+
+    return Sleepy()
+
+
+class TestAwakeHours:
+    """Mon-Fri 08:00-18:00 in Berlin, woken five minutes before."""
+
+    def at(self, world: FakeWorld, text: str) -> None:
+        world.clock.jump(datetime.fromisoformat(text).replace(tzinfo=BERLIN).timestamp() - world.clock.now())
+
+    def asleep(self, fleet: FleetSpec, node: NodeSpec, world: FakeWorld) -> NodeSpec:
+        Sleeping(fleet, world).sleep(node, ignore)
+        world.cluster.acts.clear()
+        return replace(node, awake=OFFICE)
+
+    def test_it_is_woken_before_they_begin_and_sleeps_after_they_end(
+        self, fleet: FleetSpec, node: NodeSpec, awake: FakeWorld
+    ) -> None:
+        hours = self.asleep(fleet, node, awake)
+        idling = Idling(fleet, awake)
+        self.at(awake, "2026-11-23 07:50:00")
+        assert passes(idling, awake, hours, 7) == [IdleVerdict.ASLEEP] * 5 + [IdleVerdict.WAKE, IdleVerdict.STAY]
+        self.at(awake, "2026-11-23 17:30:00")
+        verdicts = passes(idling, awake, hours, 40)
+        assert verdicts.index(IdleVerdict.SLEEP) in (30, 31)
+        assert awake.cluster.acts == ["start 5001", "shut down 5001"]
+
+    def test_who_puts_it_to_sleep_within_them_is_obeyed(
+        self, fleet: FleetSpec, node: NodeSpec, awake: FakeWorld
+    ) -> None:
+        hours = self.asleep(fleet, node, awake)
+        idling = Idling(fleet, awake)
+        self.at(awake, "2026-11-23 07:56:00")
+        idling.idle([hours], ignore)
+        Sleeping(fleet, awake).sleep(hours, ignore)
+        awake.clock.advance(60)
+        (decision,) = idling.idle([hours], ignore)
+        assert (decision.verdict, "somebody put it to sleep" in decision.reason) == (IdleVerdict.ASLEEP, True)
+        self.at(awake, "2026-11-24 07:56:00")
+        assert idling.idle([hours], ignore)[0].verdict is IdleVerdict.WAKE
+
+    def test_a_wake_that_fails_is_tried_again_a_while_later(
+        self, fleet: FleetSpec, node: NodeSpec, awake: FakeWorld
+    ) -> None:
+        hours = self.asleep(fleet, node, awake)
+        idling = Idling(fleet, awake)
+        awake.cluster.files.clear()
+        self.at(awake, "2026-11-23 08:10:00")
+        verdicts = passes(idling, awake, hours, 18)
+        assert [at for at, verdict in enumerate(verdicts) if verdict is IdleVerdict.FAILED] == [0, 15]
+
+    def test_a_dry_run_says_so_and_wakes_nobody(self, fleet: FleetSpec, node: NodeSpec, awake: FakeWorld) -> None:
+        hours = self.asleep(fleet, node, awake)
+        self.at(awake, "2026-11-23 07:56:00")
+        (decision,) = Idling(fleet, awake).idle([hours], ignore, dry_run=True)
+        assert str(decision) == ("llm-gpu-01: wake — its hours Mon-Fri 08:00-18:00 (Europe/Berlin) begin in 4 min")
+        assert awake.cluster.acts == []
+
+
+def test_a_wake_is_measured_and_what_it_cost_is_worth_some_uptime(
+    fleet: FleetSpec, node: NodeSpec, awake: FakeWorld
+) -> None:
+    unsaid = replace(node, min_uptime_seconds=None, idle_after_seconds=1.0)
+    Sleeping(fleet, awake).sleep(node, ignore)
+    awake.clock.at(300, lambda: setattr(awake.guests, "engine_dead", False))
+    awake.guests.engine_dead = True
+    Waking(fleet, awake).wake(unsaid, ignore)
+    (decision,) = Idling(fleet, awake).idle([unsaid], ignore)
+    assert decision.reason == "up for only 5 min of at least 10 min: waking it takes 5 min"
+
+
+def test_a_pass_of_the_service_does_not_wait_for_a_wake_and_starts_no_second_one(
+    fleet: FleetSpec, node: NodeSpec, awake: FakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Sleeping(fleet, awake).sleep(node, ignore)
+    hours = replace(node, awake=OFFICE)
+    awake.clock.jump(datetime(2026, 11, 23, 9, 0, tzinfo=BERLIN).timestamp() - awake.clock.now())
+    begun, may_go_on, ended = Event(), Event(), Event()
+    real = Waking.wake
+
+    def slow(self: Waking, node: NodeSpec, on_event: OnEvent) -> WakeReport:
+        begun.set()
+        assert may_go_on.wait(10)
+        try:
+            return real(self, node, on_event)
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(Waking, "wake", slow)
+    idling = Idling(fleet, awake, waits_for_wakes=False)
+    assert idling.idle([hours], ignore)[0].verdict is IdleVerdict.WAKE
+    assert begun.wait(10)
+    (second,) = idling.idle([hours], ignore)
+    assert (second.verdict, second.reason.endswith("it is being woken")) == (IdleVerdict.STAY, True)
+    may_go_on.set()
+    assert ended.wait(10)
+    assert awake.cluster.acts.count("start 5001") == 1
