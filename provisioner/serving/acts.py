@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from provisioner.domain.in_flight import InFlight
 from provisioner.domain.lease import Hold
-from provisioner.domain.names import ModeName, NodeName
+from provisioner.domain.names import NodeName
+from provisioner.errors import UnknownNameError
 from provisioner.fleet import Fleet
 from provisioner.planning.idle import IdleDecision
+from provisioner.planning.model_table import ModelTable
 from provisioner.planning.routing import Ask, Candidate
 from provisioner.services.arbitration import Arbitration
 from provisioner.services.events import OnEvent
@@ -19,8 +23,18 @@ from provisioner.services.sleeping import SleepReport
 class FleetActs:
     """The protocol `api.control.Acts`."""
 
-    def __init__(self, fleet: Fleet, keeper: Keeper, in_flight: InFlight) -> None:
+    def __init__(
+        self,
+        fleet: Fleet,
+        keeper: Keeper,
+        in_flight: InFlight,
+        table: ModelTable,
+        trouble: Callable[[NodeName], str],
+    ) -> None:
+        """Wire it; `trouble` says why a node is avoided though it passes for ready."""
         self._fleet = fleet
+        self._table = table
+        self._trouble = trouble
         self._keeper = keeper
         self._in_flight = in_flight
         self._arbitration = Arbitration(fleet.spec, fleet.world)
@@ -53,16 +67,29 @@ class FleetActs:
         return {node: holds for node in {hold.node for hold in page.holds} if (holds := page.holds_on(node, now))}
 
     def candidates(self, model: str) -> tuple[list[Candidate], Ask]:
-        """Return who may serve a model. Raises UnknownNameError."""
-        spec, seen = self._fleet.spec, self._keeper.seen()
-        found = [
-            Candidate(
-                seen[node.name],
-                ModeName(node.mode),
-                model,
-                has_gpu=bool(node.gpus),
-                traffic=self._in_flight.of(node.name),
+        """Return who may serve a model, each once, in the mode that it is in if that has the model."""
+        entry = self._table.find(model)
+        if entry is None:
+            # Says which models there are.
+            self._fleet.spec.nodes_serving(model)
+            raise UnknownNameError(
+                f'cannot find a node that serves model "{model}"',
+                subject=f"fleet file {self._fleet.spec.path}",
+                next_step=f"use one of: {', '.join(self._table.names)}",
             )
-            for node in spec.nodes_serving(model)
-        ]
-        return found, Ask(model)
+        seen = self._keeper.seen()
+        found: dict[NodeName, Candidate] = {}
+        for offer in entry.offers:
+            known, now = found.get(offer.node), seen[offer.node]
+            if known is None or (not known.is_in_mode and now.mode == offer.mode):
+                found[offer.node] = Candidate(
+                    now,
+                    offer.mode,
+                    offer.model,
+                    offer.has_gpu,
+                    offer.room,
+                    offer.stands_in,
+                    self._in_flight.of(offer.node),
+                    self._trouble(offer.node),
+                )
+        return list(found.values()), Ask(entry.name, entry.policy.away, entry.policy.prefers_gpu)

@@ -15,6 +15,7 @@ from typing import Any
 
 import uvicorn
 
+from provisioner.adapters.storage.ledger import SqliteLedger
 from provisioner.api.app import PRIVATE, Api
 from provisioner.api.control import AboutUs, Control
 from provisioner.domain.callers import Callers
@@ -22,6 +23,8 @@ from provisioner.domain.events import Kind, NewEntry
 from provisioner.domain.service import ListenAddress, ServiceSpec
 from provisioner.errors import InputError
 from provisioner.fleet import Fleet
+from provisioner.gateway.app import Gateway
+from provisioner.gateway.server_protocol import GuardedHttp
 from provisioner.gateway.wakes import WakeDesk
 from provisioner.services.journaling import Journal
 from provisioner.services.keeper import Keeper
@@ -29,11 +32,14 @@ from provisioner.serving.acts import FleetActs
 from provisioner.serving.door import known_callers, listening, only_one, private_socket, require_closed_or_private
 from provisioner.serving.hosts import HostGuard
 from provisioner.serving.loops import Loops
+from provisioner.serving.power import KeysOfFleet, ServicePower
 from provisioner.serving.waker import NodeWaker
 
 # Between two requests of a client that keeps its connection; longer than proxies keep theirs, so that it is they who
 # end it and no request meets a connection that is just being closed.
 _KEEP_ALIVE_SECONDS = 75
+_FIRST_LOOK_SECONDS = 5.0
+_GATEWAYS = ("/v1/", "/ollama/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +67,7 @@ class Service:
         """
         callers = known_callers(self._spec)
         require_closed_or_private(self._listen, callers)
+        keys = KeysOfFleet(self._fleet.spec, self._fleet.world)
         tls = self._tls()
         with ExitStack() as stack:
             folder = self._fleet.settings.state_folder
@@ -71,11 +78,12 @@ class Service:
             bound = ListenAddress(self._listen.ip, public.getsockname()[1])
             running = Running(f"{'https' if tls else 'http'}://{bound}", bound)
             with asyncio.Runner(loop_factory=_new_loop) as runner:
-                runner.run(self._serve(callers, public, private, running, on_ready))
+                runner.run(self._serve(callers, keys, public, private, running, on_ready))
 
     async def _serve(
         self,
         callers: Callers,
+        keys: KeysOfFleet,
         public: socket.socket,
         private: socket.socket,
         running: Running,
@@ -85,8 +93,18 @@ class Service:
         journal, in_flight = Journal(world.events, world.clock), world.in_flight
         keeper = Keeper(self._fleet.spec, world, journal)
         desk = WakeDesk(NodeWaker(self._fleet, keeper, journal, in_flight))
+        ledger = SqliteLedger(self._fleet.settings.state_folder / "provisioner.sqlite")
+        gateway = Gateway(
+            self._fleet.spec,
+            world.engines,
+            power=ServicePower(keeper, desk),
+            flight=in_flight,
+            callers=callers,
+            keys=keys,
+            ledger=ledger,
+        )
         about = AboutUs(version("provisioner"), str(self._fleet.spec.path.resolve()), os.getpid(), world.clock.now())
-        acts = FleetActs(self._fleet, keeper, in_flight)
+        acts = FleetActs(self._fleet, keeper, in_flight, gateway.table, gateway.parts.health.trouble)
         control = Control(self._fleet.spec, keeper, journal, acts, desk, in_flight, about)
         api = Api(control, callers, about.version)
         loops = Loops(
@@ -96,7 +114,7 @@ class Service:
             look_every_seconds=spec.look_every_seconds,
             idle_every_seconds=spec.idle_every_seconds,
         )
-        app = Dispatcher(api)
+        app = Dispatcher(api, gateway)
         guarded: Any = HostGuard(app, running.address) if callers.are_open else app
         servers = (
             _Server(_config(guarded, spec, tls=True), public),
@@ -105,7 +123,11 @@ class Service:
         stopping = asyncio.Event()
         with _signals(stopping.set):
             journal.add(NewEntry(Kind.SERVICE, phase="started", detail=running.url))
+            # What is asked first should find what is there; a cluster that is away is not waited for.
+            first = asyncio.ensure_future(asyncio.to_thread(keeper.look))
+            await asyncio.wait([first], timeout=_FIRST_LOOK_SECONDS)
             loops.start()
+            await gateway.start()
             serving = [asyncio.ensure_future(server.serve_here()) for server in servers]
             await asyncio.wait([asyncio.ensure_future(server.is_open.wait()) for server in servers])
             on_ready(running)
@@ -117,6 +139,8 @@ class Service:
                 server.should_exit = True
             await asyncio.gather(*serving)
             await control.finish(spec.drain_seconds)
+            await gateway.close()
+            ledger.close()
             journal.add(NewEntry(Kind.SERVICE, phase="ended"))
 
     def _tls(self) -> bool:
@@ -137,14 +161,17 @@ class Service:
 class Dispatcher:
     """Sends a request to the part of the process that it is for."""
 
-    def __init__(self, api: Any) -> None:
+    def __init__(self, api: Api, gateway: Gateway) -> None:
         self._api = api
+        self._gateway = gateway
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer one request."""
         if scope["type"] != "http":
             return
-        await self._api(scope, receive, send)
+        path = scope["path"]
+        part: Any = self._gateway if path.startswith(_GATEWAYS) or path == "/ollama" else self._api
+        await part(scope, receive, send)
 
 
 class _Server(uvicorn.Server):
@@ -176,7 +203,7 @@ def _config(app: Any, spec: ServiceSpec, *, tls: bool) -> uvicorn.Config:
         app,
         lifespan="off",
         ws="none",
-        http="httptools",
+        http=GuardedHttp,
         log_config=None,
         access_log=False,
         server_header=False,
