@@ -7,7 +7,7 @@ whoever asked for it has gone.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -27,6 +27,7 @@ from provisioner.services.journaling import Journal
 from provisioner.services.keeper import Keeper
 from provisioner.services.mode_switching import ModeReport
 from provisioner.services.sleeping import SleepReport
+from provisioner.services.waking import WakeReport
 
 _Value = TypeVar("_Value")
 
@@ -96,6 +97,7 @@ class Control:
         journal: Journal,
         acts: Acts,
         waker: Waker,
+        reports: Mapping[NodeName, WakeReport],
         in_flight: InFlight,
         about: AboutUs,
     ) -> None:
@@ -104,6 +106,7 @@ class Control:
         self._keeper = keeper
         self._acts = acts
         self._waker = waker
+        self._reports = reports
         self._in_flight = in_flight
         self._about = about
         self._threads = ThreadPoolExecutor(_MOST_ACTS_AT_ONCE, thread_name_prefix="act")
@@ -115,13 +118,17 @@ class Control:
         """Run what blocks in a thread; it goes on when nobody waits for it any more."""
         return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._threads, act))
 
-    def begin(self, work: Coroutine[Any, Any, object]) -> int:
+    async def begin(self, work: Coroutine[Any, Any, object]) -> int:
         """Let work go on by itself; return the journal's last number before it. How it ends is in the journal."""
-        number = self.journal.last_number()
+        number = await self.in_thread(self.journal.last_number)
+        self.go_on(work)
+        return number
+
+    def go_on(self, work: Coroutine[Any, Any, object]) -> None:
+        """Let work go on by itself."""
         task = asyncio.get_running_loop().create_task(_quietly(work))
         self._begun.add(task)
         task.add_done_callback(self._begun.discard)
-        return number
 
     async def finish(self, seconds: float) -> None:
         """Wait for work that was begun."""
@@ -161,12 +168,9 @@ class Control:
     async def wake(self, name: NodeName, caller: Caller) -> dict[str, object]:
         """Return when a node's model has answered; a person's word is tried at once, whatever failed before."""
         node = self._fleet.node(name).name
-        loop = asyncio.get_running_loop()
-        begun = loop.time()
-        await self.in_thread(lambda: self.journal.add(NewEntry(Kind.WAKE, node, "asked", by=caller.name)))
+        self.journal.add(NewEntry(Kind.WAKE, node, "asked", by=caller.name))
         await self._waker.wake(node, at_once=True)
-        endpoint = self._keeper.endpoint(node)
-        return {"node": node, "endpoint": endpoint.as_dict(), "seconds": round(loop.time() - begun, 3)}
+        return {"node": node} | self._reports[node].as_dict()
 
     async def sleep(self, name: NodeName, caller: Caller, *, force: bool) -> dict[str, object]:
         """Return when a node is asleep."""
@@ -244,7 +248,7 @@ class Control:
                     retryable=True,
                 )
             if chosen.wake is not None:
-                self.begin(self._waker.wake(chosen.wake))
+                self.go_on(self._waker.wake(chosen.wake))
             if chosen.way is Way.WAIT:
                 await self._waker.wake(chosen.node)
                 continue

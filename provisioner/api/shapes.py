@@ -138,7 +138,10 @@ class WakeAnswer(Answer):
 
     node: str
     endpoint: EndpointAnswer
+    started: bool = Field(description="false: its VM ran already.")
     seconds: float
+    added_seconds: float = Field(description="From the engine's readiness to the proof that its model answers.")
+    reason: str
 
 
 class SleepAnswer(Answer):

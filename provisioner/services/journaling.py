@@ -1,8 +1,13 @@
-"""The journal with those who follow it: what is added is kept first, then told to whoever listens in this process."""
+"""The journal with those who follow it: what is added is kept first, then told to whoever listens in this process.
+
+Between `start` and `close` a thread of its own keeps what is added: a disk's time is not the time of a request that
+waits for the wake that is being told of.
+"""
 
 from __future__ import annotations
 
 import logging
+import queue
 import threading
 from collections.abc import Callable
 
@@ -14,6 +19,8 @@ from provisioner.services.events import Event, OnEvent
 
 _LOGGER = logging.getLogger("provisioner.journal")
 
+_Queued = tuple[NewEntry, float] | threading.Event | None
+
 
 class Journal:
     """Keeps and tells. Safe to use from several threads."""
@@ -24,23 +31,56 @@ class Journal:
         self._lock = threading.Lock()
         self._listeners: dict[int, Callable[[], None]] = {}
         self._next = 0
+        self._queue: queue.Queue[_Queued] = queue.Queue()
+        self._thread: threading.Thread | None = None
 
-    def add(self, entry: NewEntry) -> Entry | None:
-        """Keep an entry and tell the listeners; None when it could not be kept.
+    def start(self) -> None:
+        """Keep what is added in a thread from now on."""
+        self._thread = threading.Thread(target=self._write, name="journal", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Keep what was added, and from now on at once."""
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            self._queue.put(None)
+            thread.join()
+
+    def add(self, entry: NewEntry) -> None:
+        """Have an entry kept, and the listeners told.
 
         A journal that cannot be written is logged and stops nothing: a node that cannot be woken because a disk is
         full would be the greater harm.
         """
+        if self._thread is not None:
+            self._queue.put((entry, self._clock.now()))
+        else:
+            self._keep(entry, self._clock.now())
+
+    def flush(self) -> None:
+        """Return when everything that was added by now is kept."""
+        if self._thread is not None:
+            kept = threading.Event()
+            self._queue.put(kept)
+            kept.wait()
+
+    def _write(self) -> None:
+        while (each := self._queue.get()) is not None:
+            if isinstance(each, threading.Event):
+                each.set()
+            else:
+                self._keep(*each)
+
+    def _keep(self, entry: NewEntry, at: float) -> None:
         try:
-            kept = self._log.add(entry, self._clock.now())
+            self._log.add(entry, at)
         except ProvisionerError as error:
             _LOGGER.error("%s; next: %s", error.summary, error.next_step)  # noqa: TRY400 - told, not traced
-            return None
+            return
         with self._lock:
             listeners = list(self._listeners.values())
         for tell in listeners:
             tell()
-        return kept
 
     def telling(self, by: str) -> OnEvent:
         """Return what keeps the steps of somebody's work; `by` is who asked for it."""
@@ -76,7 +116,8 @@ class Journal:
         return self._log.latest(limit=limit, node=node)
 
     def last_number(self) -> int:
-        """Return the number of the newest entry."""
+        """Return the number of the newest entry, of all that were added by now."""
+        self.flush()
         return self._log.last_number()
 
     def forget(self, *, older_than_seconds: float) -> int:

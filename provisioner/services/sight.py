@@ -71,7 +71,7 @@ class Sight:
                 else:
                     knock.append((node, judged))
             found |= {each.node.name: each for each in pool.map(lambda pair: self._knock(*pair), knock)}
-        return found
+        return {node.name: found[node.name] for node in nodes}
 
     def forget_mode(self, node: NodeName) -> None:
         """Read a node's notes anew at the next look."""

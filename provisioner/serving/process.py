@@ -92,7 +92,10 @@ class Service:
         world, spec = self._fleet.world, self._spec
         journal, in_flight = Journal(world.events, world.clock), world.in_flight
         keeper = Keeper(self._fleet.spec, world, journal)
-        desk = WakeDesk(NodeWaker(self._fleet, keeper, journal, in_flight))
+        waker = NodeWaker(
+            lambda node, told: self._fleet.wake_report(node, on_event=told), world.clock, keeper, journal, in_flight
+        )
+        desk = WakeDesk(waker)
         ledger = SqliteLedger(self._fleet.settings.state_folder / "provisioner.sqlite")
         gateway = Gateway(
             self._fleet.spec,
@@ -105,7 +108,7 @@ class Service:
         )
         about = AboutUs(version("provisioner"), str(self._fleet.spec.path.resolve()), os.getpid(), world.clock.now())
         acts = FleetActs(self._fleet, keeper, in_flight, gateway.table, gateway.parts.health.trouble)
-        control = Control(self._fleet.spec, keeper, journal, acts, desk, in_flight, about)
+        control = Control(self._fleet.spec, keeper, journal, acts, desk, waker.reports, in_flight, about)
         api = Api(control, callers, about.version)
         loops = Loops(
             keeper,
@@ -122,6 +125,7 @@ class Service:
         )
         stopping = asyncio.Event()
         with _signals(stopping.set):
+            journal.start()
             journal.add(NewEntry(Kind.SERVICE, phase="started", detail=running.url))
             # What is asked first should find what is there; a cluster that is away is not waited for.
             first = asyncio.ensure_future(asyncio.to_thread(keeper.look))
@@ -142,6 +146,7 @@ class Service:
             await gateway.close()
             ledger.close()
             journal.add(NewEntry(Kind.SERVICE, phase="ended"))
+            journal.close()
 
     def _tls(self) -> bool:
         files = self._spec.tls

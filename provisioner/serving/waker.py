@@ -9,12 +9,13 @@ from provisioner.domain.in_flight import InFlight
 from provisioner.domain.names import NodeName
 from provisioner.domain.serving import Phase
 from provisioner.errors import ProvisionerError
-from provisioner.fleet import Fleet
 from provisioner.gateway.wakes import NobodyWantsIt
-from provisioner.services.events import Event
+from provisioner.ports.clock import Clock
+from provisioner.services.events import Event, OnEvent
 from provisioner.services.events import Phase as StepPhase
 from provisioner.services.journaling import Journal
 from provisioner.services.keeper import Keeper
+from provisioner.services.waking import WakeReport
 
 _BY = "service"
 # How soon the end of a drain is noticed; looking at a gate of our own costs nothing.
@@ -24,11 +25,21 @@ _GATE_SECONDS = 0.02
 class NodeWaker:
     """What `WakeDesk` calls in a thread: returns when the node's model has answered."""
 
-    def __init__(self, fleet: Fleet, keeper: Keeper, journal: Journal, in_flight: InFlight) -> None:
-        self._fleet = fleet
+    def __init__(
+        self,
+        wake: Callable[[NodeName, OnEvent], WakeReport],
+        clock: Clock,
+        keeper: Keeper,
+        journal: Journal,
+        in_flight: InFlight,
+    ) -> None:
+        self._wake = wake
+        self._clock = clock
         self._keeper = keeper
         self._journal = journal
         self._in_flight = in_flight
+        self.reports: dict[NodeName, WakeReport] = {}
+        """What the last wake of each node did."""
 
     def __call__(self, node: NodeName, still_wanted: Callable[[], bool]) -> None:
         """Wake a node.
@@ -40,7 +51,7 @@ class NodeWaker:
         # Who asks while it is being put to sleep joins the drain's end: then it is off, and is started again.
         while not self._in_flight.of(node).is_open:
             self._require_wanted(still_wanted)
-            self._fleet.world.clock.sleep(_GATE_SECONDS)
+            self._clock.sleep(_GATE_SECONDS)
         keep = self._journal.telling(_BY)
 
         def tell(event: Event) -> None:
@@ -53,11 +64,11 @@ class NodeWaker:
         is_ready = self._keeper.seen()[node].phase is Phase.READY
         try:
             if is_ready:
-                report = self._fleet.wake_report(node, on_event=tell)
+                report = self._wake(node, tell)
                 self._keeper.found(node, Phase.READY, "its model has answered", report.endpoint.url)
             else:
                 with self._keeper.at_work(node, Phase.QUEUED, "it is being woken"):
-                    report = self._fleet.wake_report(node, on_event=tell)
+                    report = self._wake(node, tell)
                     self._keeper.found(node, Phase.READY, "its model has answered", report.endpoint.url)
         except NobodyWantsIt:
             self._tell(node, "given up", "nobody wants it any more")
@@ -67,6 +78,7 @@ class NodeWaker:
             self._tell(node, StepPhase.FAILED.value, error.summary)
             self._keeper.doubt(node)
             raise
+        self.reports[node] = report
         facts: dict[str, str | int | float | bool | None] = {
             "seconds": round(report.seconds, 3),
             "added_seconds": round(report.added_seconds, 3),
