@@ -32,6 +32,8 @@ Every message has three parts: what happened, on what, what to do next.
 
 from __future__ import annotations
 
+import re
+
 
 class ProvisionerError(Exception):
     """Something a person or program can act on.
@@ -52,6 +54,11 @@ class ProvisionerError(Exception):
 
     def __str__(self) -> str:
         return f"{self.summary}\non: {self.subject}\nnext: {self.next_step}"
+
+    @classmethod
+    def kind(cls) -> str:
+        """Return its class in the words of a URL, such as ``vm-locked``."""
+        return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", cls.__name__.removesuffix("Error")).lower()
 
     def as_dict(self) -> dict[str, object]:
         """Return the error as plain values, for ``--json`` and problem documents."""

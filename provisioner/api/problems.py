@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -25,6 +24,7 @@ from provisioner.errors import (
     VmLockedError,
 )
 
+PROBLEM = "urn:provisioner:problem:"
 MEDIA_TYPE = "application/problem+json"
 _RETRY_AFTER_SECONDS = 5
 
@@ -67,7 +67,7 @@ def problem_of(error: ProvisionerError) -> Problem:
     status = status_of(error)
     headers = {"Retry-After": str(_RETRY_AFTER_SECONDS)} if error.retryable else {}
     more = {key: value for key, value in error.as_dict().items() if key not in ("error", "summary")}
-    return Problem(status, _document(status, _kind(type(error)), error.summary) | more, headers)
+    return Problem(status, _document(status, error.kind(), error.summary) | more, headers)
 
 
 def problem(status: HTTPStatus, kind: str, detail: str, *, headers: dict[str, str] | None = None) -> Problem:
@@ -77,12 +77,8 @@ def problem(status: HTTPStatus, kind: str, detail: str, *, headers: dict[str, st
 
 def _document(status: HTTPStatus, kind: str, detail: str) -> dict[str, object]:
     return {
-        "type": f"urn:provisioner:problem:{kind}",
+        "type": f"{PROBLEM}{kind}",
         "title": kind.replace("-", " "),
         "status": status.value,
         "detail": detail,
     }
-
-
-def _kind(error: type[ProvisionerError]) -> str:
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", error.__name__.removesuffix("Error")).lower()

@@ -14,6 +14,7 @@ from provisioner.errors import InputError
 
 if TYPE_CHECKING:
     from provisioner.fleet import Fleet
+    from provisioner.remote import Power
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -31,6 +32,12 @@ class Session:
         from provisioner.fleet import Fleet
 
         return Fleet.load(self.fleet_file)
+
+    def power(self) -> Power:
+        """Load the fleet file; return who acts on the fleet: the service that runs for it, else the fleet itself."""
+        from provisioner.remote import power_over
+
+        return power_over(self.fleet())
 
 
 pass_session = click.make_pass_decorator(Session)

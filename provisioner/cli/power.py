@@ -20,7 +20,7 @@ def wake(session: Session, node: str | None, model: str | None) -> None:
     """Start a node if it is off; it is ready and answering when this returns."""
     if (node is None) == (model is None):
         raise click.UsageError("name either a node or, with --model, a model")
-    fleet = session.fleet()
+    fleet = session.power()
     with Progress(as_json=session.json) as progress:
         report = fleet.wake_report(node, model=model, on_event=progress)
     endpoint = report.endpoint
@@ -36,7 +36,7 @@ def wake(session: Session, node: str | None, model: str | None) -> None:
 @pass_session
 def sleep(session: Session, node: str, force: bool) -> None:
     """Shut a node down cleanly. Refuses, with the reason, while it is busy."""
-    fleet = session.fleet()
+    fleet = session.power()
     with Progress(as_json=session.json) as progress:
         report = fleet.sleep(node, force=force, on_event=progress)
     how = f"asleep after {duration_text(report.seconds)}" if report.was_running else "was asleep"
@@ -53,7 +53,7 @@ def sleep(session: Session, node: str, force: bool) -> None:
 @pass_session
 def mode(session: Session, node: str, mode: str, force: bool) -> None:
     """Switch what a node's GPU is for. A mode that does not answer is rolled back."""
-    fleet = session.fleet()
+    fleet = session.power()
     with Progress(as_json=session.json) as progress:
         report = fleet.mode(node, mode, force=force, on_event=progress)
     before = f", {duration_text(report.last_seconds)} the last time" if report.last_seconds is not None else ""
@@ -71,7 +71,7 @@ def mode(session: Session, node: str, mode: str, force: bool) -> None:
 @pass_session
 def idle(session: Session, dry_run: bool) -> None:
     """Make one idle pass; print for every node why it stays or goes. For cron or a systemd timer."""
-    fleet = session.fleet()
+    fleet = session.power()
     with Progress(as_json=session.json) as progress:
         decisions = fleet.idle(dry_run=dry_run, on_event=progress)
     if session.json:

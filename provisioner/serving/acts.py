@@ -41,6 +41,10 @@ class FleetActs:
         # Kept: its connections to guests stay open from pass to pass.
         self._idling = Idling(fleet.spec, fleet.world, waits_for_wakes=False)
 
+    def close(self) -> None:
+        """End the connections to guests."""
+        self._idling.close()
+
     def sleep(self, node: NodeName, on_event: OnEvent, *, force: bool) -> SleepReport:
         """Shut a node down cleanly, unless it is busy."""
         return self._fleet.sleep(node, force=force, on_event=on_event)

@@ -144,6 +144,7 @@ class Service:
             await asyncio.gather(*serving)
             await control.finish(spec.drain_seconds)
             await gateway.close()
+            await control.in_thread(acts.close)
             ledger.close()
             journal.add(NewEntry(Kind.SERVICE, phase="ended"))
             journal.close()
