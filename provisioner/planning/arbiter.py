@@ -302,9 +302,10 @@ def _settled(page: LeasePage, lease: Lease, holder: HolderSeen, scene: Scene) ->
     """Bring one lease up to what its VM does."""
     orphaned = not lease.owner or lease.owner in scene.dead
     if holder.power is Power.RUNNING:
-        if lease.phase is LeasePhase.TAKING:
-            return held(page, [lease])
-        return kept(page, [lease]) if lease.phase is LeasePhase.FREEING and orphaned else page
+        if not orphaned or lease.phase is LeasePhase.HELD:
+            # Whoever is starting it has still to hear so: were it freed before, his start could come after another's.
+            return page
+        return (held if lease.phase is LeasePhase.TAKING else kept)(page, [lease])
     if holder.power is Power.STOPPED:
         if lease.phase is LeasePhase.TAKING:
             arrived = not lease.issued or (not holder.is_being_started and (lease.slot, lease.fence) in scene.settled)
@@ -327,8 +328,9 @@ def _is_its(page: LeasePage, scene: Scene, holder: HolderSeen, slot: GpuSlot) ->
     if lease.vmid == holder.vmid:
         return False
     other = scene.seen.get(lease.vmid)
-    # Two VMs never run with one slot: the one on the page is off, and Proxmox will refuse its start.
-    return lease.phase is LeasePhase.TAKING and other is not None and other.power is Power.STOPPED
+    # A start that may be on its way keeps its slot: Proxmox will refuse it, and that is told to whoever sent it.
+    is_safe = lease.phase is LeasePhase.TAKING and not lease.issued
+    return is_safe and other is not None and other.power is Power.STOPPED
 
 
 def _given_back(page: LeasePage, scene: Scene) -> LeasePage:

@@ -29,7 +29,7 @@ from provisioner.domain.lease import (
     released,
     require_current,
 )
-from provisioner.domain.names import HypervisorName, Vmid
+from provisioner.domain.names import HypervisorName, NodeName, Vmid
 from provisioner.domain.quantities import duration_text
 from provisioner.domain.snapshot import Power
 from provisioner.errors import (
@@ -110,7 +110,7 @@ class Arbitration:
 
     @contextmanager
     def shutting_down(
-        self, api: Hypervisors, claim: Claim, yielding: tuple[Lease, ...] = ()
+        self, api: Hypervisors, claim: Claim, yielding: tuple[Lease, ...] = (), *, despite_holds: bool = False
     ) -> Iterator[Callable[[], None]]:
         """Free a running VM's slots by the block, which shuts it down; if it does not, they stay.
 
@@ -121,9 +121,11 @@ class Arbitration:
             api: its cluster.
             claim: the VM, with the slots that it has while it runs.
             yielding: its leases, where the arbiter has decided already that it gives way.
+            despite_holds: whoever holds it is not asked.
 
         Raises:
             OvertakenError: the decision has been overtaken.
+            RefusedError: somebody holds it.
         """
         if not claim.slots and not yielding:
             yield lambda: None
@@ -134,7 +136,10 @@ class Arbitration:
             if yielding:
                 require_current(turn.page, yielding)
             else:
-                turn.page, leases = self._freeing(turn.page, claim, book.owner)
+                if not despite_holds:
+                    # Asked for again, because now is when it counts: a hold from here on overtakes us.
+                    self._require_no_hold(turn.page, claim)
+                turn.page, leases = self._freeing(turn.page, claim)
 
         def require() -> None:
             require_current(book.read(), leases)
@@ -150,8 +155,23 @@ class Arbitration:
         with suppress(OvertakenError), book.turn() as turn:
             turn.page = freed(turn.page, leases)
 
-    def _freeing(self, page: LeasePage, claim: Claim, owner: str) -> tuple[LeasePage, tuple[Lease, ...]]:
+    def _require_no_hold(self, page: LeasePage, claim: Claim) -> None:
+        now = self._world.clock.now()
+        holds = page.holds_on(NodeName(claim.name), now)
+        if holds:
+            raise RefusedError(
+                f"cannot shut it down: {held_words(holds, now)}",
+                subject=claim.subject,
+                next_step=f"provisioner release {claim.name} --by {holds[0].by}, if that is agreed",
+                retryable=True,
+            )
+
+    def _freeing(self, page: LeasePage, claim: Claim) -> tuple[LeasePage, tuple[Lease, ...]]:
         """Note that a VM that runs gives its slots up; it runs, so it has them, whether we knew that or not."""
+        if self._starting(page, claim):
+            # The slots stay with whoever is starting it until he has heard how that ended.
+            return page, ()
+        owner = self._world.leases.owner
         unknown = [slot for slot in claim.slots if slot not in page.leases]
         page = adopted(page, unknown, claim.vmid, claim.name, now=self._world.clock.now())
         page = freeing(page, page.held_by(claim.hypervisor, claim.vmid), owner=owner)
@@ -216,14 +236,17 @@ class Arbitration:
             retryable=True,
         )
 
+    def _starting(self, page: LeasePage, claim: Claim) -> list[Lease]:
+        """Return the leases of a VM that a living process is starting."""
+        return [
+            lease
+            for lease in page.held_by(claim.hypervisor, claim.vmid)
+            if lease.phase is LeasePhase.TAKING and self._world.leases.is_alive(lease.owner)
+        ]
+
     def require_not_starting(self, node: NodeSpec, act: Act) -> None:
         """Let an act pass only if nobody else is starting the node. Raises RefusedError."""
-        book = self._world.leases
-        starting = [
-            lease
-            for lease in book.read().held_by(node.hypervisor, node.vmid)
-            if lease.phase is LeasePhase.TAKING and lease.owner and book.is_alive(lease.owner)
-        ]
+        starting = self._starting(self._world.leases.read(), claim_of(self._fleet, node))
         if starting:
             raise RefusedError(
                 f"cannot {act.value}: it is being started (process {starting[0].owner.partition('-')[0]})",

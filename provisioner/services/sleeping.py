@@ -189,7 +189,8 @@ class Sleeping:
     def _power_off(
         self, api: Hypervisors, node: NodeSpec, on_event: OnEvent, *, force: bool, yielding: tuple[Lease, ...]
     ) -> None:
-        freeing = self._arbitration.shutting_down(api, claim_of(self._fleet, node), yielding)
+        claim = claim_of(self._fleet, node)
+        freeing = self._arbitration.shutting_down(api, claim, yielding, despite_holds=force)
         with running_step(on_event, node, "shut down", self._world.clock) as step, freeing as require_still_wanted:
             require_still_wanted()
             try:

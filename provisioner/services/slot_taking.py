@@ -147,11 +147,13 @@ class SlotTaking:
         before = book.read()
         in_the_way = {lease.vmid for lease in before.leases_of(claim.slots)}
         rivals = {node.vmid for node in self._sharing(claim)}
-        # Who asks has looked at the VM itself; again only where somebody may have started it since.
-        seen = {vmid: self._holder(claim, api, vmid, before) for vmid in sorted(rivals | in_the_way)}
+        # In this order: what was seen must not be older than the death of whoever might have changed it.
         owners = {waiter.owner for waiter in before.waiters} | {lease.owner for lease in before.leases.values()}
         dead = frozenset(owner for owner in owners if owner and not book.is_alive(owner))
-        return Scene(before, seen, dead, self._settled(before, claim, dead), own)
+        settled = self._settled(before, claim, dead)
+        # Who asks has looked at the VM itself; again only where somebody may have started it since.
+        seen = {vmid: self._holder(claim, api, vmid, before) for vmid in sorted(rivals | in_the_way)}
+        return Scene(before, seen, dead, settled, own)
 
     def _settled(self, before: LeasePage, claim: Claim, dead: frozenset[str]) -> Fenced:
         now = self._world.clock.monotonic()
@@ -165,13 +167,14 @@ class SlotTaking:
         return frozenset(orphan for orphan in orphans if now - self._orphans[orphan] >= IN_FLIGHT_SECONDS)
 
     def _holder(self, claim: Claim, api: Hypervisors, vmid: Vmid, before: LeasePage) -> HolderSeen:
+        leases = before.held_by(claim.hypervisor, vmid)
+        orphaned = vmid != claim.vmid and any(lease.phase is LeasePhase.TAKING and lease.issued for lease in leases)
+        # Before the VM itself: a start that ends between the two looks would be seen by neither.
+        starting = orphaned and "qmstart" in api.active_tasks(claim.hypervisor, vmid)
         vm = api.vm(claim.hypervisor, vmid)
         node = self._node(claim, vmid)
-        leases = before.held_by(claim.hypervisor, vmid)
         name = node.name if node is not None else vm.name if vm is not None else f"VM {vmid}"
         if vm is None or vm.power is Power.STOPPED:
-            orphaned = any(lease.phase is LeasePhase.TAKING and lease.issued for lease in leases)
-            starting = orphaned and vmid != claim.vmid and "qmstart" in api.active_tasks(claim.hypervisor, vmid)
             return HolderSeen(vmid, name, Power.STOPPED, is_being_started=starting)
         if vmid == claim.vmid:
             return HolderSeen(vmid, claim.name, vm.power, claim.slots, uptime_seconds=vm.uptime_seconds)
