@@ -249,16 +249,14 @@ def _giving_way(page: LeasePage, lease: Lease, holder: HolderSeen, waiter: Waite
     if holds:
         hold = holds[0]
         why = f" ({hold.why})" if hold.why else ""
-        reason = f"{hold.by} holds {holder.name} for another {duration_text(hold.until - now)}{why}"
         if hold.until < waiter.until:
-            return Answer(Verdict.WAIT, reason)
+            return Answer(Verdict.WAIT, f"{hold.by} holds {holder.name}{why}")
+        reason = f"{hold.by} holds {holder.name} for another {duration_text(hold.until - now)}{why}"
         return Answer(Verdict.REFUSE, reason, f"ask {hold.by}, or: provisioner release {holder.name} --by {hold.by}")
-    had, least = holder.uptime_seconds, holder.min_residence_seconds
-    if had < least:
-        return Answer(
-            Verdict.WAIT,
-            f"{holder.name} has had {lease.slot} for {duration_text(had)} of at least {duration_text(least)}",
-        )
+    least = holder.min_residence_seconds
+    if holder.uptime_seconds < least:
+        # Words that stay the same while one waits: they are shown when they change.
+        return Answer(Verdict.WAIT, f"{holder.name} keeps {lease.slot} for at least {duration_text(least)}")
     if holder.use is Use.UNKNOWN:
         return Answer(
             Verdict.WAIT, f"whether {holder.name} is in use is not known ({holder.use_words}); unknown counts as busy"
@@ -302,10 +300,12 @@ def _settled(page: LeasePage, lease: Lease, holder: HolderSeen, scene: Scene) ->
     """Bring one lease up to what its VM does."""
     orphaned = not lease.owner or lease.owner in scene.dead
     if holder.power is Power.RUNNING:
-        if not orphaned or lease.phase is LeasePhase.HELD:
-            # Whoever is starting it has still to hear so: were it freed before, his start could come after another's.
-            return page
-        return (held if lease.phase is LeasePhase.TAKING else kept)(page, [lease])
+        if lease.phase is LeasePhase.TAKING:
+            # Another's hand may have started it, with our own start still on its way: given on before that can no
+            # longer arrive, the slot could see it come after another VM's.
+            is_over = not lease.issued or (lease.slot, lease.fence) in scene.settled
+            return held(page, [lease]) if orphaned and is_over else page
+        return kept(page, [lease]) if orphaned and lease.phase is LeasePhase.FREEING else page
     if holder.power is Power.STOPPED:
         if lease.phase is LeasePhase.TAKING:
             arrived = not lease.issued or (not holder.is_being_started and (lease.slot, lease.fence) in scene.settled)

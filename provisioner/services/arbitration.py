@@ -168,8 +168,9 @@ class Arbitration:
 
     def _freeing(self, page: LeasePage, claim: Claim) -> tuple[LeasePage, tuple[Lease, ...]]:
         """Note that a VM that runs gives its slots up; it runs, so it has them, whether we knew that or not."""
-        if self._starting(page, claim):
-            # The slots stay with whoever is starting it until he has heard how that ended.
+        mine = page.held_by(claim.hypervisor, claim.vmid)
+        if any(lease.phase is LeasePhase.TAKING and (lease.issued or self._is_alive(lease)) for lease in mine):
+            # A start that was sent, or is about to be, keeps its slots until it is known how it ended.
             return page, ()
         owner = self._world.leases.owner
         unknown = [slot for slot in claim.slots if slot not in page.leases]
@@ -241,8 +242,11 @@ class Arbitration:
         return [
             lease
             for lease in page.held_by(claim.hypervisor, claim.vmid)
-            if lease.phase is LeasePhase.TAKING and self._world.leases.is_alive(lease.owner)
+            if lease.phase is LeasePhase.TAKING and self._is_alive(lease)
         ]
+
+    def _is_alive(self, lease: Lease) -> bool:
+        return self._world.leases.is_alive(lease.owner)
 
     def require_not_starting(self, node: NodeSpec, act: Act) -> None:
         """Let an act pass only if nobody else is starting the node. Raises RefusedError."""
@@ -272,14 +276,10 @@ class _Ending:
 
     def failed(self, error: HypervisorError) -> None:
         """Proxmox says that it was not started, or nobody can tell."""
-        unsure = (UnreachableError, OutcomeUnknownError, TaskOverdueError)
-        power = self._power()
-        if power is Power.RUNNING:
-            self._write(held)
-        elif power is Power.STOPPED and not isinstance(error, unsure):
-            self._write(freed)
-        else:
+        if isinstance(error, (UnreachableError, OutcomeUnknownError, TaskOverdueError)):
             self._write(abandoned)
+        else:
+            self._write({Power.RUNNING: held, Power.STOPPED: freed, Power.UNKNOWN: abandoned}[self._power()])
         if isinstance(error, GpuTakenError) and error.holder is not None:
             self._adopt(Vmid(error.holder))
 

@@ -149,7 +149,7 @@ class SlotTaking:
         rivals = {node.vmid for node in self._sharing(claim)}
         # In this order: what was seen must not be older than the death of whoever might have changed it.
         owners = {waiter.owner for waiter in before.waiters} | {lease.owner for lease in before.leases.values()}
-        dead = frozenset(owner for owner in owners if owner and not book.is_alive(owner))
+        dead = frozenset(owner for owner in sorted(owners) if owner and not book.is_alive(owner))
         settled = self._settled(before, claim, dead)
         # Who asks has looked at the VM itself; again only where somebody may have started it since.
         seen = {vmid: self._holder(claim, api, vmid, before) for vmid in sorted(rivals | in_the_way)}

@@ -138,7 +138,7 @@ class TestGivingWay:
     @pytest.mark.parametrize(
         ("holder", "words"),
         [
-            ({"uptime_seconds": 20.0}, "node-5001 has had rtx3090 on pve1 for 20.0 s of at least 5 min"),
+            ({"uptime_seconds": 20.0}, "node-5001 keeps rtx3090 on pve1 for at least 5 min"),
             ({"use": Use.BUSY, "use_words": "2 requests running, 0 waiting"}, "in use: 2 requests running, 0 waiting"),
             ({"use": Use.UNKNOWN, "use_words": "it is silent"}, "is not known (it is silent); unknown counts as busy"),
             ({"power": Power.UNKNOWN}, "whether it still runs is not known"),
