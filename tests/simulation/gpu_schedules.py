@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from provisioner.domain.fleet import FleetSpec, NodeSpec
+from provisioner.domain.in_flight import InFlight
 from provisioner.domain.lease import LeasePage, LeasePhase
 from provisioner.domain.names import ClusterName, NodeName, Vmid
 from provisioner.domain.snapshot import Power
@@ -172,6 +173,7 @@ class SimWorld:
         self.engines = ENGINES
         self.web = SimWeb(schedule)
         self.activity = MemoryActivityLog()
+        self.in_flight = InFlight()
         self.leases = SimBook(schedule, process)
         self.locks = SimLocks(schedule, process)
 
@@ -196,6 +198,9 @@ class Schedule:
         nodes = {
             name: replace(
                 node,
+                # Nobody logs in to an adopted one: what its engine and Proxmox say is all that there is.
+                adopt=True,
+                min_uptime_seconds=0.0,
                 priority=dice.choice((0, 0, 0, 5)),
                 min_residence_seconds=dice.choice((0.0, 5.0, 40.0)),
                 gpu_wait_seconds=dice.choice((10.0, 60.0, 150.0)),
