@@ -27,7 +27,12 @@ class Engine:
         self.health = 200
         self.breaks_after: int | None = None
         """Words of a stream after which the connection is cut."""
+        self.cuts_answers = False
+        """Those that are no streams end in their middle."""
         self.is_endless = False
+        self.words: tuple[str, ...] = WORDS
+        self.written = 0
+        """Words of streams that were sent, as far as the network took them."""
         self.key = ""
         self.requests: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
@@ -60,6 +65,8 @@ class Engine:
                 if connection.transport is not None:
                     connection.transport.abort()
             await runner.cleanup()
+            # A transport that was aborted is closed in the loop's next round.
+            await asyncio.sleep(0)
 
     async def _health(self, request: web.Request) -> web.StreamResponse:
         self.looks += 1
@@ -116,6 +123,13 @@ class Engine:
         if not asked.get("stream"):
             message = {"role": "assistant", "content": "".join(WORDS)}
             choice = {"index": 0, "message": message, "finish_reason": "stop"}
+            if self.cuts_answers:
+                half = web.StreamResponse(headers={"Content-Type": "application/json", "Content-Length": "500"})
+                await half.prepare(request)
+                await half.write(b'{"id": "c1", ')
+                assert request.transport is not None
+                request.transport.close()
+                return half
             return web.json_response(
                 {
                     "id": "c1",
@@ -154,12 +168,13 @@ class Engine:
 
     async def _words(self, request: web.Request) -> Any:
         number = 0
-        while self.is_endless or number < len(WORDS):
+        while self.is_endless or number < len(self.words):
             if self.breaks_after is not None and number >= self.breaks_after:
                 assert request.transport is not None
                 request.transport.abort()
                 raise ConnectionResetError
-            yield WORDS[number % len(WORDS)]
+            yield self.words[number % len(self.words)]
+            self.written += 1
             number += 1
             if self.pause or self.is_endless:
                 await asyncio.sleep(self.pause)
@@ -185,6 +200,7 @@ class Garbler:
             writer.write(self._words)
             await writer.drain()
             writer.close()
+            await writer.wait_closed()
 
         self._server = await asyncio.start_server(answer, *self._at)
         return self
