@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from provisioner.domain.lease import Hold, LeasePage
     from provisioner.domain.node_plays import AnsibleExport
     from provisioner.domain.node_sample import NodeSample
+    from provisioner.domain.service import ListenAddress
     from provisioner.planning.doctor import DoctorReport
     from provisioner.planning.idle import IdleDecision
     from provisioner.planning.readiness import Check
@@ -424,6 +425,39 @@ class Fleet:
         plays, left_out = all_plays(self.plans(nodes))
         commands = write_export(folder, plays, self.spec.ssh, self._world.login_key.path)
         return AnsibleExport(folder.absolute() / INVENTORY, commands, left_out)
+
+    def export_systemd(
+        self, folder: Path, *, user: str = "provisioner", secrets: Path = Path("/etc/provisioner/secrets.env")
+    ) -> tuple[Path, ...]:
+        """Write units for systemd into a folder; return their paths. Raises InputError.
+
+        Args:
+            folder: where; made if need be.
+            user: whom they run as.
+            secrets: a file of lines NAME=VALUE with what the fleet file takes from the environment.
+        """
+        import sys
+
+        from provisioner.adapters.files.text_files import write_texts
+        from provisioner.exports.systemd import UnitWishes, units
+
+        service = self.spec.service
+        wishes = UnitWishes(
+            command=(sys.executable, "-m", "provisioner"),
+            fleet_file=self.spec.path.resolve(),
+            drain_seconds=service.drain_seconds,
+            idle_seconds=service.idle_every_seconds,
+            user=user,
+            secrets=secrets,
+        )
+        return write_texts(folder, units(wishes))
+
+    def export_haproxy(self, listen: ListenAddress) -> str:
+        """Return a configuration for HAProxy that listens there and has our gateway behind it. Raises RefusedError."""
+        from provisioner.exports.haproxy import HaproxyWishes, configuration
+
+        wishes = HaproxyWishes(listen, self.spec.service.listen)
+        return configuration(self.spec, self._world.engines, wishes)
 
     def logs(
         self, node: str, *, count: int = 50, since: str | None = None, follow: bool = False

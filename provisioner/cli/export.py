@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from provisioner.cli.context import Session, json_option, pass_session
+from provisioner.cli.export_service import haproxy, systemd
 from provisioner.cli.output import print_error, print_json
 
 
@@ -36,3 +37,7 @@ def ansible_inventory(session: Session, folder: Path, nodes: tuple[str, ...]) ->
         print_error(error, as_json=session.json)
     if exported.left_out:
         sys.exit(1)
+
+
+export.add_command(systemd)
+export.add_command(haproxy)

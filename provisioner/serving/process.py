@@ -33,6 +33,7 @@ from provisioner.serving.door import known_callers, listening, only_one, private
 from provisioner.serving.hosts import HostGuard
 from provisioner.serving.loops import Loops
 from provisioner.serving.power import KeysOfFleet, ServicePower
+from provisioner.serving.supervisor import tell_supervisor
 from provisioner.serving.waker import NodeWaker
 
 # Between two requests of a client that keeps its connection; longer than proxies keep theirs, so that it is they who
@@ -135,7 +136,9 @@ class Service:
             serving = [asyncio.ensure_future(server.serve_here()) for server in servers]
             await asyncio.wait([asyncio.ensure_future(server.is_open.wait()) for server in servers])
             on_ready(running)
+            tell_supervisor("READY=1")
             await stopping.wait()
+            tell_supervisor("STOPPING=1")
             journal.add(NewEntry(Kind.SERVICE, phase="draining", detail="asked to stop"))
             control.is_draining = True
             loops.stop()

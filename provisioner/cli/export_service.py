@@ -1,0 +1,49 @@
+"""export systemd, export haproxy: what runs beside the control service."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from provisioner.cli.context import Session, json_option, pass_session
+from provisioner.cli.output import print_json
+
+
+@click.command("systemd", epilog="Example: provisioner export systemd /etc/systemd/system")
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--user", default="provisioner", show_default=True, help="Whom the units run as.")
+@click.option(
+    "--secrets",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("/etc/provisioner/secrets.env"),
+    show_default=True,
+    help="A file of lines NAME=VALUE with what the fleet file takes from the environment.",
+)
+@json_option
+@pass_session
+def systemd(session: Session, folder: Path, user: str, secrets: Path) -> None:
+    """Write units for systemd: the control service, hardened, and an idle timer for those who run no service."""
+    written = session.fleet().export_systemd(folder, user=user, secrets=secrets)
+    if session.json:
+        print_json({"result": {"files": [str(path) for path in written]}})
+        return
+    for path in written:
+        click.echo(f"wrote {path}")
+    click.echo(f"next: useradd --system --home-dir /var/lib/provisioner {user}")
+    click.echo("      systemctl daemon-reload && systemctl enable --now provisioner.service")
+    click.echo("      (or, without a service: systemctl enable --now provisioner-idle.timer)")
+
+
+@click.command("haproxy", epilog="Example: provisioner export haproxy > /etc/haproxy/haproxy.cfg")
+@click.option("--listen", default="127.0.0.1:8780", show_default=True, metavar="ADDRESS:PORT", help="For HAProxy.")
+@pass_session
+def haproxy(session: Session, listen: str) -> None:
+    """Print a configuration for HAProxy: ready nodes directly, our gateway as the backup that wakes."""
+    from provisioner.domain.service import read_listen_address
+
+    try:
+        address = read_listen_address(listen)
+    except ValueError as error:
+        raise click.BadParameter(f"{listen}: {error}", param_hint="--listen") from error
+    click.echo(session.fleet().export_haproxy(address), nl=False)
