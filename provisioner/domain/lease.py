@@ -54,7 +54,7 @@ class Lease:
     """UNIX seconds of the grant, or of the moment when it was found in use."""
     owner: str = ""
     issued: bool = False
-    """Its start is sent, or about to be: from now on only Proxmox knows what becomes of it."""
+    """Its start is sent, or about to be, and is not known to have arrived at Proxmox."""
     adopted: bool = False
     """It was found running: nobody asked us for the slot."""
     wanted_by: str = ""
@@ -179,9 +179,16 @@ def issuing(page: LeasePage, leases: Iterable[Lease]) -> LeasePage:
     return _changed(page, leases, lambda lease: replace(lease, issued=True))
 
 
+def arrived(page: LeasePage, leases: Iterable[Lease]) -> LeasePage:
+    """Note that Proxmox has taken the start: what becomes of it shows there. Raises OvertakenError."""
+    return _changed(page, leases, lambda lease: replace(lease, issued=False))
+
+
 def held(page: LeasePage, leases: Iterable[Lease]) -> LeasePage:
     """Note that the VM runs, or that its power stays on after all. Raises OvertakenError."""
-    return _changed(page, leases, lambda lease: replace(lease, phase=LeasePhase.HELD, owner="", wanted_by=""))
+    return _changed(
+        page, leases, lambda lease: replace(lease, phase=LeasePhase.HELD, owner="", wanted_by="", issued=False)
+    )
 
 
 def freeing(page: LeasePage, leases: Iterable[Lease], *, owner: str, wanted_by: str = "") -> LeasePage:

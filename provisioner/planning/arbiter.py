@@ -178,8 +178,13 @@ def _answer(page: LeasePage, waiter: Waiter, scene: Scene, now: float) -> Answer
         return Answer(Verdict.WAIT, f"it is being shut down{for_whom}, and starts again after that")
     if me is not None and me.power is Power.RUNNING:
         return Answer(Verdict.RUNS, "its VM runs already", leases=tuple(own))
-    if any(lease.phase is LeasePhase.TAKING and lease.owner and lease.owner not in scene.dead for lease in own):
+    taking = [lease for lease in own if lease.phase is LeasePhase.TAKING]
+    if any(lease.owner and lease.owner not in scene.dead for lease in taking):
         return Answer(Verdict.JOIN, "somebody else is starting it already", leases=tuple(own))
+    if taking and me is not None and me.is_being_started:
+        return Answer(Verdict.JOIN, "Proxmox is starting it already", leases=tuple(own))
+    if taking:
+        return Answer(Verdict.WAIT, "whoever was starting it is gone; that start may still arrive at Proxmox")
     if me is None and any(lease.phase is LeasePhase.HELD for lease in own):
         return Answer(Verdict.WAIT, "somebody else has just started it")
     before = _before(page, waiter, now)
@@ -299,17 +304,16 @@ def _unchanged(page: LeasePage, before: LeasePage, slot: GpuSlot) -> bool:
 def _settled(page: LeasePage, lease: Lease, holder: HolderSeen, scene: Scene) -> LeasePage:
     """Bring one lease up to what its VM does."""
     orphaned = not lease.owner or lease.owner in scene.dead
+    is_over = not lease.issued or (lease.slot, lease.fence) in scene.settled
     if holder.power is Power.RUNNING:
         if lease.phase is LeasePhase.TAKING:
             # Another's hand may have started it, with our own start still on its way: given on before that can no
             # longer arrive, the slot could see it come after another VM's.
-            is_over = not lease.issued or (lease.slot, lease.fence) in scene.settled
             return held(page, [lease]) if orphaned and is_over else page
         return kept(page, [lease]) if orphaned and lease.phase is LeasePhase.FREEING else page
     if holder.power is Power.STOPPED:
         if lease.phase is LeasePhase.TAKING:
-            arrived = not lease.issued or (not holder.is_being_started and (lease.slot, lease.fence) in scene.settled)
-            return freed(page, [lease]) if orphaned and arrived else page
+            return freed(page, [lease]) if orphaned and is_over and not holder.is_being_started else page
         is_own = (lease.slot, lease.fence) in scene.own
         return freed(page, [lease]) if orphaned or is_own or lease.phase is LeasePhase.HELD else page
     return page

@@ -20,6 +20,7 @@ from provisioner.domain.lease import (
     LeasePhase,
     abandoned,
     adopted,
+    arrived,
     freed,
     freeing,
     held,
@@ -100,7 +101,9 @@ class Arbitration:
             turn.page = issuing(turn.page, leases)
         ending = _Ending(self._world, api, claim, leases)
         try:
-            return LeasedTicket(api.start_vm(claim.hypervisor, claim.vmid), ending)
+            ticket = api.start_vm(claim.hypervisor, claim.vmid)
+            ending.arrived()
+            return LeasedTicket(ticket, ending)
         except HypervisorError as error:
             ending.failed(error)
             raise
@@ -268,6 +271,10 @@ class _Ending:
         self._api = api
         self._claim = claim
         self._leases = leases
+
+    def arrived(self) -> None:
+        """Proxmox has taken the start."""
+        self._write(arrived)
 
     def runs(self) -> None:
         """The VM runs. Raises OvertakenError."""

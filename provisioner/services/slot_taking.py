@@ -168,9 +168,9 @@ class SlotTaking:
 
     def _holder(self, claim: Claim, api: Hypervisors, vmid: Vmid, before: LeasePage) -> HolderSeen:
         leases = before.held_by(claim.hypervisor, vmid)
-        orphaned = vmid != claim.vmid and any(lease.phase is LeasePhase.TAKING and lease.issued for lease in leases)
         # Before the VM itself: a start that ends between the two looks would be seen by neither.
-        starting = orphaned and "qmstart" in api.active_tasks(claim.hypervisor, vmid)
+        taking = any(lease.phase is LeasePhase.TAKING for lease in leases)
+        starting = taking and "qmstart" in api.active_tasks(claim.hypervisor, vmid)
         vm = api.vm(claim.hypervisor, vmid)
         node = self._node(claim, vmid)
         name = node.name if node is not None else vm.name if vm is not None else f"VM {vmid}"

@@ -87,9 +87,9 @@ class Victims:
 
         lab.journal.note = note_and_kill  # type: ignore[method-assign]
 
-    def run(self, *arguments: str, kill_after: int | None = None) -> Ended:
-        """Run a client to its end, or until so many requests have been carried out."""
-        words = self.site.folder / "words"
+    def run(self, *arguments: str, kill_after: int | None = None, aside: str = "") -> Ended:
+        """Run a client to its end, or until so many requests have been carried out; `aside` tells several apart."""
+        words = self.site.folder / f"words{aside}"
         words.write_text("")
         here, there = _forks.Pipe()
         process = _forks.Process(target=client, args=(there, list(arguments), self.site.environment, words))

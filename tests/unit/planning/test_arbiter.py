@@ -14,6 +14,7 @@ from provisioner.domain.lease import (
     LeasePhase,
     Waiter,
     adopted,
+    arrived,
     freeing,
     granted,
     held,
@@ -118,11 +119,25 @@ class TestGranting:
         page, _ = granted(LeasePage(), [SLOT], A, "node-5001", owner="process-a", now=0)
         assert ask(page, wanting(A), {A: node(A, Power.STOPPED)})[1].verdict is Verdict.JOIN
 
-    def test_the_start_of_a_dead_process_is_done_again_at_once(self) -> None:
+    def test_a_start_that_a_dead_process_had_sent_is_not_sent_again_before_it_is_known_how_it_ends(self) -> None:
         page, late = granted(LeasePage(), [SLOT], A, "node-5001", owner="process-a", now=0)
-        page, answer = ask(issuing(page, late), wanting(A), dead=frozenset({"process-a"}))
-        assert answer.verdict is Verdict.GRANT
-        assert answer.leases[0].fence > late[0].fence
+        page, dead = issuing(page, late), frozenset({"process-a"})
+        off, on = {A: node(A, Power.STOPPED)}, {A: node(A, Power.STOPPED, is_being_started=True)}
+        # Sent twice, and the node put to sleep in between: the first could come after another's.
+        _, answer = ask(page, wanting(A), off, dead=dead)
+        assert (answer.verdict, answer.reason[:37]) == (Verdict.WAIT, "whoever was starting it is gone; that")
+        assert ask(page, wanting(A), on, dead=dead)[1].verdict is Verdict.JOIN
+        assert ask(page, wanting(A), {A: node(A)}, dead=dead)[1].verdict is Verdict.RUNS
+        settled = frozenset({(SLOT, late[0].fence)})
+        assert ask(page, wanting(A), off, dead=dead, settled=settled)[1].verdict is Verdict.GRANT
+
+    def test_a_start_that_proxmox_had_taken_from_a_dead_process_is_waited_for_no_longer_than_it_takes(self) -> None:
+        page, late = granted(LeasePage(), [SLOT], A, "node-5001", owner="process-a", now=0)
+        page, dead = arrived(issuing(page, late), late), frozenset({"process-a"})
+        off, on = {A: node(A, Power.STOPPED)}, {A: node(A, Power.STOPPED, is_being_started=True)}
+        for waiter in (wanting(A), wanting(B)):
+            assert ask(page, waiter, on, dead=dead)[1].verdict in (Verdict.JOIN, Verdict.WAIT)
+            assert ask(page, waiter, off, dead=dead)[1].verdict is Verdict.GRANT
 
 
 class TestGivingWay:

@@ -36,7 +36,7 @@ class TestTheSimulationNotices:
 
     def test_a_start_without_a_look_at_its_fencing_number(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(arbitration, "issuing", lambda page, leases: page)
-        assert self.finds("was started while we ran", range(40))
+        assert self.finds("was started while we ran", range(130, 200))
 
     def test_a_slot_that_is_given_on_while_a_dead_process_has_a_start_on_its_way(
         self, monkeypatch: pytest.MonkeyPatch
