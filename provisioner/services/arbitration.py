@@ -339,22 +339,25 @@ class LeasedTicket:
     def is_done(self) -> bool:
         """Ask once. Raises HypervisorError when the start has failed."""
         done = self._concluded(self._ticket.is_done)
-        if done and not self._is_over:
-            self._is_over = True
-            self._ending.runs()
+        if done:
+            self.runs()
         return done
 
     def wait(self) -> None:
         """Return when the VM runs. Raises HypervisorError when it failed."""
         self._concluded(self._ticket.wait)
-        if not self._is_over:
-            self._is_over = True
-            self._ending.runs()
+        self.runs()
 
     def overdue(self, seconds: float) -> HypervisorError:
         """Return the error of a caller who gives up; the start goes on without him."""
         self.leave()
         return self._ticket.overdue(seconds)
+
+    def runs(self) -> None:
+        """Hear that the VM runs from somebody else than Proxmox's task: its engine has answered."""
+        if not self._is_over:
+            self._is_over = True
+            self._ending.runs()
 
     def leave(self) -> None:
         """Watch it no longer."""

@@ -188,9 +188,14 @@ class _Start:
     def __enter__(self) -> _Start:
         return self
 
-    def __exit__(self, *failure: object) -> None:
+    def __exit__(self, failure: type[BaseException] | None, *rest: object) -> None:
         """Leave a start under way to itself; that nobody watches it is noted, so that nobody waits for us."""
-        if self._pending and isinstance(self._ticket, LeasedTicket):
+        if not (self._pending and isinstance(self._ticket, LeasedTicket)):
+            return
+        if failure is None:
+            # The engine has answered before Proxmox's task was over.
+            self._ticket.runs()
+        else:
             self._ticket.leave()
 
     @property

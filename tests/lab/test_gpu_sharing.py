@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -82,9 +81,13 @@ def test_a_wake_killed_after_any_request_is_continued_by_the_next(site: Site) ->
     for when in victims.killed_after_each("wake", NODE, "--json"):
         killed += 1
         assert victims.run("wake", NODE, "--json").code == 0, when
-        assert fleet.leases().leases[SLOT].vmid == 5001, when
+        page = fleet.leases()
+        assert (page.leases[SLOT].vmid, page.waiters) == (5001, ()), when
         fleet.sleep(NODE)
-        assert fleet.leases().waiters == (), when
+        # The next one is another story: after a sleep, a start of which nobody knows whether it has arrived is given
+        # its 30 s, and this is not about those.
+        for file in site.settings.state_folder.glob("provisioner.sqlite*"):
+            file.unlink()
     assert killed >= 3
     assert refusals(site) == []
 
@@ -94,8 +97,9 @@ def test_a_hold_by_command_keeps_the_card_and_is_seen(site: Site) -> None:
     fleet = Fleet.load(site.fleet_file, settings=site.settings)
     fleet.wake(NODE)
     assert victims.run("hold", NODE, "--for", "2h", "--by", "anna", "--json").code == 0
-    refused = json.loads(victims.run("wake", OTHER, "--json").words.splitlines()[-1])
-    assert "anna holds llm-gpu-01 for another" in refused["summary"]
+    refused = victims.run("wake", OTHER, "--json")
+    assert refused.code == 1
+    assert "cannot start it: anna holds llm-gpu-01 for another" in refused.words
     (status,) = fleet.status([NODE])
     assert status.claims.startswith("it is held by anna for another")
     assert victims.run("release", NODE, "--by", "anna").code == 0
