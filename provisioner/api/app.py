@@ -53,7 +53,7 @@ class Api:
         self._control = control
         self._callers = callers
         self._version = version
-        self._document = json.dumps(openapi.document(version)).encode()
+        self._document = json.dumps(openapi.document(version, needs_token=not callers.are_open)).encode()
         self._page = openapi.page(version)
         paths = [Path(each.path, self._endpoint(each), methods=[each.method]) for each in _literal_first(ROUTES)]
         paths += [

@@ -19,7 +19,7 @@ from provisioner.domain.in_flight import InFlight
 from provisioner.domain.lease import Hold
 from provisioner.domain.names import NodeName
 from provisioner.domain.routing_policy import Away
-from provisioner.errors import ProvisionerError, RefusedError
+from provisioner.errors import ProvisionerError, RefusedError, UnknownNameError
 from provisioner.planning.idle import IdleDecision
 from provisioner.planning.routing import Ask, Candidate, Way, route
 from provisioner.services.events import Event, OnEvent, Phase
@@ -143,6 +143,14 @@ class Control:
     def require_node(self, name: NodeName) -> None:
         """Let a call pass only if the fleet has such a node. Raises UnknownNameError."""
         self._fleet.node(name)
+
+    def require_mode(self, name: NodeName, mode: str) -> None:
+        """Let a call pass only if the node has such a mode. Raises UnknownNameError."""
+        node = self._fleet.node(name)
+        if mode not in node.modes:
+            raise UnknownNameError(
+                f'cannot find mode "{mode}"', subject=node.subject, next_step=f"use one of: {', '.join(node.modes)}"
+            )
 
     def nodes(self) -> list[dict[str, object]]:
         """Return what is wanted and seen of every node."""

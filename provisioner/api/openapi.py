@@ -55,8 +55,8 @@ _ABOUT_ACTS = {
 }
 
 
-def document(version: str, routes: Iterable[Route] = ROUTES) -> dict[str, Any]:
-    """Return the OpenAPI document of the API."""
+def document(version: str, routes: Iterable[Route] = ROUTES, *, needs_token: bool = True) -> dict[str, Any]:
+    """Return the OpenAPI document of the API, for a service that needs tokens or one that does not."""
     routes = tuple(routes)
     bodies = [route.body for route in routes if route.body is not None]
     answers: list[type[BaseModel]] = [route.answer for route in routes]
@@ -69,6 +69,10 @@ def document(version: str, routes: Iterable[Route] = ROUTES) -> dict[str, Any]:
     for route in routes:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
     paths["/api/events"] = _with_refusals(_EVENTS)
+    if not needs_token:
+        for path in paths.values():
+            for operation in path.values():
+                operation["security"] = []
     return {
         "openapi": "3.1.0",
         "info": {

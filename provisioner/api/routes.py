@@ -61,17 +61,20 @@ async def _node(control: Control, call: Call) -> dict[str, object]:
 
 
 async def _wake(control: Control, call: Call) -> dict[str, object] | Accepted:
+    control.require_node(call.node)
     work = control.wake(call.node, call.caller)
     return await work if call.body.wait else _accepted(call.node, await control.begin(work))
 
 
 async def _sleep(control: Control, call: Call) -> dict[str, object] | Accepted:
     control.require(call.caller, Scope.ADMIN if call.body.force else Scope.WAKE)
+    control.require_node(call.node)
     work = control.sleep(call.node, call.caller, force=call.body.force)
     return await work if call.body.wait else _accepted(call.node, await control.begin(work))
 
 
 async def _mode(control: Control, call: Call) -> dict[str, object] | Accepted:
+    control.require_mode(call.node, call.body.mode)
     work = control.mode(call.node, call.body.mode, call.caller, force=call.body.force)
     return await work if call.body.wait else _accepted(call.node, await control.begin(work))
 

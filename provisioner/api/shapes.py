@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
@@ -11,16 +12,20 @@ from provisioner.domain.quantities import parse_duration
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
 
+# All that is a time, more than nothing, and not longer than anybody may hold a node: 30 days.
+_DURATION = r"^([1-9][0-9]{0,3}[sm]|[1-9][0-9]?h|([1-9]|[12][0-9]|30)d)$"
+
+
 def _duration(value: object) -> float:
-    if not isinstance(value, str):
-        raise ValueError("a time with its unit, such as 20m, 2h or 1d")
+    if not isinstance(value, str) or re.fullmatch(_DURATION, value) is None:
+        raise ValueError("a whole time with its unit, such as 20m, 2h or 1d, up to 30d")
     return parse_duration(value)
 
 
 Duration = Annotated[
     float,
     BeforeValidator(_duration),
-    WithJsonSchema({"type": "string", "pattern": r"^[0-9]{1,6}(\.[0-9]{1,3})?[smhd]$", "examples": ["2h"]}),
+    WithJsonSchema({"type": "string", "pattern": _DURATION, "examples": ["2h"]}),
 ]
 
 
