@@ -7,7 +7,7 @@ over: see `ConvergeGuest`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from provisioner.domain.actions import ConvergeGuest, InstallDriver, Step, StepKind
 from provisioner.domain.fleet import FleetSpec, GuestKind, NodeSpec
@@ -52,9 +52,7 @@ def software_steps(
     """
     if not _has_software(fleet, node):
         return ()
-    base = ConvergeGuest(
-        "configure-guest-base", base_variables(fleet, node, engines), ("provisioner-firewall.service",)
-    )
+    base = ConvergeGuest("configure-guest-base", base_variables(fleet, node, engines), _base_units(node))
     allowed = ", ".join(map(str, node.software.allowed_networks))
     return (
         Step("base", kind, base, f"SSH by key, and engines, for {allowed}"),
@@ -72,6 +70,23 @@ def base_variables(fleet: FleetSpec, node: NodeSpec, engines: Engines) -> dict[s
         "guest_base_ports": sorted({engines[name].port for name in used} | page),
         "guest_base_upgrades": node.software.upgrades_itself,
         "guest_base_peers": _peers(fleet, node),
+        **_going_off(node, [engines[name] for name in sorted(used)]),
+    }
+
+
+def _base_units(node: NodeSpec) -> tuple[str, ...]:
+    timer = () if node.software.off_by_itself_seconds is None else ("provisioner-idle.timer",)
+    return ("provisioner-firewall.service", *timer)
+
+
+def _going_off(node: NodeSpec, engines: Sequence[InferenceEngine]) -> dict[str, object]:
+    """Return what makes a guest shut itself down when nobody needs it; nothing where it is not to."""
+    seconds = node.software.off_by_itself_seconds
+    if seconds is None:
+        return {}
+    return {
+        "guest_base_off_seconds": round(seconds),
+        "guest_base_engine_urls": [f"http://127.0.0.1:{each.port}{each.activity_path}" for each in engines],
     }
 
 

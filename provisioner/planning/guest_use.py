@@ -19,8 +19,6 @@ from provisioner.planning.gpu.gathering import AnswerCut, gather_command, gpu_fa
 # A desktop's cursor or a driver's housekeeping shows a percent or two now and then; nothing that computes stays below.
 _LEAST_PERCENT = 5.0
 _LOGINS, _INSTALLS, _DOWNLOADS, _GPU, _ENGINES = "login sessions", "packages", "downloads", "GPU", "engine processes"
-# Programs of sessions that look without using: the server's side of a connection, our own looks, journals being read.
-_LOOKERS = ("sshd", "gather-gpu-facts", "journalctl")
 
 
 @cache
@@ -68,21 +66,21 @@ class _Session:
     def name(self) -> str:
         return self.facts.get("Name", "somebody")
 
+    @property
+    def is_remote(self) -> bool:
+        return self.facts.get("Service", "").startswith("sshd")
+
     def use(self, user: str) -> str:
         """Return what it is there for, empty for nothing that counts."""
         if not self.facts.get("Class", "user").startswith("user") or self.facts.get("State") == "closing":
             return ""
         terminal = self.facts.get("TTY") or next((tty for tty, _ in self.programs if tty != "?"), "")
-        work = [words for _, words in self.programs if not _only_looks(words)]
+        work = [words for _, words in self.programs]
         if self.name == user and not work:
             return ""
         if terminal:
             return f"{self.name} is logged in ({terminal})"
         return f"{self.name} is logged in ({_short(work[0]) if work else 'no terminal'})"
-
-
-def _only_looks(words: str) -> bool:
-    return any(each in words for each in _LOOKERS)
 
 
 def _sections(text: str) -> Iterator[tuple[str, _Section]]:
@@ -95,12 +93,13 @@ def _sections(text: str) -> Iterator[tuple[str, _Section]]:
 def _of_logins(found: dict[str, _Section], user: str) -> Signal:
     # Logins and logouts are written down, so one that came and went between two looks is seen too.
     mark = found["logins"].lines[0] if "logins" in found and found["logins"].lines else ""
-    if "sessions" in found:
-        there = [use for session in _sessions(found["sessions"].lines) if (use := session.use(user))]
-    elif "terminals" in found:
-        there = [f"{line.split()[0]} is logged in" for line in found["terminals"].lines]
-    else:
-        return Signal(_LOGINS, Evidence.UNKNOWN, "the guest has neither loginctl nor who", mark)
+    if "connections" not in found:
+        return Signal(_LOGINS, Evidence.UNKNOWN, "the guest does not show its processes", mark)
+    there = [use for session in _sessions(found["connections"].lines) if (use := session.use(user))]
+    # Those on its console; connections are told of above, with what runs in them.
+    local = [each for each in _sessions(found["sessions"].lines) if not each.is_remote] if "sessions" in found else []
+    there += [use for session in local if (use := session.use(""))]
+    there += [f"{line.split()[0]} is logged in" for line in found["terminals"].lines] if "terminals" in found else []
     return Signal(_LOGINS, Evidence.BUSY if there else Evidence.QUIET, ", ".join(there), mark)
 
 

@@ -8,17 +8,41 @@ slow=5 # seconds for whatever asks another program or walks a folder
 
 mkdir -p /run/provisioner 2>/dev/null && touch /run/provisioner/looked-at 2>/dev/null
 
-# Our own session is the one that this shell runs in; sudo stays in it.
-own=$(sed -n 's/.*session-\([^./]*\)\.scope.*/\1/p' /proc/self/cgroup 2>/dev/null | head -n 1)
+# Every connection by SSH with what runs in it, but for ours: that of this shell, and programs that only look, with all
+# that they start. Processes tell even where no session is registered.
+if command -v ps >/dev/null 2>&1; then
+	echo '=== connections 0'
+	ps -eo pid=,ppid=,tty=,args= | awk -v self=$$ '
+		{
+			words = $0; sub(/^ *[0-9]+ +[0-9]+ +[^ ]+ +/, "", words)
+			pids[NR] = $1; parent[$1] = $2; tty[$1] = $3; args[$1] = substr(words, 1, 300)
+			if (words ~ /^sshd(-session)?: [^ ]+@/) { sub(/^[^:]*: /, "", words); root[$1] = words }
+		}
+		function root_of(pid) {
+			while (pid > 1 && !(pid in root)) {
+				if (args[pid] ~ /gather-gpu-facts|journalctl/) return 0
+				pid = parent[pid]
+			}
+			return pid > 1 ? pid : 0
+		}
+		END {
+			own = parent[self]
+			while (own > 1 && !(own in root)) own = parent[own]
+			for (pid in root) {
+				if (pid == own) continue
+				split(root[pid], who, "@")
+				print "session " pid "\nName=" who[1] (who[2] ~ /^(notty|$)/ ? "" : "\nTTY=" who[2])
+				for (i = 1; i <= NR; i++)
+					if (!(pids[i] in root) && root_of(pids[i]) == pid) print "program " tty[pids[i]] " " args[pids[i]]
+			}
+		}'
+fi
 if command -v loginctl >/dev/null 2>&1 && ids=$(timeout "$slow" loginctl list-sessions --no-legend --no-pager 2>/dev/null); then
 	echo '=== sessions 0'
 	printf '%s\n' "$ids" | while read -r id _; do
-		[ "$id" ] && [ "$id" != "$own" ] || continue
-		told=$(timeout "$slow" loginctl show-session "$id" -p Name -p Class -p State -p TTY -p Scope 2>/dev/null) || continue
+		[ "$id" ] || continue
+		told=$(timeout "$slow" loginctl show-session "$id" -p Name -p Class -p State -p TTY -p Service 2>/dev/null) || continue
 		printf 'session %s\n%s\n' "$id" "$told"
-		scope=$(printf '%s\n' "$told" | sed -n 's/^Scope=//p')
-		processes=$(cat /sys/fs/cgroup/user.slice/user-*.slice/"$scope"/cgroup.procs 2>/dev/null | paste -sd , -)
-		[ ! "$processes" ] || ps -o tty=,args= -p "$processes" 2>/dev/null | cut -c 1-300 | sed 's/^/program /'
 	done
 elif command -v who >/dev/null 2>&1; then
 	echo '=== terminals 0'

@@ -13,6 +13,7 @@ FAMILIES = (
     Family("nodes:hundred", ("provisioning.nodes_100.",)),
     Family("collisions:measure", ("provisioning.parallel_creates_32_from_4_processes",)),
     Family("plan:measure", ("provisioning.plan_1000_nodes",)),
+    Family("false_stops:measure", ("wake.false_stops", "wake.late_stop")),
     Family("lab_capacity:measure", ("provisioning.lab_10000_vms",)),
     Family("gpu_exclusivity:measure", ("arbiter.gpu_exclusivity", "arbiter.longest_wait_beyond_bound")),
 )

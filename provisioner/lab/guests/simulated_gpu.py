@@ -53,7 +53,7 @@ def gpu_answer(words: Sequence[str], cards: int, *, serves: bool, faults: frozen
     parts = [_section("load", "0.10 0.20 0.30 1/100 1234", "MemTotal:  1048576 kB", "MemAvailable:  786432 kB")]
     if "=== sessions" in words[2]:
         # Nobody logs in to a simulated guest; all that uses it is its engine.
-        parts += [_section(name) for name in ("sessions", "logins", "locks", "jobs", "downloads")]
+        parts += [_section(name) for name in ("connections", "logins", "locks", "jobs", "downloads")]
         parts.append(_section("engines", *((f"{ENGINE_PID}",) if serves else ())))
     parts += [] if live else [_section("kernel", "6.8.0-85-generic")]
     parts.append(_section("cards", *(f"0000:0{number + 1}:00.0 10de 2204 nvidia" for number in range(there))))

@@ -185,3 +185,14 @@ def test_persistence_that_is_off_is_repaired(tmp_path: Path) -> None:
     )
     assert not isinstance(work, Refusal)
     assert work.reasons == ("persistence mode is off",)
+
+
+def test_a_guest_that_may_go_off_by_itself_is_told_when_and_where_its_engines_tell(tmp_path: Path) -> None:
+    text = FLEET.replace("modes: [small], gateway", "modes: [small], off_by_itself_after: 6h, gateway")
+    fleet = fleet_from(tmp_path, text)
+    told = base_variables(fleet, fleet.nodes[NAME], ENGINES)
+    assert told["guest_base_off_seconds"] == 21600
+    assert told["guest_base_engine_urls"] == ["http://127.0.0.1:8080/metrics"]
+    base = steps(fleet, mapping("2204"))[0].action
+    assert isinstance(base, ConvergeGuest)
+    assert base.units == ("provisioner-firewall.service", "provisioner-idle.timer")

@@ -52,7 +52,7 @@ class TestLookingAgain:
     @pytest.mark.parametrize(
         ("section", "shown", "told"),
         [
-            ("sessions", "session 3\nName=alice\nClass=user\nState=active\nTTY=pts/0", "alice is logged in (pts/0)"),
+            ("connections", "session 3\nName=alice\nTTY=pts/0", "alice is logged in (pts/0)"),
             ("locks", "apt-get", "apt-get changes its packages"),
             ("jobs", "llm-job-model.service loaded active running", "a download or installation runs"),
             ("downloads", "/var/lib/llm/huggingface/hub/blobs/0af3.incomplete", "0af3.incomplete grows"),
