@@ -14,14 +14,15 @@ PHASES = range(0, 60, 7)
 
 
 def measure(bench: Bench) -> Iterator[Result]:
-    """Play every trace of activity to the real passes, over fakes that keep state and on time that is not waited for."""
+    """Play every trace of activity to the real passes, over fakes that keep state and time that flies."""
     fleet = fleet_from(bench.folder)
     bench.say(f"{len(traces())} traces, passes every {LOOP_SECONDS:g} s from {len(PHASES)} phases")
     played = list(all_played(fleet, LOOP_SECONDS, PHASES))
     wrong = sorted({each.trace.name for each in played if each.is_false_stop})
-    note = f"{len(traces())} traces written by hand, {len(played)} plays" + (f"; wrong: {', '.join(wrong)}" if wrong else "")
+    note = f"{len(traces())} traces written by hand, {len(played)} plays; wrong: {', '.join(wrong) or 'none'}"
     stops = sum(each.is_false_stop for each in played)
     yield Result("wake.false_stops", "stops", "0", Figures.of([float(stops)]), {}, stops == 0, note)
     late = Figures.of([each.late_by for each in played if not each.trace.stays])
     most = max(late.samples)
-    yield Result("wake.late_stop", "s", f"<= {LOOP_SECONDS:g} (one loop)", late, {}, most <= LOOP_SECONDS, f"most {most:g} s")
+    target = f"<= {LOOP_SECONDS:g} (one loop)"
+    yield Result("wake.late_stop", "s", target, late, {}, most <= LOOP_SECONDS, f"most {most:g} s")
