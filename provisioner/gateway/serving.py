@@ -361,19 +361,13 @@ class Serving:
         elif head.status != 200:
             await self._tell_late(exchange, node, head)
             return
+        exchange.limit_silence(self.parts.limits.silence_seconds)
         try:
-            async with asyncio.timeout(None) as silence:
-                loop, longest = asyncio.get_running_loop(), self.parts.limits.silence_seconds
-                while True:
-                    silence.reschedule(loop.time() + longest)
-                    data = await exchange.read()
-                    if not data:
-                        break
-                    silence.reschedule(None)
-                    self._record.tail = data[-_TAIL:] if len(data) >= _TAIL else (self._record.tail + data)[-_TAIL:]
-                    await client.send(data)
-        except (TimeoutError, EngineAway) as broken:
-            why = str(broken) or f"it was silent for {longest:g} s"
+            while data := await exchange.read():
+                self._record.tail = data[-_TAIL:] if len(data) >= _TAIL else (self._record.tail + data)[-_TAIL:]
+                await client.send(data)
+        except EngineAway as broken:
+            why = str(broken)
             self.parts.health.failed(node, why)
             fault = Fault(502, "engine_failed", f"cannot finish the answer: {node} broke off ({why})", "ask again")
             if self.question.is_stream:

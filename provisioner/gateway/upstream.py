@@ -107,6 +107,8 @@ class Exchange:
         self._request = request
         self._connection: _Connection | None = None
         self._is_reused = False
+        self._heard_at = 0.0
+        self._silence: asyncio.TimerHandle | None = None
         self._begin()
 
     def _begin(self) -> None:
@@ -163,8 +165,30 @@ class Exchange:
             self._connection.transport.resume_reading()
         return data
 
+    def limit_silence(self, seconds: float) -> None:
+        """From now on let an engine that says nothing for so long fail.
+
+        One timer for the whole answer, not one for each piece: a stream has many. Time in which nobody reads is not the
+        engine's silence.
+        """
+        loop = asyncio.get_running_loop()
+        self._heard_at = loop.time()
+
+        def look() -> None:
+            left = self._heard_at + seconds - loop.time()
+            if left <= 0 and self._waiter is not None:
+                self._silence = None
+                self._fail(EngineAway(Trouble.SILENT, f"it was silent for {seconds:g} s"))
+            else:
+                self._silence = loop.call_later(left if left > 0 else seconds, look)
+
+        self._silence = loop.call_later(seconds, look)
+
     def abort(self) -> None:
         """End it; an engine that still works on it sees its client leave."""
+        if self._silence is not None:
+            self._silence.cancel()
+            self._silence = None
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.exchange = None
@@ -184,6 +208,8 @@ class Exchange:
     def feed(self, data: bytes) -> None:
         """Take what the engine sent."""
         self._has_answered = True
+        if self._silence is not None:
+            self._heard_at = asyncio.get_running_loop().time()
         if self._head is None:
             self._head_bytes += len(data)
         try:

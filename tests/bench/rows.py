@@ -16,4 +16,6 @@ FAMILIES = (
     Family("false_stops:measure", ("wake.false_stops", "wake.late_stop")),
     Family("lab_capacity:measure", ("provisioning.lab_10000_vms",)),
     Family("gpu_exclusivity:measure", ("arbiter.gpu_exclusivity", "arbiter.longest_wait_beyond_bound")),
+    Family("gateway:measure", ("gateway.",)),
+    Family("held:measure", ("wake.held_clients", "failover.")),
 )
