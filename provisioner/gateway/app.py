@@ -6,6 +6,7 @@ Paths, bodies and a handful of headers go on; nothing else of a request does.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
@@ -108,6 +109,12 @@ class Gateway:
                 await self._serve(client, dialect, path)
         except (BadRequest, TooMuch) as bad:
             await client.refuse(dialect, bad.fault)
+        except asyncio.CancelledError:
+            # It may leave just when its last byte was being sent.
+            task = asyncio.current_task()
+            if not client.has_left or task is None:
+                raise
+            task.uncancel()
         except Exception:
             _log.exception("a request of the gateway met an error of ours")
             fault = Fault(500, "internal_error", "cannot answer: an error of ours; it stands in the log")

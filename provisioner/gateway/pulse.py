@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 
 from provisioner.gateway.client import Client
 from provisioner.gateway.dialects import Dialect
@@ -40,8 +39,10 @@ class Pulse:
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+            # Not awaited itself: its being cancelled must not be taken for ours, nor ours for its.
+            await asyncio.wait({task})
+            if not task.cancelled() and (error := task.exception()) is not None:
+                raise error
 
     def _start(self) -> None:
         self._timer = None

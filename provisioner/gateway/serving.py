@@ -110,9 +110,9 @@ class Serving:
             outcome = Outcome.LEFT
         finally:
             self.client.unwatch()
+            self._write(at, size, outcome)
             if pulse is not None:
                 await pulse.stop()
-            self._write(at, size, outcome)
 
     async def _refuse(self, pulse: Pulse | None, fault: Fault) -> None:
         if pulse is not None:

@@ -479,3 +479,11 @@ class TestTheFallback:
                     assert answer.headers["X-Provisioner-Node"] == "llm-gpu-01"
 
         asyncio.run(scenario())
+
+
+def test_clients_are_promised_no_more_than_the_limits_keep() -> None:
+    limits = Limits()
+    assert limits.first_byte_seconds < 2
+    assert limits.heartbeat_seconds < 10
+    # A hung node costs at most this, once: the look at its health begins after the one and takes the other.
+    assert limits.suspect_seconds + limits.probe_seconds < 1.5
