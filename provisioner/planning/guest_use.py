@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 
 from provisioner.domain.activity import Evidence, Signal
-from provisioner.domain.gpu_reading import GpuFacts
+from provisioner.domain.gpu_reading import AMD, NVIDIA, GpuFacts
 from provisioner.planning.gpu.gathering import AnswerCut, gather_command, gpu_facts
 
 # A desktop's cursor or a driver's housekeeping shows a percent or two now and then; nothing that computes stays below.
@@ -145,6 +145,9 @@ def _of_engines(found: dict[str, _Section]) -> Signal:
 
 
 def _of_cards(facts: GpuFacts, engines: _Section | None) -> tuple[Signal, ...]:
+    if facts.cards is not None and not any(card.vendor_id in (NVIDIA, AMD) for card in facts.cards):
+        # Nothing computes on a card that is not there; that it should be is for `test` to say.
+        return (Signal(_GPU, Evidence.QUIET),)
     if not facts.readings:
         said = facts.answer.text.splitlines()[0] if facts.answer is not None and facts.answer.text else "no answer"
         return (Signal(_GPU, Evidence.UNKNOWN, f"its driver: {_short(said)}"),)
