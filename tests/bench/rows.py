@@ -15,6 +15,7 @@ FAMILIES = (
     Family("plan:measure", ("provisioning.plan_1000_nodes",)),
     Family("false_stops:measure", ("wake.false_stops", "wake.late_stop")),
     Family("lab_capacity:measure", ("provisioning.lab_10000_vms",)),
+    Family("control_loop:measure", ("wake.control_loop_1000_nodes", "wake.control_loop_10000_nodes")),
     Family("gpu_exclusivity:measure", ("arbiter.gpu_exclusivity", "arbiter.longest_wait_beyond_bound")),
     Family("gateway:measure", ("gateway.",)),
     Family("held:measure", ("wake.held_clients", "failover.")),
