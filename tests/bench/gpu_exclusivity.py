@@ -31,11 +31,11 @@ def measure(bench: Bench) -> Iterator[Result]:
         for number, (counts, found, latest) in enumerate(pool.map(several, shares), 1):
             totals += counts
             wrong |= found
+            for seed, words in found.items():
+                bench.say(f"seed {seed}: {words}")
             late = max(late, latest)
             if number % (len(shares) // 10) == 0:
                 bench.say(f"{number * _AT_ONCE} schedules: {len(wrong)} wrong")
-    for seed, words in list(wrong.items())[:20]:
-        bench.say(f"seed {seed}: {words}")
     note = ", ".join(f"{count} {what}" for what, count in totals.items())
     yield Result(
         "arbiter.gpu_exclusivity",
