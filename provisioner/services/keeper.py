@@ -28,6 +28,13 @@ from provisioner.services.world import World
 _KNOCKS_BEFORE_GONE = 2
 # Of a node's latest wakes, how many say how long the next one takes, and how far back they are looked for.
 _WAKES_COUNTED, _ENTRIES_READ = 5, 300
+# What a step of a wake says of its node. A start that has something to say waits for its GPU.
+_WAKE_STAGES = {
+    ("start", StepPhase.STARTED): Phase.STARTING,
+    ("start", StepPhase.PROGRESS): Phase.QUEUED,
+    ("answer", StepPhase.STARTED): Phase.BOOTING,
+    ("answer", StepPhase.PROGRESS): Phase.LOADING,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,10 +149,8 @@ class Keeper:
         if event.step == "shut down":
             self._going_down(event)
             return
-        phase = {"start": Phase.STARTING, "answer": Phase.BOOTING}.get(event.step)
-        if event.phase is StepPhase.PROGRESS and event.step == "answer":
-            phase = Phase.LOADING
-        if phase is None or event.phase is StepPhase.FAILED:
+        phase = _WAKE_STAGES.get((event.step, event.phase))
+        if phase is None:
             return
         with self._lock:
             work = self._work.get(event.node)

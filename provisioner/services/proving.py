@@ -141,11 +141,17 @@ class EngineProbe:
         Raises:
             EngineError: it did not come up, does not list the model, or answered nonsense.
         """
+        loads = False
 
         def look() -> float | NotYet:
+            nonlocal loads
             state = self.health()
             if not state:
                 return self._clock.monotonic()
+            # Whoever answers at all, if only to say "not yet", is up and loads its model.
+            if state.startswith("HTTP ") and not loads:
+                loads = True
+                (say or _say_nothing)(f"{self._engine.name} is up and loads its model ({state})")
             if still_worth_it is not None:
                 still_worth_it()
             return NotYet(state)
