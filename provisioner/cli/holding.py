@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import time
 
 import click
@@ -21,6 +20,8 @@ def _time(context: click.Context, parameter: click.Parameter, text: str) -> floa
 
 def _me() -> str:
     """Return the login name of whoever types; a container may not know one."""
+    import getpass
+
     try:
         return getpass.getuser()
     except (KeyError, OSError):
