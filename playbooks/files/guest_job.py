@@ -409,14 +409,17 @@ def work(name: str, stall_seconds: str, kind: str, *arguments: str) -> int:
     folder = JOBS / name
     progress = Progress(folder, float(stall_seconds))
 
-    def watch() -> None:
-        while not (reason := progress.stalled()):
-            time.sleep(0.5)
-        write(folder / "result", reason)
-        # The unit's other processes go with this one.
-        os._exit(1)
+    ended = threading.Event()
 
-    threading.Thread(target=watch, daemon=True).start()
+    def watch() -> None:
+        while not ended.wait(0.5):
+            if reason := progress.stalled():
+                write(folder / "result", reason)
+                # The unit's other processes go with this one.
+                os._exit(1)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
     result = ""
     try:
         KINDS[kind](progress, *arguments)
@@ -428,6 +431,8 @@ def work(name: str, stall_seconds: str, kind: str, *arguments: str) -> int:
         result = f"{kind}: {type(error).__name__}: {error}"
         raise
     finally:
+        ended.set()
+        watcher.join()
         write(folder / "result", result)
     return 1 if result else 0
 
