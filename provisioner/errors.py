@@ -24,6 +24,7 @@
         │   ├── HostKeyError          the guest is not the one we made
         │   └── PlaybookError         a task failed inside the guest
         └── EngineError           the inference server on a node
+            └── EngineKeyError        it does not take our API key, or wants one
 
 Every message has three parts: what happened, on what, what to do next.
 """
@@ -165,3 +166,9 @@ class EngineError(OutsideError):
     def as_dict(self) -> dict[str, object]:
         """Return the error as plain values."""
         return super().as_dict() | ({"diagnosis": self.diagnosis} if self.diagnosis else {})
+
+
+class EngineKeyError(EngineError):
+    """The inference server refuses our API key, or asks for one that the fleet file does not name."""
+
+    diagnosis = "engine_key_refused"

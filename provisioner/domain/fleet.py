@@ -249,6 +249,8 @@ class NodeSpec:
     software: GuestSoftware = field(default_factory=GuestSoftware)
     clone: CloneChoice = CloneChoice.AUTO
     """Whether its VM is made as a linked clone of a template."""
+    api_key: SecretReference | None = None
+    """What clients of its engines must send, where the engine can ask for it."""
 
     @property
     def subject(self) -> str:

@@ -66,7 +66,8 @@ class EngineTraits:
     `knows` are those of the optional keys of a mode that have an effect on it;
     a word without effect misleads. `serves_files` means that its models are
     files that the fleet pins, not names that it fetches by itself. `published`
-    says where its makers list versions and checksums.
+    says where its makers list versions and checksums. `takes_key` means that it
+    can ask its clients for an API key.
     """
 
     software: Software
@@ -75,6 +76,7 @@ class EngineTraits:
     knows: frozenset[str]
     port: int
     published: str
+    takes_key: bool = False
 
 
 class Pull(Enum):

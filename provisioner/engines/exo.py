@@ -30,6 +30,7 @@ from provisioner.engines.base import (
 )
 from provisioner.engines.limits import cpu_quota_percent, memory_max_bytes
 from provisioner.engines.one_model import OneModelEngine
+from provisioner.engines.secrets import secrets_of, unlocked
 
 _WORKING = frozenset({"Pending", "Running"})
 _READY = frozenset({"RunnerReady", "RunnerRunning"})
@@ -62,8 +63,11 @@ class Exo(OneModelEngine):
         return None
 
     def cautions(self, setting: Setting) -> tuple[str, ...]:
-        """Say that GPUs lie idle."""
-        return ("exo computes on the CPU on Linux: the node's GPU lies idle",) if setting.gpus else ()
+        """Say that GPUs lie idle, and that nobody is kept out."""
+        told = ["exo computes on the CPU on Linux: the node's GPU lies idle"] if setting.gpus else []
+        if setting.node.api_key is not None:
+            told.append(unlocked("exo", self.port))
+        return tuple(told)
 
     def launch(self, setting: Setting) -> Launch:
         """Return the command line; only nodes of one mode find each other."""
@@ -76,7 +80,7 @@ class Exo(OneModelEngine):
                 "HF_HOME": f"{DATA}/huggingface",
                 **variables_of(mode.arguments),
             },
-            secrets={"HF_TOKEN": setting.huggingface_token} if setting.huggingface_token else {},
+            secrets=secrets_of(setting, self.key_variable),
             needs_gpu=False,
             memory_max_bytes=memory_max_bytes(mode),
             cpu_quota_percent=cpu_quota_percent(mode),

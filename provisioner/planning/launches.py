@@ -116,7 +116,8 @@ def engine_variables(
 def page_variables(fleet: FleetSpec, node: NodeSpec, page: WebUiSpec, engines: Engines) -> dict[str, object]:
     """Return the variables of the playbook of the page in front of a node's engines; the same as an engine's."""
     installation = open_webui.installation(page)
-    launch = open_webui.launch(page, {mode.engine: engines[mode.engine] for mode in fleet.modes_of(node)}.values())
+    used = {mode.engine: engines[mode.engine] for mode in fleet.modes_of(node)}
+    launch = open_webui.launch(page, used.values(), node.api_key)
     return {
         "engine_version": page.version,
         "engine_archives": [],
@@ -129,7 +130,7 @@ def page_variables(fleet: FleetSpec, node: NodeSpec, page: WebUiSpec, engines: E
                 "description": "Open WebUI",
                 "argv": list(launch.argv),
                 "environment": dict(launch.environment),
-                "secrets": {},
+                "secrets": _secrets(launch),
                 "models": [],
                 "port": page.port,
                 "gpu": False,
@@ -150,6 +151,10 @@ def _file(artifact: Artifact) -> dict[str, str]:
     return {"source": artifact.source, "sha256": artifact.sha256}
 
 
+def _secrets(launch: Launch) -> dict[str, object]:
+    return {name: list(each) if isinstance(each, tuple) else each for name, each in launch.secrets.items()}
+
+
 def _launch(unit: EngineUnit, units: tuple[EngineUnit, ...]) -> dict[str, object]:
     launch = unit.launch
     models = dict.fromkeys(model for mode in unit.modes for model in mode.models)
@@ -158,7 +163,7 @@ def _launch(unit: EngineUnit, units: tuple[EngineUnit, ...]) -> dict[str, object
         "description": f"{unit.engine.name} serving {', '.join(models)}",
         "argv": list(launch.argv),
         "environment": dict(launch.environment),
-        "secrets": dict(launch.secrets),
+        "secrets": _secrets(launch),
         "models": list(models),
         "port": unit.engine.port,
         "gpu": launch.needs_gpu,

@@ -12,6 +12,7 @@ from provisioner.domain.names import ClusterName
 from provisioner.domain.snapshot import ClusterSnapshot, Power
 from provisioner.errors import ProvisionerError
 from provisioner.planning.ownership import Act, Why, objection
+from provisioner.services.engine_web import engine_web
 from provisioner.services.noted_modes import noted
 from provisioner.services.proving import EngineProbe
 from provisioner.services.world import World
@@ -108,8 +109,11 @@ class FleetView:
             given = f', its GPUs are given to VM {release.vmid} (mode "{release.name}")' if release else ""
             return NodeStatus(node, NodeState.ASLEEP, f"the VM is off{given}", model)
         engine = self._world.engines[self._fleet.mode_of(node).engine]
-        probe = EngineProbe(self._fleet, node, engine, self._world.web, self._world.clock)
-        trouble = probe.health()
+        probe = EngineProbe(self._fleet, node, engine, engine_web(self._fleet, self._world, node), self._world.clock)
+        try:
+            trouble = probe.health()
+        except ProvisionerError as error:
+            return NodeStatus(node, NodeState.UNKNOWN, error.summary, model, None, vm.uptime_seconds)
         if trouble:
             return NodeStatus(node, NodeState.STARTING, f"{engine.name}: {trouble}", model, None, vm.uptime_seconds)
         return NodeStatus(

@@ -24,6 +24,7 @@ from provisioner.ports.switch_log import SwitchRecord
 from provisioner.services.diagnosing import explained
 from provisioner.services.engine_evidence import require_on_gpu
 from provisioner.services.engine_units import DeathWatch, switch_units, unit_state
+from provisioner.services.engine_web import engine_key, engine_web
 from provisioner.services.entering import Entering
 from provisioner.services.events import OnEvent, running_step
 from provisioner.services.gpu_lending import GpuLending
@@ -144,6 +145,9 @@ class ModeSwitching:
         self, decision: SwitchDecision, node: NodeSpec, wanted: NodeSpec, on_event: OnEvent, *, force: bool
     ) -> Endpoint | None:
         clock = self._world.clock
+        if decision.kind not in (SwitchKind.NOTE, SwitchKind.RELEASE):
+            # Who cannot ask the engine whether it answers would end in the middle.
+            engine_key(self._fleet, self._world, wanted).require()
         match decision.kind:
             case SwitchKind.NOTE:
                 with running_step(on_event, node, "note", clock) as step:
@@ -198,12 +202,13 @@ class ModeSwitching:
         """Wait until a mode answers. Raises EngineError, with what the engine's journal says."""
         engine = self._world.engines[self._fleet.mode_of(node).engine]
         service = self._service(node)
-        probe = EngineProbe(self._fleet, node, engine, self._world.web, self._world.clock)
+        probe = EngineProbe(self._fleet, node, engine, engine_web(self._fleet, self._world, node), self._world.clock)
         watch = DeathWatch(shell, node, service, self._world.clock)
         try:
             proof = probe.prove(seconds=node.patience.engine_seconds, still_worth_it=watch.look, say=say)
             if node.gpus:
-                require_on_gpu(self._fleet, node, engine, service, self._world.web, lambda: nullcontext(shell))
+                web = engine_web(self._fleet, self._world, node)
+                require_on_gpu(self._fleet, node, engine, service, web, lambda: nullcontext(shell))
             return proof
         except EngineError as error:
             raise explained(error, self._fleet, node, engine, service, lambda: nullcontext(shell)) from error

@@ -36,17 +36,28 @@ class Endpoint:
     """Where a model answers now.
 
     `url` is the base URL a client of the `api` dialect needs; `model` is the
-    name to ask for.
+    name to ask for. With `needs_key` it must send the node's API key, as
+    ``Authorization: Bearer KEY``; the key itself is nowhere here.
     """
 
     node: str
     url: str
     api: str
     model: str
+    needs_key: bool = False
 
-    def as_dict(self) -> dict[str, str]:
+    def as_dict(self) -> dict[str, object]:
         """Return plain values for ``--json``."""
-        return {"node": self.node, "url": self.url, "api": self.api, "model": self.model}
+        return {
+            "node": self.node,
+            "url": self.url,
+            "api": self.api,
+            "model": self.model,
+            "needs_key": self.needs_key,
+        }
+
+    def __str__(self) -> str:
+        return f"{self.model} at {self.url}{' (with its API key)' if self.needs_key else ''}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +90,13 @@ class EngineProbe:
     @property
     def endpoint(self) -> Endpoint:
         """Where clients connect once the engine answers."""
-        return Endpoint(self._node.name, self._address + self._engine.api_path, self._engine.api, self._mode.model)
+        return Endpoint(
+            self._node.name,
+            self._address + self._engine.api_path,
+            self._engine.api,
+            self._mode.model,
+            needs_key=self._node.api_key is not None and bool(self._engine.key_variable),
+        )
 
     def health(self) -> str:
         """Return "" when the engine says it is ready, else what it says instead."""

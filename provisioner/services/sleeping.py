@@ -16,6 +16,7 @@ from provisioner.planning.idle import IdleDecision, IdleVerdict, NodeUse, idle_d
 from provisioner.planning.ownership import Act, objection, require
 from provisioner.ports.hypervisors import Hypervisors
 from provisioner.ports.web import NoAnswer
+from provisioner.services.engine_web import engine_web
 from provisioner.services.events import OnEvent, running_step
 from provisioner.services.looking import find_vm
 from provisioner.services.noted_modes import noted
@@ -151,7 +152,7 @@ class Sleeping:
 
     def _activity(self, node: NodeSpec) -> tuple[EngineActivity | None, str]:
         engine = self._world.engines[self._fleet.mode_of(node).engine]
-        probe = EngineProbe(self._fleet, node, engine, self._world.web, self._world.clock)
+        probe = EngineProbe(self._fleet, node, engine, engine_web(self._fleet, self._world, node), self._world.clock)
         try:
             return engine.activity(probe.activity_text(), self._world.clock.now()), ""
         except (NoAnswer, AnswerUnreadable) as reason:

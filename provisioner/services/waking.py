@@ -16,6 +16,7 @@ from provisioner.ports.hypervisors import Hypervisors, Ticket
 from provisioner.services.deployments import unit_of
 from provisioner.services.diagnosing import LOGIN_SECONDS, explained
 from provisioner.services.engine_units import switch_units
+from provisioner.services.engine_web import engine_key, engine_web
 from provisioner.services.entering import Entering, told
 from provisioner.services.events import OnEvent, running_step
 from provisioner.services.gpu_holder import naming_gpu_holder
@@ -83,6 +84,7 @@ class Waking:
         decision = wake_decision(node, vm)
         node, notes = noted(self._fleet, api, node)
         require_gpus(self._fleet, node)
+        engine_key(self._fleet, self._world, node).require()
         patience = node.patience.boot_seconds + node.patience.engine_seconds
         start = _Start(api, node, clock, patience)
         if decision.need is WakeNeed.START:
@@ -90,7 +92,7 @@ class Waking:
                 start.begin()
                 step.detail = f"{decision.reason}; Proxmox has accepted the start"
         engine = self._world.engines[self._fleet.mode_of(node).engine]
-        probe = EngineProbe(self._fleet, node, engine, self._world.web, clock)
+        probe = EngineProbe(self._fleet, node, engine, engine_web(self._fleet, self._world, node), clock)
         # A guest boots once its VM has started, and pinning much memory for a GPU takes minutes.
         start_within = min(start_seconds(node), self._fleet.cluster_of(node).task_seconds)
         longest = patience + (start_within if decision.need is WakeNeed.START else 0.0)

@@ -19,6 +19,15 @@ from tests.fleets import SUM
 from tests.golden_files import assert_golden
 
 TOKEN = SecretReference(SecretSource.ENV, "HF_TOKEN")
+KEY = SecretReference(SecretSource.ENV, "LLM_KEY")
+# By the fact that each engine's own reference tells: vLLM and llama.cpp beside --api-key, TGI as the twin of its flag.
+KEYS = {
+    "ollama": [""],
+    "vllm": ["VLLM_API_KEY"],
+    "tgi": ["API_KEY"],
+    "llama.cpp": ["LLAMA_API_KEY"],
+    "exo": [""],
+}
 PINNED = EngineSpec(
     ENGINES["llama.cpp"].name,
     version="0.19.1",
@@ -82,6 +91,26 @@ class TestEveryEngine:
         launch = engine.launch(setting_for(engine, fleet, node))
         assert str(TOKEN) not in " ".join(launch.argv)
         assert all(isinstance(secret, SecretReference) for secret in launch.secrets.values())
+
+    def test_its_key_goes_by_a_private_variable_or_the_plan_says_that_it_takes_none(
+        self, engine: InferenceEngine, fleet: FleetSpec, node: NodeSpec
+    ) -> None:
+        setting = setting_for(engine, fleet, node)
+        setting = replace(setting, node=replace(node, api_key=KEY))
+        launch = engine.launch(setting)
+        assert [name for name, secret in launch.secrets.items() if secret == KEY] == list(
+            filter(None, KEYS[engine.name])
+        )
+        assert str(KEY) not in " ".join((*launch.argv, *launch.environment.values()))
+        assert engine.traits.takes_key == bool(engine.key_variable)
+        told = any("takes no API key" in caution for caution in engine.cautions(setting))
+        assert told != engine.traits.takes_key
+
+    def test_its_health_is_open_and_a_chat_is_not(self, engine: InferenceEngine) -> None:
+        chat = engine.chat("m", "hello", max_tokens=1).path
+        assert not engine.guards(engine.health_path)
+        assert engine.guards(chat) == engine.traits.takes_key
+        assert engine.guards(engine.activity_path) == (engine.name == "llama.cpp")
 
     def test_limits_reach_systemd(self, engine: InferenceEngine, fleet: FleetSpec, node: NodeSpec) -> None:
         launch = engine.launch(setting_for(engine, fleet, node))

@@ -163,10 +163,25 @@ def load_fleet(path: Path, *, engines: Mapping[EngineName, EngineTraits]) -> Fle
     if pointless:
         _refuse(path, document, pointless)
     fleet = _fleet(path, shape)
-    problems = cross_checks(fleet, engines=engines)
+    problems = (*cross_checks(fleet, engines=engines), *_keys_without_a_lock(shape, fleet, engines))
     if problems:
         _refuse(path, document, problems)
     return fleet
+
+
+def _keys_without_a_lock(
+    shape: FleetShape, fleet: FleetSpec, engines: Mapping[EngineName, EngineTraits]
+) -> Iterable[Problem]:
+    """Return the nodes that name a key of their own for engines none of which asks for one; a default may be idle."""
+    for name, entry in shape.nodes.items():
+        used = dict.fromkeys(mode.engine for mode in fleet.modes_of(fleet.nodes[NodeName(name)]))
+        if entry.api_key is not None and used and not any(engines[each].takes_key for each in used if each in engines):
+            yield Problem(
+                ("nodes", name, "api_key"),
+                f"api_key of a node that runs {', '.join(used)}, which asks nobody for a key",
+                "nothing, and allowed_networks to say who may reach it; a key is asked for by: "
+                + ", ".join(sorted(each for each, traits in engines.items() if traits.takes_key)),
+            )
 
 
 def _read(path: Path) -> Document:
@@ -436,4 +451,5 @@ def _node(name: NodeName, entry: NodeShape, defaults: DefaultsShape, folder: Pat
             tags=frozenset(chosen("tags")),
         ),
         clone=CloneChoice(chosen("clone")),
+        api_key=_secret(key, folder) if (key := chosen("api_key")) else None,
     )

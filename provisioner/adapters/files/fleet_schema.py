@@ -344,6 +344,7 @@ class DefaultsShape(Shape):
     unattended_upgrades: bool = True
     cuda_toolkit: CudaToolkit | None = None
     clone: Clone = "auto"
+    api_key: Secret | None = None
 
 
 class NodeShape(Shape):
@@ -389,6 +390,9 @@ class NodeShape(Shape):
     )
     clone: Clone | None = Field(
         None, description="auto: a linked clone of a template where several nodes share image and storage."
+    )
+    api_key: Secret | None = Field(
+        None, description="What clients of its engine must send: env:NAME or file:PATH. Ollama and exo take none."
     )
     web_ui: WebUiShape | None = None
     connect: ConnectShape | None = None

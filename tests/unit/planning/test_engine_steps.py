@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from provisioner.domain.actions import CheckArguments, Refusal, RunPlaybook, StepKind
-from provisioner.domain.fleet import FleetSpec, NodeSpec
+from provisioner.domain.fleet import FleetSpec, NodeSpec, SecretReference, SecretSource
 from provisioner.domain.mode import EngineSpec, WebUiSpec
 from provisioner.domain.names import EngineName, MappingId, ModeName, NodeName
 from provisioner.domain.snapshot import MappingSeen
@@ -20,6 +20,7 @@ from provisioner.planning.compute import compute_of
 from provisioner.planning.engine_steps import engine_steps
 from provisioner.planning.launches import setting_of, unit_of, units_of
 from provisioner.planning.mode_judgement import engine_refusal
+from provisioner.services.playbook_secrets import with_secrets
 from tests.fleets import FLEET, SUM, fleet_from
 
 ENGINE_LINES = f"""\
@@ -42,6 +43,7 @@ MODE_LINES = """\
   layered: {engine: llama.cpp, model: gemma-2-2b-it.gguf, gpu_layers: 20}
   sleepy: {engine: vllm, model: Qwen/Qwen2.5-7B-Instruct, arguments: {enable-sleep-mode: true}}
 """
+KEY = SecretReference(SecretSource.ENV, "LLM_KEY")
 CARDS = {"v100": "10de:1db4", "t4": "10de:1eb8", "rtx3090": "10de:2204", "amd": "1002:744c"}
 
 
@@ -275,6 +277,37 @@ def test_the_oldest_card_decides_what_can_be_computed(
     assert compute_of(fleet, node, {MappingId(name): mapping(name, *each) for name, each in ids.items()}) == compute
 
 
+class TestKeys:
+    """What a plan says of engines that ask their clients for a key, and of those that do not."""
+
+    def reasons(self, folder: Path, *modes: str) -> str:
+        fleet, node = fleet_with(folder, *modes)
+        steps = engine_steps(fleet, replace(node, api_key=KEY), ENGINES, StepKind.CHANGE)
+        return "\n".join(step.reason for step in steps)
+
+    def test_who_takes_none_is_named(self, tmp_path: Path) -> None:
+        told = self.reasons(tmp_path, "ml", "chat")
+        assert "Ollama takes no API key: whoever reaches port 11434 may use it" in told
+        assert "vLLM asks for the API key under /v1 only" in told
+
+    def test_tgi_does_not_log_its_arguments_then(self, tmp_path: Path) -> None:
+        assert "who lists processes in the guest reads it" in self.reasons(tmp_path, "tgi")
+        fleet, node = fleet_with(tmp_path, "tgi")
+        (unit,) = units_of(fleet, replace(node, api_key=KEY), ENGINES)
+        assert unit.launch.environment["LOG_LEVEL"] == "info,text_generation_launcher=warn"
+        (unit,) = units_of(fleet, node, ENGINES)
+        assert "LOG_LEVEL" not in unit.launch.environment
+
+    def test_tgi_with_another_log_level_is_refused(self, tmp_path: Path) -> None:
+        fleet, node = fleet_with(tmp_path, "tgi")
+        loud = replace(fleet.modes[ModeName("tgi")], arguments={"LOG_LEVEL": "debug"})
+        fleet = replace(fleet, modes={**fleet.modes, ModeName("tgi"): loud})
+        assert engine_refusal(fleet, node, ENGINES) is None
+        refusal = engine_refusal(fleet, replace(node, api_key=KEY), ENGINES)
+        assert refusal is not None
+        assert "take LOG_LEVEL out" in refusal.next_step
+
+
 class TestPage:
     """Open WebUI in front of the engines."""
 
@@ -306,6 +339,17 @@ class TestPage:
     def test_a_change_of_its_settings_takes_effect(self, tmp_path: Path) -> None:
         environment = self.variables(tmp_path, "chat")["engine_launches"][0]["environment"]
         assert environment["ENABLE_PERSISTENT_CONFIG"] == "False"
+
+    def test_the_nodes_key_is_handed_to_it_as_a_secret_for_those_that_ask(self, tmp_path: Path) -> None:
+        fleet, node = fleet_with(tmp_path, "chat", "ml", "tgi")
+        node = replace(node, web_ui=WebUiSpec("0.12.4"), api_key=KEY)
+        *_, step = engine_steps(fleet, node, ENGINES, StepKind.CHANGE)
+        assert isinstance(step.action, RunPlaybook)
+        launch = dict(step.action.variables)["engine_launches"][0]  # type: ignore[index]
+        assert launch["secrets"] == {"OPENAI_API_KEYS": [KEY, KEY]}
+        assert "OPENAI_API_KEYS" not in launch["environment"]
+        given = with_secrets(step.action.variables, lambda reference: "sk-x")
+        assert given["engine_launches"][0]["secrets"] == {"OPENAI_API_KEYS": ["sk-x", "sk-x"]}  # type: ignore[index]
 
     def test_it_stops_no_engine(self, tmp_path: Path) -> None:
         assert self.variables(tmp_path, "chat", "ml")["engine_launches"][0]["conflicts"] == []
