@@ -34,6 +34,7 @@ PINNED = EngineSpec(
     archives=(Artifact("archive", "https://example.org/llama-b1-bin-ubuntu-cuda-12.8-x64.tar.gz", SUM),),
     image=f"ghcr.io/huggingface/text-generation-inference:3.3.5@sha256:{SUM}",
 )
+VERSIONS = {"exo": "1.0.71"}
 
 
 def setting_for(engine: InferenceEngine, fleet: FleetSpec, node: NodeSpec, gpus: int = 1) -> Setting:
@@ -51,7 +52,8 @@ def setting_for(engine: InferenceEngine, fleet: FleetSpec, node: NodeSpec, gpus:
             mode = replace(mode, **values)
     slot = fleet.gpus_of(node)[0]
     files = {"some/model": Artifact("some/model", "/models/m.gguf", SUM)}
-    return Setting(node, mode, replace(PINNED, name=engine.name), (slot,) * gpus, files, (8, 6), TOKEN)
+    software = replace(PINNED, name=engine.name, version=VERSIONS.get(engine.name, PINNED.version))
+    return Setting(node, mode, software, (slot,) * gpus, files, (8, 6), TOKEN)
 
 
 @pytest.mark.parametrize("engine", ENGINES.values(), ids=ENGINES.keys())

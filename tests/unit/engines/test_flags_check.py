@@ -70,7 +70,9 @@ REFUSED = [
     ("ollama", "0.32.15", {"flash-attention": True}, Fault.UNKNOWN, "no flags", "OLLAMA_FLASH_ATTENTION"),
     ("ollama", "0.32.15", {"OLLAMA_KV_CACHE_TYPE": "q5_0"}, Fault.VALUE, "does not take q5_0", "q8_0"),
     ("ollama", "0.32.15", {"OLLAMA_HOST": "x"}, Fault.OURS, "set by us", "take it out"),
-    ("exo", "1.0.71", {"namespace": "x"}, Fault.NOT_YET, "first seen in b5375f8", "pin exo b5375f8"),
+    ("exo", "1.0.71", {"zenoh-port": 1}, Fault.NOT_YET, "first seen in b5375f8", "pin exo b5375f8"),
+    ("exo", "1.0.71", {"namespace": "x"}, Fault.OURS, "set by us", "take it out"),
+    ("exo", "b5375f8", {"bootstrap-peers": "x"}, Fault.REMOVED, "last seen in 1.0.71", "ends at once"),
     ("exo", "1.0.71", {"api-port": 1}, Fault.OURS, "set by us", "take it out"),
     ("open-webui", "0.12.4", {"reload": True}, Fault.UNKNOWN, "--reload", "take it out"),
 ]
