@@ -28,6 +28,7 @@ def cross_checks(fleet: FleetSpec, *, engines: Mapping[EngineName, EngineTraits]
         *_nodes_name_what_exists(fleet),
         *_nodes_are_distinct(fleet),
         *_options_fit_together(fleet),
+        *_models_have_a_place(fleet),
         *_native_drives_can_be_made(fleet),
         *_addresses_are_for_hosts(fleet),
         *_gateways_are_reachable(fleet),
@@ -110,6 +111,13 @@ def _options_fit_together(fleet: FleetSpec) -> Iterator[Problem]:
             yield Problem(
                 ("nodes", node.name, "hugepages"), "hugepages without numa", "numa: true beside it, or no hugepages"
             )
+
+
+def _models_have_a_place(fleet: FleetSpec) -> Iterator[Problem]:
+    for node in fleet.nodes.values():
+        here, models = ("nodes", node.name), node.models
+        if models.storage is not None and models.disk_bytes is None:
+            yield Problem((*here, "model_storage"), "model_storage without model_disk", "model_disk: SIZE beside it")
 
 
 def _native_drives_can_be_made(fleet: FleetSpec) -> Iterator[Problem]:

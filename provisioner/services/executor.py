@@ -36,7 +36,7 @@ from provisioner.services.engine_help import check_arguments_in_guest
 from provisioner.services.gpu_driver import install_driver
 from provisioner.services.gpu_holder import naming_gpu_holder
 from provisioner.services.guest_access import GuestAccess
-from provisioner.services.guest_disk import fill_root_disk
+from provisioner.services.guest_disk import fill_disks
 from provisioner.services.guest_host_key import read_host_key
 from provisioner.services.model_room import fetch_models
 from provisioner.services.outcomes import Outcome, done
@@ -111,8 +111,10 @@ class Executor:
             case actions.RenewNotes(vmid):
                 self.vm.write_notes(lambda notes: replace(notes, host_key=self._key().public, seed_is_sealed=False))
                 return Outcome(True)
-            case actions.GrowDisk(vmid, size_bytes):
-                return done(size_text(size_bytes), self.vm.grow_disk(vmid, size_bytes))
+            case actions.GrowDisk(vmid, size_bytes, disk):
+                return done(size_text(size_bytes), self.vm.grow_disk(vmid, size_bytes, disk))
+            case actions.AddModelDisk(vmid, storage, size_bytes):
+                return done(f"{size_text(size_bytes)} on {storage}", self.vm.add_model_disk(vmid, storage, size_bytes))
             case actions.StartVm(vmid):
                 self._forget_old_key()
                 with naming_gpu_holder(self.fleet, self.node, self.hypervisors):
@@ -128,7 +130,7 @@ class Executor:
                 return self._await_guest(seconds, say)
             case actions.GrowFilesystem():
                 with self.guests.shell(self.node, self._host_key(), seconds=_SHELL_SECONDS) as shell:
-                    grown = fill_root_disk(shell, self.node)
+                    grown = fill_disks(shell, self.node)
                 return Outcome(grown.changed, grown.detail)
             case actions.SealSeed(storage, volume):
                 return self._seal(storage, volume)

@@ -63,6 +63,7 @@ from provisioner.domain.fleet import (
 from provisioner.domain.gpu_driver import DRIVER_HELP, DRIVER_PATTERN
 from provisioner.domain.guest_software import GuestSoftware
 from provisioner.domain.mode import EngineTraits, Pull
+from provisioner.domain.model_keeping import ModelKeeping
 from provisioner.domain.names import (
     ClusterName,
     EngineName,
@@ -86,9 +87,11 @@ _MAPPING_NOT_ADDRESS = (
     "nobody notices when another card moves there; map the card (Datacenter > Resource Mappings)"
 )
 # What shapes a VM or its guest: on an adopted node it would have no effect, and a word without effect misleads.
-_OF_OUR_MAKING = frozenset(
-    ("image", "cores", "memory", "disk", "gateway", "nameservers", "extra_user_data", "numa", "hugepages")
-) | {"secure_boot", "protection", "tags", "cloud_init", "clone", "web_ui"}
+_OF_OUR_MAKING = (
+    frozenset(("image", "cores", "memory", "disk", "gateway", "nameservers", "extra_user_data", "numa", "hugepages"))
+    | {"secure_boot", "protection", "tags", "cloud_init", "clone", "web_ui"}
+    | {"model_disk", "model_storage"}
+)
 
 
 class FleetFileError(InputError):
@@ -413,6 +416,10 @@ def _node(name: NodeName, entry: NodeShape, defaults: DefaultsShape, folder: Pat
         own = getattr(entry, key)
         return getattr(defaults, key) if own is None else own
 
+    model_disk = chosen("model_disk")
+    # A default storage of model disks says nothing of a node without one.
+    model_storage = entry.model_storage or (defaults.model_storage if model_disk else None)
+
     vmid = Vmid(entry.vmid) if entry.vmid is not None else conventional_vmid(name)
     address = entry.address or conventional_address(name)
     assert vmid is not None  # noqa: S101 - the loader has refused the file otherwise
@@ -452,4 +459,5 @@ def _node(name: NodeName, entry: NodeShape, defaults: DefaultsShape, folder: Pat
         ),
         clone=CloneChoice(chosen("clone")),
         api_key=_secret(key, folder) if (key := chosen("api_key")) else None,
+        models=ModelKeeping(model_disk, StorageName(model_storage) if model_storage else None),
     )

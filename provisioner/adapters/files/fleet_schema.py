@@ -23,7 +23,7 @@ from pydantic import (
 
 from provisioner.domain import name_rules
 from provisioner.domain.gpu_driver import DRIVER_HELP, DRIVER_PATTERN
-from provisioner.domain.quantities import MIB, parse_duration, parse_size
+from provisioner.domain.quantities import GIB, MIB, parse_duration, parse_size
 
 
 def _size(value: object) -> int:
@@ -32,6 +32,12 @@ def _size(value: object) -> int:
     size = parse_size(value)
     if size % MIB:
         raise ValueError("a size in whole MiB, such as 512MiB, 48GiB or 2TiB")
+    return size
+
+
+def _disk_size(value: object) -> int:
+    if (size := _size(value)) % GIB:
+        raise ValueError("a size in whole GiB, such as 500GiB or 2TiB")
     return size
 
 
@@ -78,6 +84,8 @@ def _text_schema(pattern: str, example: str) -> WithJsonSchema:
 
 
 Size = Annotated[int, BeforeValidator(_size), _text_schema(r"^\d+(\.\d+)?\s?(KiB|MiB|GiB|TiB)$", "48GiB")]
+# Proxmox takes the size of a new disk in GiB.
+DiskSize = Annotated[int, BeforeValidator(_disk_size), _text_schema(r"^\d+(\.\d+)?\s?(GiB|TiB)$", "500GiB")]
 Duration = Annotated[float, BeforeValidator(_duration), _text_schema(r"^\d+(\.\d+)?\s?[smhd]$", "20m")]
 Secret = Annotated[str, BeforeValidator(_secret), _text_schema(r"^(env|file):.+$", "env:PROXMOX_TOKEN_SECRET")]
 Address = Annotated[IPv4Interface, BeforeValidator(_address), _text_schema(r"^[0-9.]+/\d+$", "10.10.90.1/16")]
@@ -326,6 +334,8 @@ class DefaultsShape(Shape):
     cores: Annotated[int, Field(ge=1, le=1024)] = 4
     memory: Size = 16 * 1024 * MIB
     disk: Size = 64 * 1024 * MIB
+    model_disk: DiskSize | None = None
+    model_storage: StorageId | None = None
     idle_after: Duration = 1200.0
     min_uptime: Duration = 120.0
     boot_within: Duration = 900.0
@@ -363,6 +373,10 @@ class NodeShape(Shape):
     cores: Annotated[int, Field(ge=1, le=1024)] | None = None
     memory: Size | None = None
     disk: Size | None = None
+    model_disk: DiskSize | None = Field(None, description="A disk for models alone, which grows and never shrinks.")
+    model_storage: StorageId | None = Field(
+        None, description="The storage of the model disk; by default that of the boot disks."
+    )
     idle_after: Duration | None = None
     min_uptime: Duration | None = None
     boot_within: Duration | None = None
