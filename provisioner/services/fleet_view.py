@@ -42,6 +42,8 @@ class NodeStatus:
     model: str
     url: str | None = None
     uptime_seconds: float = 0.0
+    needs_key: bool = False
+    """Clients must send the node's API key to `url`."""
 
     def as_dict(self) -> dict[str, object]:
         """Return plain values for ``--json``."""
@@ -56,6 +58,7 @@ class NodeStatus:
             "mode": str(self.node.mode),
             "model": self.model,
             "url": self.url,
+            "needs_key": self.needs_key,
             "uptime_seconds": round(self.uptime_seconds),
         }
 
@@ -117,5 +120,11 @@ class FleetView:
         if trouble:
             return NodeStatus(node, NodeState.STARTING, f"{engine.name}: {trouble}", model, None, vm.uptime_seconds)
         return NodeStatus(
-            node, NodeState.SERVING, f"{engine.name} is healthy", model, probe.endpoint.url, vm.uptime_seconds
+            node,
+            NodeState.SERVING,
+            f"{engine.name} is healthy",
+            model,
+            probe.endpoint.url,
+            vm.uptime_seconds,
+            probe.endpoint.needs_key,
         )

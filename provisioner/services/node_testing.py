@@ -11,7 +11,7 @@ from provisioner.domain.measurement import PROBE, Measurement
 from provisioner.domain.names import ModeName
 from provisioner.domain.node_evidence import EngineEvidence, NodeEvidence, UnitEvidence
 from provisioner.engines.base import AnswerUnreadable, InferenceEngine
-from provisioner.errors import EngineError, GpuUnusableError, InputError, ProvisionerError, RefusedError
+from provisioner.errors import EngineError, EngineKeyError, GpuUnusableError, InputError, ProvisionerError, RefusedError
 from provisioner.planning.bench_figures import measured_thing, rate
 from provisioner.planning.gpu.diagnosis import diagnosis
 from provisioner.planning.node_test import node_checks
@@ -225,6 +225,8 @@ class NodeTesting:
             return seen if smoke else self._timed(node, seen, number)
         except (NoAnswer, AnswerUnreadable) as reason:
             return EngineEvidence(str(reason))
+        except EngineKeyError as refused:
+            return EngineEvidence(refused.summary, refused.next_step)
         except EngineError as error:
             return EngineEvidence(error.summary)
 

@@ -22,6 +22,7 @@ ENGINE_FAULTS = frozenset(
         "engine_fails",
         "engine_garbage",
         "engine_wrong_model",
+        "engine_wants_key",
         "engine_silent_numbers",
     }
 )
@@ -50,7 +51,7 @@ class SimulatedEngine:
         self._model = "another-model" if fault == "engine_wrong_model" else model
         self._fault = fault
         self._kind = kind
-        self._key_sha256 = key_sha256
+        self._key_sha256 = "a key of somebody else" if fault == "engine_wants_key" else key_sha256
         self._ollama = ollama
         self._ready_at = time.monotonic() + loading_seconds
         self._token_seconds = token_seconds

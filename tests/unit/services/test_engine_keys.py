@@ -120,6 +120,13 @@ class TestAnotherKey:
         ((sample,),) = Watching(fleet, rotated).watch([node], 2.0, 1)
         assert (sample.state, "API key" in sample.reason) == ("silent", True)
 
+    def test_test_fails_with_what_helps(self, fleet: FleetSpec, node: NodeSpec, rotated: FakeWorld) -> None:
+        (check,) = [
+            each for each in NodeTesting(fleet, rotated).test(node, ignore).checks if each.id == "engine_answers"
+        ]
+        assert "its API key is not the one in env:LLM_KEY" in check.found
+        assert "provisioner up llm-gpu-01" in check.next_step
+
     def test_idle_leaves_on_whom_it_cannot_ask(self, fleet: FleetSpec, node: NodeSpec, rotated: FakeWorld) -> None:
         (decision,) = Sleeping(fleet, rotated).idle([node], ignore)
         assert (decision.verdict, "API key" in decision.reason) == (IdleVerdict.STAY, True)
@@ -156,7 +163,7 @@ class TestAKeyThatCannotBeRead:
     ) -> None:
         del world.secrets["env:LLM_KEY"]
         (status,) = FleetView(fleet, world).status([node])
-        assert status.state is NodeState.SERVING
+        assert (status.state, status.needs_key) == (NodeState.SERVING, True)
         world.cluster.shut_down_vm(PVE1, node.vmid, seconds=60)
         world.cluster.acts.clear()
         with pytest.raises(KeyError, match="LLM_KEY"):
