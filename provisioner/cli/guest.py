@@ -80,7 +80,8 @@ def forward(session: Session, node: str, port: int | None, also: tuple[int, ...]
             if session.json:
                 print_json({"forward": each.as_dict()})
             else:
-                click.echo(f"{each.name} of {node}: {each.url} (Ctrl-C ends it)")
+                key = "clients send its API key; " if each.needs_key else ""
+                click.echo(f"{each.name} of {node}: {each.url} ({key}Ctrl-C ends it)")
         sys.stdout.flush()
         try:
             tunnel.wait()

@@ -48,6 +48,10 @@ def test_the_engine_keeps_out_who_has_no_key_and_we_are_let_in(fleet: Fleet) -> 
     assert (status_without_key(endpoint.url), status_without_key(endpoint.url, SECRET)) == (401, 200)
     report = fleet.bench(NODE, streams=(1,), seconds=0.1)
     assert report.levels[0].replies >= 1
+    assert [(each.name, each.needs_key) for each in fleet.forward(NODE, also=[9090]).wanted] == [
+        ("llama.cpp", True),
+        ("port 9090", False),
+    ]
     (decision,) = fleet.idle(dry_run=True)
     assert "key" not in decision.reason
     assert fleet.up(NODE).changed == ()
