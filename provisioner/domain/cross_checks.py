@@ -12,6 +12,7 @@ from provisioner.domain.names import EngineName
 from provisioner.domain.problems import Place as Place
 from provisioner.domain.problems import Problem as Problem
 from provisioner.domain.problems import known
+from provisioner.domain.quantities import size_text
 
 
 def cross_checks(fleet: FleetSpec, *, engines: Mapping[EngineName, EngineTraits]) -> tuple[Problem, ...]:
@@ -118,6 +119,13 @@ def _models_have_a_place(fleet: FleetSpec) -> Iterator[Problem]:
         here, models = ("nodes", node.name), node.models
         if models.storage is not None and models.disk_bytes is None:
             yield Problem((*here, "model_storage"), "model_storage without model_disk", "model_disk: SIZE beside it")
+        room, key = (node.disk_bytes, "disk") if models.disk_bytes is None else (models.disk_bytes, "model_disk")
+        if models.budget_bytes is not None and models.budget_bytes > room:
+            yield Problem(
+                (*here, "model_budget"),
+                f"a budget of {size_text(models.budget_bytes)} on a {key} of {size_text(room)}",
+                f"at most what {key} has",
+            )
 
 
 def _native_drives_can_be_made(fleet: FleetSpec) -> Iterator[Problem]:

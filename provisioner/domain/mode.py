@@ -24,6 +24,11 @@ class Artifact:
     sha256: str
 
     @property
+    def stored_name(self) -> str:
+        """What the file is called among a guest's models."""
+        return f"{self.sha256[:12]}.gguf"
+
+    @property
     def local_path(self) -> Path | None:
         """The file on this machine, or None when the guest fetches it itself."""
         return None if self.source.startswith(("http://", "https://")) else Path(self.source)

@@ -1,4 +1,4 @@
-"""Where a node keeps its models. Pure values."""
+"""Where a node keeps its models, and how much they may take. Pure values."""
 
 from __future__ import annotations
 
@@ -25,11 +25,12 @@ class ModelKeeping:
     """What the fleet file says of it.
 
     `disk_bytes` is the size of a disk for models alone, in whole GiB; None for none. `storage` holds it; None for
-    the one that holds the boot disks.
+    the one that holds the boot disks. `budget_bytes` is the most that models may take together; None for no bound.
     """
 
     disk_bytes: int | None = None
     storage: StorageName | None = None
+    budget_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,3 +40,31 @@ class ModelDisk:
     storage: StorageName
     size_bytes: int
     is_ours: bool
+
+
+class ModelStore(Enum):
+    """In what form models lie on a node's disk; each is deleted from in its own way."""
+
+    OLLAMA = "ollama"
+    HUGGING_FACE = "huggingface"
+    FILES = "models"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFiles:
+    """A model on a node's disk. `bytes` are those that would be free without it; `used_at` is in UNIX seconds."""
+
+    store: ModelStore
+    name: str
+    bytes: int
+    used_at: float
+    is_in_use: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ModelsSeen:
+    """What a node's models take, all parts and remains of downloads with them, and what is free beside them."""
+
+    models: tuple[StoredFiles, ...]
+    used_bytes: int
+    free_bytes: int

@@ -38,7 +38,7 @@ from provisioner.services.gpu_holder import naming_gpu_holder
 from provisioner.services.guest_access import GuestAccess
 from provisioner.services.guest_disk import fill_disks
 from provisioner.services.guest_host_key import read_host_key
-from provisioner.services.model_room import fetch_models
+from provisioner.services.model_room import ModelRoom
 from provisioner.services.outcomes import Outcome, done
 from provisioner.services.playbook_secrets import with_secrets
 from provisioner.services.proving import EngineProbe, Proof
@@ -149,7 +149,7 @@ class Executor:
             case actions.PullModels(models, seconds):
                 return self._pull(models, seconds, say)
             case actions.ProveEngine(seconds):
-                return self._prove(seconds)
+                return self._prove(seconds, say)
 
     def _download(self, image: ImageSpec, storage: StorageName) -> Outcome:
         with self.image_lock(storage, image.volume_name):
@@ -304,17 +304,27 @@ class Executor:
         if self.left_for_next_start:
             return Outcome(False, "left until the node was restarted: it is in use")
         probe = EngineProbe(self.fleet, self.node, self.engine, self.web, self.clock)
-        try:
-            probe.await_health(seconds=seconds, still_worth_it=self._watch_power())
-        except EngineError as error:
-            unit = self._service()
-            raise explained(error, self.fleet, self.node, self.engine, unit, self._shell_for_evidence) from error
-        return fetch_models(probe, models, self._shell_for_evidence, say)
+        if self.engine.stored_path:
+            try:
+                probe.await_health(seconds=seconds, still_worth_it=self._watch_power())
+            except EngineError as error:
+                unit = self._service()
+                raise explained(error, self.fleet, self.node, self.engine, unit, self._shell_for_evidence) from error
+        room = self._room(say)
+        room.keep_to_budget()
+        fetched = probe.store(room).ensure(models, say) if models else ()
+        gone = [f"evicted {eviction}" for eviction in room.evicted]
+        said = [f"fetched {', '.join(fetched)}" if fetched else "they are there", *gone]
+        return Outcome(bool(fetched or gone), ", ".join(said))
 
-    def _prove(self, seconds: float) -> Outcome:
+    def _room(self, say: Callable[[str], None]) -> ModelRoom:
+        return ModelRoom(self.fleet, self.node, self.engine, self.web, self.clock, self._shell_for_evidence, say)
+
+    def _prove(self, seconds: float, say: Callable[[str], None]) -> Outcome:
         probe = EngineProbe(self.fleet, self.node, self.engine, self.web, self.clock)
         try:
-            self.proof = probe.prove(seconds=seconds, still_worth_it=self._watch_power())
+            room = self._room(say)
+            self.proof = probe.prove(seconds=seconds, still_worth_it=self._watch_power(), say=say, room=room)
         except EngineError as error:
             unit = self._service()
             raise explained(error, self.fleet, self.node, self.engine, unit, self._shell_for_evidence) from error

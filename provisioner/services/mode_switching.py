@@ -30,6 +30,7 @@ from provisioner.services.events import OnEvent, running_step
 from provisioner.services.gpu_lending import GpuLending
 from provisioner.services.looking import find_vm
 from provisioner.services.model_memory import ModelMemory
+from provisioner.services.model_room import ModelRoom
 from provisioner.services.noted_modes import noted
 from provisioner.services.proving import Endpoint, EngineProbe, Proof
 from provisioner.services.sleeping import Sleeping
@@ -205,7 +206,12 @@ class ModeSwitching:
         probe = EngineProbe(self._fleet, node, engine, engine_web(self._fleet, self._world, node), self._world.clock)
         watch = DeathWatch(shell, node, service, self._world.clock)
         try:
-            proof = probe.prove(seconds=node.patience.engine_seconds, still_worth_it=watch.look, say=say)
+            room = ModelRoom(
+                self._fleet, node, engine, engine_web(self._fleet, self._world, node), self._world.clock,
+                lambda: nullcontext(shell), say,
+            )  # fmt: skip
+            seconds = node.patience.engine_seconds
+            proof = probe.prove(seconds=seconds, still_worth_it=watch.look, say=say, room=room)
             if node.gpus:
                 web = engine_web(self._fleet, self._world, node)
                 require_on_gpu(self._fleet, node, engine, service, web, lambda: nullcontext(shell))

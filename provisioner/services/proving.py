@@ -16,7 +16,7 @@ from provisioner.errors import EngineError
 from provisioner.planning.launches import unit_of
 from provisioner.ports.clock import Clock
 from provisioner.ports.web import NoAnswer, Web
-from provisioner.services.model_pulling import ModelPulling
+from provisioner.services.model_pulling import ModelPulling, Room
 from provisioner.waiting import NotYet, Pace, WaitedInVain, wait_until
 
 # A booting guest does not answer at all; a connection opened too early can hang until the network
@@ -113,9 +113,11 @@ class EngineProbe:
             raise NoAnswer(f"HTTP {answer.status} from {self._engine.activity_path}")
         return answer.text
 
-    def store(self, free_bytes: Callable[[], int | None] = lambda: None) -> ModelPulling:
-        """Return the engine's own store of models."""
-        return ModelPulling(self._engine, self._node, self._address, self._web, self._clock, free_bytes)
+    def store(self, room: Room | None = None) -> ModelPulling:
+        """Return the engine's own store of models; `room` makes room for those that come."""
+        return ModelPulling(
+            self._engine, self._node, self._address, self._web, self._clock, room or (lambda model, needed: None)
+        )
 
     def await_health(self, *, seconds: float, still_worth_it: Callable[[], None] | None = None) -> None:
         """Wait until the engine takes requests. Raises EngineError."""
@@ -140,6 +142,7 @@ class EngineProbe:
         seconds: float,
         still_worth_it: Callable[[], None] | None = None,
         say: Callable[[str], None] | None = None,
+        room: Room | None = None,
     ) -> Proof:
         """Wait until the model has answered; one that its engine can fetch and does not have is fetched now.
 
@@ -147,6 +150,7 @@ class EngineProbe:
             seconds: how long to wait.
             still_worth_it: called between looks; raises when waiting has become pointless.
             say: told about the progress of what takes long.
+            room: makes room for a model that is fetched now.
 
         Raises:
             EngineError: it did not come up, does not list the model, or answered nonsense.
@@ -164,7 +168,7 @@ class EngineProbe:
         if self._engine.stored_path:
             # On demand, or because somebody deleted it: what is asked for first is worth waiting for.
             wanted = dict.fromkeys((self._mode.model, *self._mode.pinned))
-            self.store().ensure(tuple(wanted), say or _say_nothing)
+            self.store(room).ensure(tuple(wanted), say or _say_nothing)
         self._require_model()
         self._load(healthy_at + seconds)
         reply = self._chat()

@@ -22,6 +22,7 @@ from provisioner.services.events import OnEvent, running_step
 from provisioner.services.gpu_holder import naming_gpu_holder
 from provisioner.services.guest_access import GuestAccess
 from provisioner.services.looking import find_vm
+from provisioner.services.model_room import ModelRoom
 from provisioner.services.noted_modes import noted
 from provisioner.services.proving import Endpoint, EngineProbe
 from provisioner.services.settling import settled
@@ -100,7 +101,11 @@ class Waking:
             try:
                 if notes.mode_waits:
                     self._tell_guest(node, seconds=longest, still_worth_it=start.look)
-                proof = probe.prove(seconds=longest, still_worth_it=start.look, say=step.say)
+                room = ModelRoom(
+                    self._fleet, node, engine, engine_web(self._fleet, self._world, node), clock,
+                    lambda: Entering(self._fleet, self._world).shell(node), step.say,
+                )  # fmt: skip
+                proof = probe.prove(seconds=longest, still_worth_it=start.look, say=step.say, room=room)
             except EngineError as error:
                 # An engine cannot answer while Proxmox has not even started its VM.
                 raise (start.unfinished(longest) or self._explained(node, error)) from error

@@ -90,7 +90,7 @@ _MAPPING_NOT_ADDRESS = (
 _OF_OUR_MAKING = (
     frozenset(("image", "cores", "memory", "disk", "gateway", "nameservers", "extra_user_data", "numa", "hugepages"))
     | {"secure_boot", "protection", "tags", "cloud_init", "clone", "web_ui"}
-    | {"model_disk", "model_storage"}
+    | {"model_disk", "model_storage", "model_budget"}
 )
 
 
@@ -459,5 +459,5 @@ def _node(name: NodeName, entry: NodeShape, defaults: DefaultsShape, folder: Pat
         ),
         clone=CloneChoice(chosen("clone")),
         api_key=_secret(key, folder) if (key := chosen("api_key")) else None,
-        models=ModelKeeping(model_disk, StorageName(model_storage) if model_storage else None),
+        models=ModelKeeping(model_disk, StorageName(model_storage) if model_storage else None, chosen("model_budget")),
     )

@@ -336,6 +336,7 @@ class DefaultsShape(Shape):
     disk: Size = 64 * 1024 * MIB
     model_disk: DiskSize | None = None
     model_storage: StorageId | None = None
+    model_budget: Size | None = None
     idle_after: Duration = 1200.0
     min_uptime: Duration = 120.0
     boot_within: Duration = 900.0
@@ -376,6 +377,9 @@ class NodeShape(Shape):
     model_disk: DiskSize | None = Field(None, description="A disk for models alone, which grows and never shrinks.")
     model_storage: StorageId | None = Field(
         None, description="The storage of the model disk; by default that of the boot disks."
+    )
+    model_budget: Size | None = Field(
+        None, description="The most that models may take: the least recently used that no mode keeps make room."
     )
     idle_after: Duration | None = None
     min_uptime: Duration | None = None

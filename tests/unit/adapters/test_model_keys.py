@@ -41,6 +41,12 @@ def test_a_node_overrides_the_defaults(tmp_path: Path) -> None:
     assert [path for path, _ in paths_of(Place.DISKS, fleet, cluster)] == ["/storage/local-lvm", "/storage/tank"]
 
 
+def test_models_may_have_a_budget_with_or_without_a_disk(tmp_path: Path) -> None:
+    fleet = fleet_from(tmp_path, with_defaults("model_budget: 100GiB", "model_disk: 2TiB, model_budget: 1TiB,"))
+    assert fleet.nodes[FIRST].models == ModelKeeping(2048 * GIB, None, 1024 * GIB)
+    assert fleet.nodes[SECOND].models == ModelKeeping(None, None, 100 * GIB)
+
+
 def test_the_storage_of_the_boot_disks_holds_it_unless_another_is_named(tmp_path: Path) -> None:
     fleet = fleet_from(tmp_path, with_defaults("model_disk: 500GiB"))
     assert fleet.model_storage(fleet.nodes[FIRST]) == "local-lvm"
@@ -53,6 +59,10 @@ def test_the_storage_of_the_boot_disks_holds_it_unless_another_is_named(tmp_path
         ("model_disk: 1536MiB", "", "defaults.model_disk", "whole GiB"),
         ("min_uptime: 60s", "model_storage: tank,", "nodes.llm-gpu-01.model_storage", "model_disk: SIZE beside it"),
         ("min_uptime: 60s", "model_disk: 1GiB, model_storage: '9',", "nodes.llm-gpu-01.model_storage", "storage id"),
+        ("model_budget: 201GiB", "", "nodes.llm-gpu-01.model_budget", "at most what disk has"),
+        ("model_disk: 1GiB; model_budget: 2GiB", "", "nodes.llm-gpu-01.model_budget", "at most what model_disk has"),
+        ("model_budget: all", "", "defaults.model_budget", "512MiB"),
+        ("min_uptime: 60s", "adopt: true, model_budget: 1GiB,", "nodes.llm-gpu-01.model_budget", "an adopted VM"),
         ("min_uptime: 60s", "adopt: true, model_disk: 1GiB,", "nodes.llm-gpu-01.model_disk", "an adopted VM"),
     ],
 )

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
-from provisioner.domain.actions import CheckArguments, Refusal, RunPlaybook, StepKind
+from provisioner.domain.actions import CheckArguments, PullModels, Refusal, RunPlaybook, StepKind
 from provisioner.domain.fleet import FleetSpec, NodeSpec, SecretReference, SecretSource
 from provisioner.domain.mode import EngineSpec, WebUiSpec
+from provisioner.domain.model_keeping import ModelKeeping
 from provisioner.domain.names import EngineName, MappingId, ModeName, NodeName
+from provisioner.domain.quantities import GIB
 from provisioner.domain.snapshot import MappingSeen
 from provisioner.engines.base import Span
 from provisioner.engines.registry import ENGINES
@@ -36,6 +38,7 @@ MODE_LINES = """\
   foreign: {engine: vllm, model: Qwen/Qwen2.5-7B-Instruct, arguments: {max-total-tokens: 4096}}
   chat: {engine: ollama, models: ["llama3.1:8b", "mistral:7b"], context: 4096}
   talk: {engine: ollama, model: "mistral:7b", context: 4096}
+  rare: {engine: ollama, models: ["qwen2.5:7b", "phi3:mini"], pinned: ["phi3:mini"], pull: demand}
   wide: {engine: ollama, model: "mistral:7b", context: 8192}
   tgi: {engine: tgi, model: tiiuae/falcon-7b}
   cloudy: {engine: ollama, model: "mistral:7b", arguments: {OLLAMA_NO_CLOUD: "0"}}
@@ -104,6 +107,28 @@ class TestSteps:
         fleet, node = fleet_with(tmp_path, "ml", "chat", "talk")
         ollama, _ = engine_steps(fleet, node, ENGINES, StepKind.CHANGE)
         assert ollama.action.variables["engine_pulls"] == ["llama3.1:8b", "mistral:7b"]  # type: ignore[union-attr]
+
+    def test_what_is_rarely_used_is_not_fetched_before_it_is_asked_for_but_for_what_is_pinned(
+        self, tmp_path: Path
+    ) -> None:
+        fleet, node = fleet_with(tmp_path, "chat", "rare")
+        *_, pull = engine_steps(fleet, node, ENGINES, StepKind.CHANGE)
+        assert isinstance(pull.action, PullModels)
+        assert pull.action.models == ("llama3.1:8b", "mistral:7b", "phi3:mini")
+
+    def test_room_is_made_before_anything_is_fetched_where_models_have_a_budget(self, tmp_path: Path) -> None:
+        fleet, node = fleet_with(tmp_path, "chat", "rare")
+        node = replace(node, models=ModelKeeping(budget_bytes=40 * GIB))
+        laid, pull = engine_steps(fleet, node, ENGINES, StepKind.CHANGE)
+        # The playbook makes no room, so it fetches nothing.
+        assert laid.action.variables["engine_pulls"] == []  # type: ignore[union-attr]
+        assert isinstance(pull.action, PullModels)
+        assert "models take at most 40GiB" in pull.reason
+        fleet, node = fleet_with(tmp_path, "layered")
+        *_, only = engine_steps(
+            fleet, replace(node, models=ModelKeeping(budget_bytes=40 * GIB)), ENGINES, StepKind.ENSURE
+        )
+        assert (only.name, only.action) == ("models", PullModels((), node.patience.engine_seconds))
 
     @pytest.mark.parametrize(
         ("gpus", "words"),
