@@ -11,7 +11,10 @@ from provisioner.cli.output import Progress, print_json, print_result
 from provisioner.domain.quantities import duration_text
 
 
-@click.command(epilog="Example: provisioner wake --model llama3.1:8b")
+@click.command(
+    short_help="Start a node if it is off, and wait until it answers.",
+    epilog="Example: provisioner wake --model llama3.1:8b",
+)
 @click.argument("node", required=False)
 @click.option("--model", help="Wake whichever node serves this model.")
 @json_option
