@@ -15,6 +15,8 @@ from provisioner.domain.mode import Pull
 from provisioner.domain.model_keeping import ModelsSeen, ModelStore, StoredFiles
 from provisioner.domain.quantities import GIB, duration_text
 
+_ENGINE_IS_OFF = "only its engine may delete it, which does not run"
+
 
 @dataclass(frozen=True, slots=True)
 class Eviction:
@@ -36,6 +38,8 @@ class Room:
     kept: tuple[str, ...] = ()
     free_bytes: int = 0
     """What the disk has for a new model once they are gone, within the budget."""
+    waits_for_engine: bool = False
+    """It would be enough if an engine that does not run could be told to delete."""
 
 
 def hot_models(fleet: FleetSpec, node: NodeSpec) -> dict[str, str]:
@@ -99,7 +103,8 @@ def room_for(
     if short > 0:
         stay = sorted(seen.models, key=lambda model: -model.bytes)
         kept = tuple(f"{each.name} ({_size(each.bytes)}): {why_kept[id(each)]}" for each in stay if why_kept[id(each)])
-        return Room((), short, kept, max(room, 0))
+        closed_bytes = sum(each.bytes for each in stay if why_kept[id(each)] == _ENGINE_IS_OFF)
+        return Room((), short, kept, max(room, 0), waits_for_engine=short <= closed_bytes)
     return Room(tuple(going), 0, (), max(room + sum(each.model.bytes for each in going), 0))
 
 
@@ -111,7 +116,7 @@ def _why_kept(model: StoredFiles, keep: Mapping[str, str], closed: set[ModelStor
         return reason
     if model.is_in_use:
         return "it is in use"
-    return "only its engine may delete it, which does not run" if model.store in closed else ""
+    return _ENGINE_IS_OFF if model.store in closed else ""
 
 
 def _size(size_bytes: int) -> str:

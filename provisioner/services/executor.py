@@ -314,7 +314,7 @@ class Executor:
         room.keep_to_budget()
         fetched = probe.store(room).ensure(models, say) if models else ()
         gone = [f"evicted {eviction}" for eviction in room.evicted]
-        said = [f"fetched {', '.join(fetched)}" if fetched else "they are there", *gone]
+        said = [f"fetched {', '.join(fetched)}" if fetched else "they are there", *gone, *filter(None, (room.left,))]
         return Outcome(bool(fetched or gone), ", ".join(said))
 
     def _room(self, say: Callable[[str], None]) -> ModelRoom:

@@ -38,6 +38,8 @@ class ModelRoom:
     open_shell: OpenShell
     say: Callable[[str], None]
     evicted: list[Eviction] = field(default_factory=list)
+    left: str = ""
+    """Why models take more than their budget, where they do for now."""
 
     def __call__(self, model: str, needed_bytes: int) -> int | None:
         """Return how many bytes there are for a model that is about to come; None where nobody can tell.
@@ -56,7 +58,11 @@ class ModelRoom:
         if self.node.models.budget_bytes is None or self.node.adopt:
             return
         room = self._make(0)
-        if room.short_bytes:
+        if room.waits_for_engine:
+            # No reason to do without what the node serves now.
+            self.left = f"left above their budget: {_too_little(self.node, room, 'them')}"
+            self.say(self.left)
+        elif room.short_bytes:
             raise RefusedError(
                 f"cannot keep its models to their budget: {_too_little(self.node, room, 'them')}",
                 subject=self.node.subject,

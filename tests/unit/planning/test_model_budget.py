@@ -70,6 +70,11 @@ def test_what_only_an_engine_may_delete_stays_while_that_is_off() -> None:
     room = room_for(0, seen, budget_bytes=40 * GIB, keep={}, unreachable=[ModelStore.OLLAMA], now=NOW)
     assert [each.model.name for each in room.evictions] == ["left.gguf"]
     short = room_for(0, seen, budget_bytes=10 * GIB, keep={}, unreachable=[ModelStore.OLLAMA], now=NOW)
+    assert short.waits_for_engine
+    hot = {"old": "hot", "older": "hot"}
+    assert not room_for(
+        0, seen, budget_bytes=10 * GIB, keep=hot, unreachable=[ModelStore.OLLAMA], now=NOW
+    ).waits_for_engine
     assert "older (20.00 GiB): only its engine may delete it, which does not run" in short.kept
 
 
