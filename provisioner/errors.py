@@ -76,7 +76,16 @@ class RefusedError(ProvisionerError):
 
 
 class OutsideError(ProvisionerError):
-    """Another system failed or said no; its own words are in the summary."""
+    """Another system failed or said no; its own words are in the summary.
+
+    `diagnosis` names the cause, where the outside's own words show one.
+    """
+
+    diagnosis: str | None = None
+
+    def as_dict(self) -> dict[str, object]:
+        """Return the error as plain values."""
+        return super().as_dict() | ({"diagnosis": self.diagnosis} if self.diagnosis else {})
 
 
 class HypervisorError(OutsideError):
@@ -156,16 +165,7 @@ class PlaybookError(GuestError):
 
 
 class EngineError(OutsideError):
-    """An inference server did not come up or did not answer.
-
-    `diagnosis` names the cause, where the server's own journal shows one.
-    """
-
-    diagnosis: str | None = None
-
-    def as_dict(self) -> dict[str, object]:
-        """Return the error as plain values."""
-        return super().as_dict() | ({"diagnosis": self.diagnosis} if self.diagnosis else {})
+    """An inference server did not come up or did not answer; its journal may show the `diagnosis`."""
 
 
 class EngineKeyError(EngineError):
