@@ -290,9 +290,9 @@ def ollama(progress: Progress, binary: str, folder: str, account: str, port: str
         try:
             progress.say("starting a server for the pull")
             while not answers(address):
-                if server.poll() is not None:
-                    raise Failed(f"Ollama ended with status {server.returncode} as it started for the pull")
-                time.sleep(0.3)
+                # Its end is noticed at once; that it listens, by asking again.
+                with suppress(subprocess.TimeoutExpired):
+                    raise Failed(f"Ollama ended with status {server.wait(0.3)} as it started for the pull")
             ollama_pull(progress, address, folder, model)
         finally:
             server.terminate()
