@@ -26,6 +26,7 @@
         │   ├── HostKeyError          the guest is not the one we made
         │   └── PlaybookError         a task failed inside the guest
         └── EngineError           the inference server on a node
+            └── EngineKeyError        it does not take our API key, or wants one
 
 Every message has three parts: what happened, on what, what to do next.
 """
@@ -92,7 +93,16 @@ class OvertakenError(RefusedError):
 
 
 class OutsideError(ProvisionerError):
-    """Another system failed or said no; its own words are in the summary."""
+    """Another system failed or said no; its own words are in the summary.
+
+    `diagnosis` names the cause, where the outside's own words show one.
+    """
+
+    diagnosis: str | None = None
+
+    def as_dict(self) -> dict[str, object]:
+        """Return the error as plain values."""
+        return super().as_dict() | ({"diagnosis": self.diagnosis} if self.diagnosis else {})
 
 
 class HypervisorError(OutsideError):
@@ -172,13 +182,10 @@ class PlaybookError(GuestError):
 
 
 class EngineError(OutsideError):
-    """An inference server did not come up or did not answer.
+    """An inference server did not come up or did not answer; its journal may show the `diagnosis`."""
 
-    `diagnosis` names the cause, where the server's own journal shows one.
-    """
 
-    diagnosis: str | None = None
+class EngineKeyError(EngineError):
+    """The inference server refuses our API key, or asks for one that the fleet file does not name."""
 
-    def as_dict(self) -> dict[str, object]:
-        """Return the error as plain values."""
-        return super().as_dict() | ({"diagnosis": self.diagnosis} if self.diagnosis else {})
+    diagnosis = "engine_key_refused"

@@ -547,13 +547,15 @@ class Fleet:
         """
         from provisioner.adapters.ssh.tunnel import Forward, Tunnel
         from provisioner.services.deployments import engine_of
+        from provisioner.services.engine_web import engine_key
         from provisioner.services.entering import Entering
 
         spec = self._as_noted(node)
         command = self.ssh(node)
         Entering(self.spec, self._world).require_running(spec)
         engine = engine_of(self.spec, self._world, spec)
-        wanted = [Forward(engine.name, engine.port, engine.port if port is None else port)]
+        needs_key = engine_key(self.spec, self._world, spec).is_needed
+        wanted = [Forward(engine.name, engine.port, engine.port if port is None else port, needs_key)]
         further = {f"port {each}": each for each in also}
         if spec.web_ui is not None:
             further = {"Open WebUI": spec.web_ui.port, **further}

@@ -290,9 +290,9 @@ def ollama(progress: Progress, binary: str, folder: str, account: str, port: str
         try:
             progress.say("starting a server for the pull")
             while not answers(address):
-                if server.poll() is not None:
-                    raise Failed(f"Ollama ended with status {server.returncode} as it started for the pull")
-                time.sleep(0.3)
+                # Its end is noticed at once; that it listens, by asking again.
+                with suppress(subprocess.TimeoutExpired):
+                    raise Failed(f"Ollama ended with status {server.wait(0.3)} as it started for the pull")
             ollama_pull(progress, address, folder, model)
         finally:
             server.terminate()
@@ -409,14 +409,17 @@ def work(name: str, stall_seconds: str, kind: str, *arguments: str) -> int:
     folder = JOBS / name
     progress = Progress(folder, float(stall_seconds))
 
-    def watch() -> None:
-        while not (reason := progress.stalled()):
-            time.sleep(0.5)
-        write(folder / "result", reason)
-        # The unit's other processes go with this one.
-        os._exit(1)
+    ended = threading.Event()
 
-    threading.Thread(target=watch, daemon=True).start()
+    def watch() -> None:
+        while not ended.wait(0.5):
+            if reason := progress.stalled():
+                write(folder / "result", reason)
+                # The unit's other processes go with this one.
+                os._exit(1)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
     result = ""
     try:
         KINDS[kind](progress, *arguments)
@@ -428,6 +431,8 @@ def work(name: str, stall_seconds: str, kind: str, *arguments: str) -> int:
         result = f"{kind}: {type(error).__name__}: {error}"
         raise
     finally:
+        ended.set()
+        watcher.join()
         write(folder / "result", result)
     return 1 if result else 0
 

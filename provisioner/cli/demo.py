@@ -40,7 +40,10 @@ class ScreenNarrator:
         (sys.stderr if self._to_stderr else sys.stdout).flush()
 
 
-@click.command(epilog="Example: provisioner demo --backend simulated")
+@click.command(
+    short_help="Walk the whole path on this machine; nothing is left running.",
+    epilog="Example: provisioner demo --backend simulated",
+)
 @click.option(
     "--backend",
     type=click.Choice(["auto", "qemu", "simulated"]),

@@ -17,7 +17,11 @@ def export() -> None:
     """Write the fleet in other programs' words."""
 
 
-@export.command("ansible-inventory", epilog="Example: provisioner export ansible-inventory by-hand llm-gpu-01")
+@export.command(
+    "ansible-inventory",
+    short_help="Write what ansible-playbook needs to play by hand.",
+    epilog="Example: provisioner export ansible-inventory by-hand llm-gpu-01",
+)
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @click.argument("nodes", nargs=-1, metavar="[NODE]...")
 @json_option

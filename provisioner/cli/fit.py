@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from provisioner.planning.fit.judge import FitReport
 
 
-@click.command(epilog="Example: provisioner fit llama3.1:70b --gpu 2xrtx3090 --context 16384")
+@click.command(
+    short_help="Say whether a model fits a GPU, with the sum.",
+    epilog="Example: provisioner fit llama3.1:70b --gpu 2xrtx3090 --context 16384",
+)
 @click.argument("model")
 @click.option(
     "--gpu",

@@ -67,7 +67,7 @@ def up(session: Session, nodes: tuple[str, ...]) -> None:
         did = f"changed: {', '.join(outcome.changed)}" if outcome.changed else "nothing had to change"
         print_result(
             outcome.as_dict(),
-            f"{name} serves {outcome.endpoint.model} at {outcome.endpoint.url} ({did}; "
+            f"{name} serves {outcome.endpoint} ({did}; "
             f"{duration_text(outcome.seconds)}, {outcome.calls} API calls{remark})",
             as_json=session.json,
         )

@@ -42,7 +42,9 @@ def ssh(session: Session, node: str, command: tuple[str, ...]) -> None:
         raise click.ClickException("there is no ssh on this machine: install openssh-client") from None
 
 
-@click.command(epilog="Example: provisioner logs llm-gpu-01 --since 20m -f")
+@click.command(
+    short_help="Show what the engine of a node says.", epilog="Example: provisioner logs llm-gpu-01 --since 20m -f"
+)
 @click.argument("node")
 @click.option("-n", "--lines", "count", type=click.IntRange(0), default=50, show_default=True, help="How many.")
 @click.option("--since", help="Only later ones: a time back such as 20m, or a moment.")
@@ -65,7 +67,10 @@ def logs(session: Session, node: str, count: int, since: str | None, follow: boo
         lines.close()
 
 
-@click.command(epilog="Example: provisioner forward llm-gpu-01 --port 8000 --also 3000")
+@click.command(
+    short_help="Bring a node's engine and Web UI to this machine.",
+    epilog="Example: provisioner forward llm-gpu-01 --port 8000 --also 3000",
+)
 @click.argument("node")
 @click.option("--port", type=click.IntRange(0, 65535), help="The port here [default: the engine's own]; 0 for any.")
 @click.option(
@@ -80,7 +85,8 @@ def forward(session: Session, node: str, port: int | None, also: tuple[int, ...]
             if session.json:
                 print_json({"forward": each.as_dict()})
             else:
-                click.echo(f"{each.name} of {node}: {each.url} (Ctrl-C ends it)")
+                key = "clients send its API key; " if each.needs_key else ""
+                click.echo(f"{each.name} of {node}: {each.url} ({key}Ctrl-C ends it)")
         sys.stdout.flush()
         try:
             tunnel.wait()

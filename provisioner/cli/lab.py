@@ -15,7 +15,10 @@ def _default_state_dir() -> Path:
     return Path(base) / "provisioner" / "lab"
 
 
-@click.command(epilog="Example: provisioner lab --backend qemu --fleet-out /tmp/lab/fleet.yml")
+@click.command(
+    short_help="Run a small Proxmox VE of your own.",
+    epilog="Example: provisioner lab --backend qemu --fleet-out /tmp/lab/fleet.yml",
+)
 @click.option(
     "--listen", default="127.0.0.1:8006", show_default=True, metavar="HOST:PORT", help="Port 0 takes a free one."
 )

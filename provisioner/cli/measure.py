@@ -35,7 +35,10 @@ def duration(context: click.Context, parameter: click.Parameter, text: str) -> f
         raise click.BadParameter(TIME_HELP) from None
 
 
-@click.command(epilog="Example: provisioner test llm-gpu-01 --survives-stop --write")
+@click.command(
+    short_help="Check a node that is awake: card, driver, engine, speed.",
+    epilog="Example: provisioner test llm-gpu-01 --survives-stop --write",
+)
 @click.argument("node")
 @click.option("--smoke", is_flag=True, help="Only whether card, driver and engine work at all.")
 @click.option("--mode", help="In this one of its modes (a tiny model's, say); the one before is brought back.")
@@ -71,7 +74,10 @@ def test(session: Session, node: str, smoke: bool, mode: str | None, survives_st
         sys.exit(1)
 
 
-@click.command(epilog="Example: provisioner bench llm-gpu-01 --streams 1,8,32 --seconds 30")
+@click.command(
+    short_help="Measure time to first token and tokens per second.",
+    epilog="Example: provisioner bench llm-gpu-01 --streams 1,8,32 --seconds 30",
+)
 @click.argument("node")
 @click.option(
     "--streams", default="1,4,16", show_default=True, callback=_streams, help="Clients at once, level by level."

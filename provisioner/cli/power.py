@@ -11,7 +11,10 @@ from provisioner.cli.output import Progress, print_json, print_result
 from provisioner.domain.quantities import duration_text
 
 
-@click.command(epilog="Example: provisioner wake --model llama3.1:8b")
+@click.command(
+    short_help="Start a node if it is off, and wait until it answers.",
+    epilog="Example: provisioner wake --model llama3.1:8b",
+)
 @click.argument("node", required=False)
 @click.option("--model", help="Wake whichever node serves this model.")
 @json_option
@@ -25,7 +28,7 @@ def wake(session: Session, node: str | None, model: str | None) -> None:
         report = fleet.wake_report(node, model=model, on_event=progress)
     endpoint = report.endpoint
     how = f"awake after {duration_text(report.seconds)}" if report.started else "was awake"
-    sentence = f"{endpoint.node} {how} ({report.reason}): {endpoint.model} at {endpoint.url}"
+    sentence = f"{endpoint.node} {how} ({report.reason}): {endpoint}"
     print_result(report.as_dict(), sentence, as_json=session.json)
 
 
@@ -57,7 +60,7 @@ def mode(session: Session, node: str, mode: str, force: bool) -> None:
     with Progress(as_json=session.json) as progress:
         report = fleet.mode(node, mode, force=force, on_event=progress)
     before = f", {duration_text(report.last_seconds)} the last time" if report.last_seconds is not None else ""
-    where = f": {report.endpoint.model} at {report.endpoint.url}" if report.endpoint else ""
+    where = f": {report.endpoint}" if report.endpoint else ""
     sentence = (
         f"{report.node} is in mode {report.mode} after {duration_text(report.seconds)}{before} "
         f"({report.did}; it was in {report.previous}){where}"

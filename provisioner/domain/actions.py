@@ -8,6 +8,7 @@ from enum import Enum
 
 from provisioner.domain.fleet import ImageSpec, NodeSpec
 from provisioner.domain.gpu_driver import DriverWish
+from provisioner.domain.model_keeping import VmDisk
 from provisioner.domain.names import MappingId, StorageName, Vmid
 from provisioner.domain.refusal import Refusal as Refusal
 from provisioner.domain.snapshot import VmConfig
@@ -110,9 +111,19 @@ class RenewNotes:
 
 @dataclass(frozen=True, slots=True)
 class GrowDisk:
-    """Grow the boot disk to the wanted size."""
+    """Grow a disk to the wanted size."""
 
     vmid: Vmid
+    size_bytes: int
+    disk: VmDisk = VmDisk.BOOT
+
+
+@dataclass(frozen=True, slots=True)
+class AddModelDisk:
+    """Give the VM an empty disk for models; the guest formats it."""
+
+    vmid: Vmid
+    storage: StorageName
     size_bytes: int
 
 
@@ -144,7 +155,7 @@ class AwaitGuest:
 
 @dataclass(frozen=True, slots=True)
 class GrowFilesystem:
-    """Let the guest's root filesystem fill its disk; cloud-init, which would, is off after the first boot."""
+    """Let the guest's filesystems fill their disks; cloud-init, which would, is off after the first boot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +239,7 @@ Action = (
     | RestartVm
     | RenewNotes
     | GrowDisk
+    | AddModelDisk
     | StartVm
     | ReadHostKey
     | ConcludeFirstBoot

@@ -12,7 +12,7 @@ from provisioner.domain.names import EngineName
 from provisioner.domain.problems import Place as Place
 from provisioner.domain.problems import Problem as Problem
 from provisioner.domain.problems import known
-from provisioner.domain.quantities import duration_text
+from provisioner.domain.quantities import duration_text, size_text
 
 
 def cross_checks(fleet: FleetSpec, *, engines: Mapping[EngineName, EngineTraits]) -> tuple[Problem, ...]:
@@ -29,6 +29,7 @@ def cross_checks(fleet: FleetSpec, *, engines: Mapping[EngineName, EngineTraits]
         *_nodes_name_what_exists(fleet),
         *_nodes_are_distinct(fleet),
         *_options_fit_together(fleet),
+        *_models_have_a_place(fleet),
         *_native_drives_can_be_made(fleet),
         *_addresses_are_for_hosts(fleet),
         *_gateways_are_reachable(fleet),
@@ -112,6 +113,20 @@ def _options_fit_together(fleet: FleetSpec) -> Iterator[Problem]:
         if node.options.hugepages and not node.options.numa:
             yield Problem(
                 ("nodes", node.name, "hugepages"), "hugepages without numa", "numa: true beside it, or no hugepages"
+            )
+
+
+def _models_have_a_place(fleet: FleetSpec) -> Iterator[Problem]:
+    for node in fleet.nodes.values():
+        here, models = ("nodes", node.name), node.models
+        if models.storage is not None and models.disk_bytes is None:
+            yield Problem((*here, "model_storage"), "model_storage without model_disk", "model_disk: SIZE beside it")
+        room, key = (node.disk_bytes, "disk") if models.disk_bytes is None else (models.disk_bytes, "model_disk")
+        if models.budget_bytes is not None and models.budget_bytes > room:
+            yield Problem(
+                (*here, "model_budget"),
+                f"a budget of {size_text(models.budget_bytes)} on a {key} of {size_text(room)}",
+                f"at most what {key} has",
             )
 
 

@@ -20,6 +20,7 @@ from provisioner.domain.mode import EngineSpec as EngineSpec
 from provisioner.domain.mode import GpuRelease as GpuRelease
 from provisioner.domain.mode import ModeSpec as ModeSpec
 from provisioner.domain.mode import WebUiSpec as WebUiSpec
+from provisioner.domain.model_keeping import ModelKeeping
 from provisioner.domain.names import (
     ClusterName,
     EngineName,
@@ -252,6 +253,9 @@ class NodeSpec:
     software: GuestSoftware = field(default_factory=GuestSoftware)
     clone: CloneChoice = CloneChoice.AUTO
     """Whether its VM is made as a linked clone of a template."""
+    api_key: SecretReference | None = None
+    """What clients of its engines must send, where the engine can ask for it."""
+    models: ModelKeeping = field(default_factory=ModelKeeping)
     priority: int = 0
     """Who is higher gets a GPU that several want; its mode may say otherwise."""
     min_residence_seconds: float = 300.0
@@ -260,8 +264,6 @@ class NodeSpec:
     """How long it waits for its GPUs before whoever wakes it is told no."""
     stands_in: bool = False
     """It answers with its own model for those whose nodes are away."""
-    engine_key: SecretReference | None = None
-    """What its engine asks for; the gateway shows it, clients never see it."""
     rest_after_seconds: float | None = None
     """Quiet for so long, its model leaves the GPU's memory; None for never before the VM goes off."""
     awake: AwakePlan = field(default_factory=AwakePlan)
@@ -321,6 +323,18 @@ class FleetSpec:
     def gpus_of(self, node: NodeSpec) -> tuple[GpuSpec, ...]:
         """Return the GPU slots a node uses, in the order it names them."""
         return tuple(self.hypervisors[node.hypervisor].gpus[gpu] for gpu in node.gpus)
+
+    def model_storage(self, node: NodeSpec) -> StorageName | None:
+        """Return the storage of a node's model disk, or None where it has none."""
+        if node.models.disk_bytes is None or node.adopt:
+            return None
+        return node.models.storage or self.cluster_of(node).storage.disks
+
+    def disk_storages(self, cluster: ClusterName) -> tuple[StorageName, ...]:
+        """Return the storages of a cluster that hold disks: that of the boot disks, then those of model disks."""
+        first = self.clusters[cluster].storage.disks
+        own = (node for node in self.nodes.values() if self.hypervisors[node.hypervisor].cluster == cluster)
+        return tuple(dict.fromkeys((first, *filter(None, map(self.model_storage, own)))))
 
     def mode_of(self, node: NodeSpec) -> ModeSpec:
         """Return the mode that a node serves; while its GPUs are given away, the one that it comes back to."""

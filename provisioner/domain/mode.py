@@ -25,6 +25,11 @@ class Artifact:
     sha256: str
 
     @property
+    def stored_name(self) -> str:
+        """What the file is called among a guest's models."""
+        return f"{self.sha256[:12]}.gguf"
+
+    @property
     def local_path(self) -> Path | None:
         """The file on this machine, or None when the guest fetches it itself."""
         return None if self.source.startswith(("http://", "https://")) else Path(self.source)
@@ -67,7 +72,8 @@ class EngineTraits:
     `knows` are those of the optional keys of a mode that have an effect on it;
     a word without effect misleads. `serves_files` means that its models are
     files that the fleet pins, not names that it fetches by itself. `published`
-    says where its makers list versions and checksums.
+    says where its makers list versions and checksums. `takes_key` means that it
+    can ask its clients for an API key.
     """
 
     software: Software
@@ -76,6 +82,7 @@ class EngineTraits:
     knows: frozenset[str]
     port: int
     published: str
+    takes_key: bool = False
 
 
 class Pull(Enum):

@@ -21,12 +21,14 @@ class UnitEvidence:
 class EngineEvidence:
     """What the engine answered.
 
-    `trouble` is why it did not. `model_bytes` of the models in memory are held
+    `trouble` is why it did not, and `next_step` what helps, where that is
+    known. `model_bytes` of the models in memory are held
     in all, `gpu_bytes` of them on GPUs, where the engine tells. Times are
     seconds; `probe_history` is newest first.
     """
 
     trouble: str = ""
+    next_step: str = ""
     models: tuple[str, ...] = ()
     model_bytes: int | None = None
     gpu_bytes: int | None = None

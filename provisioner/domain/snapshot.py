@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from provisioner.domain.conventions import TAG
+from provisioner.domain.model_keeping import ModelDisk, VmDisk
 from provisioner.domain.names import HypervisorName, MappingId, StorageName, Vmid
 from provisioner.domain.vm_traits import Drift, PassedDevice, Traits
 
@@ -109,6 +110,14 @@ class VmConfig:
     """Those of the running VM; the same while nothing waits."""
     seed: tuple[StorageName, str] | None = None
     """Storage and file name of the seed ISO in its drive."""
+    model_disk: ModelDisk | None = None
+    """What is in the place of the model disk; None while that is free."""
+
+    def bytes_of(self, disk: VmDisk) -> int | None:
+        """Return the size of a disk of ours; None while there is none."""
+        if disk is VmDisk.BOOT:
+            return self.disk_bytes
+        return self.model_disk.size_bytes if self.model_disk is not None else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,14 +64,15 @@ class Launch:
     """One way to run an engine: two modes with equal launches share one unit, and switching restarts nothing.
 
     Arguments and values of variables may hold `FOLDER`, `MODELS` and `DATA`.
-    Secrets are named by the variable that takes them; they never stand among
-    the arguments. `memory_max_bytes` and `cpu_quota_percent` are limits, None
-    for none. `shared_memory` means that it shares memory between processes.
+    Secrets are named by the variable that takes them, several of one with
+    semicolons between them; they never stand among the arguments.
+    `memory_max_bytes` and `cpu_quota_percent` are limits, None for none.
+    `shared_memory` means that it shares memory between processes.
     """
 
     argv: tuple[str, ...]
     environment: Mapping[str, str] = field(default_factory=dict)
-    secrets: Mapping[str, SecretReference] = field(default_factory=dict)
+    secrets: Mapping[str, SecretReference | tuple[SecretReference | str, ...]] = field(default_factory=dict)
     needs_gpu: bool = False
     memory_max_bytes: int | None = None
     cpu_quota_percent: int | None = None
@@ -156,6 +157,8 @@ class InferenceEngine(Protocol):
     """The dialect clients speak to it: ``openai`` or ``ollama``."""
     api_path: str
     """What a client appends to the address to get its base URL."""
+    key_variable: str
+    """The variable of its environment that makes it ask clients for an API key; empty where it asks nobody."""
 
     def installation(self, software: EngineSpec) -> Installation:
         """Return what is to be laid down."""
@@ -171,6 +174,10 @@ class InferenceEngine(Protocol):
 
     def launch(self, setting: Setting) -> Launch:
         """Return how it is started for a mode."""
+        ...
+
+    def guards(self, path: str) -> bool:
+        """Say whether it wants the API key with a request for a path, once it has been given one."""
         ...
 
     def served_models(self, answer: str) -> tuple[str, ...]:

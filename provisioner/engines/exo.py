@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from provisioner.domain.activity import EngineActivity
-from provisioner.domain.mode import EngineSpec, EngineTraits, Software
+from provisioner.domain.mode import ArgumentValue, EngineSpec, EngineTraits, Software
 from provisioner.domain.names import EngineName
 from provisioner.domain.refusal import Refusal
 from provisioner.engines.arguments import command_line, variables_of
@@ -28,10 +28,14 @@ from provisioner.engines.base import (
     LoadedModel,
     Setting,
 )
+from provisioner.engines.flags.table import State, table_of
 from provisioner.engines.limits import cpu_quota_percent, memory_max_bytes
 from provisioner.engines.one_model import OneModelEngine
+from provisioner.engines.secrets import secrets_of, unlocked
 
 _WORKING = frozenset({"Pending", "Running"})
+_NAMESPACE_FLAG = "--namespace"
+_NAMESPACE_VARIABLE = "EXO_LIBP2P_NAMESPACE"
 _READY = frozenset({"RunnerReady", "RunnerRunning"})
 
 
@@ -58,25 +62,39 @@ class Exo(OneModelEngine):
         return Installation(archives=software.archives)
 
     def refusal(self, setting: Setting) -> Refusal | None:
-        """Refuse nothing: what it cannot use it leaves alone."""
-        return None
+        """Refuse a version of which it is not known how it is kept apart from others in the network."""
+        if _separation(setting.software.version):
+            return None
+        said = f"version {setting.software.version}" if setting.software.version else "its version"
+        return Refusal(
+            f"exo is told in {_NAMESPACE_VARIABLE} or with {_NAMESPACE_FLAG} whom it may join, by its version, the "
+            f"wrong one ends it or lets anybody in, and {said} does not tell which"
+            + ("" if setting.software.version else " while the fleet file says none"),
+            "write the tag of its source under engines.exo.version, such as 1.0.71, or b5375f8 for that commit",
+        )
 
     def cautions(self, setting: Setting) -> tuple[str, ...]:
-        """Say that GPUs lie idle."""
-        return ("exo computes on the CPU on Linux: the node's GPU lies idle",) if setting.gpus else ()
+        """Say that GPUs lie idle, and that nobody is kept out."""
+        told = ["exo computes on the CPU on Linux: the node's GPU lies idle"] if setting.gpus else []
+        if setting.node.api_key is not None:
+            told.append(unlocked("exo", self.port))
+        return tuple(told)
 
     def launch(self, setting: Setting) -> Launch:
         """Return the command line; only nodes of one mode find each other."""
         mode = setting.mode
+        name = f"provisioner-{mode.name}"
+        by_flag = _separation(setting.software.version) == _NAMESPACE_FLAG
+        own: dict[str, ArgumentValue] = {_NAMESPACE_FLAG.removeprefix("--"): name} if by_flag else {}
         return Launch(
-            argv=(f"{FOLDER}/.venv/bin/exo", *command_line({}, mode.arguments)),
+            argv=(f"{FOLDER}/.venv/bin/exo", *command_line(own, mode.arguments)),
             environment={
                 "EXO_DEFAULT_MODELS_DIR": f"{DATA}/exo",
-                "EXO_LIBP2P_NAMESPACE": f"provisioner-{mode.name}",
+                **({} if by_flag else {_NAMESPACE_VARIABLE: name}),
                 "HF_HOME": f"{DATA}/huggingface",
                 **variables_of(mode.arguments),
             },
-            secrets={"HF_TOKEN": setting.huggingface_token} if setting.huggingface_token else {},
+            secrets=secrets_of(setting, self.key_variable),
             needs_gpu=False,
             memory_max_bytes=memory_max_bytes(mode),
             cpu_quota_percent=cpu_quota_percent(mode),
@@ -114,6 +132,23 @@ class Exo(OneModelEngine):
         if not isinstance(index, int):
             raise AnswerUnreadable(f"no count of events in: {answer[:200]}")
         return EngineActivity(running, waiting, float(len(tasks)))
+
+
+def _separation(version: str) -> str:
+    """Return how a version is told whom it may join: by the flag, else by the variable; "" where it is not known.
+
+    Since its network layer was changed (commit 09f9ea3 of June 2026), exo ends
+    at once where the variable is set. The one that its message names instead,
+    EXO_ZENOH_NAMESPACE, is read nowhere: only the flag counts.
+    """
+    table = table_of("exo")
+    at = table.version(version) if table is not None and version else None
+    if table is None or at is None:
+        return ""
+    for name in (_NAMESPACE_FLAG, _NAMESPACE_VARIABLE):
+        if table.sighting(table.flags[name].seen, at).state is State.HERE:
+            return name
+    return ""
 
 
 def _state(answer: str) -> dict[str, Any]:

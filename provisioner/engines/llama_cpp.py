@@ -21,6 +21,7 @@ from provisioner.engines.arguments import command_line, variables_of
 from provisioner.engines.base import FOLDER, MODELS, AnswerUnreadable, Installation, Launch, Setting
 from provisioner.engines.limits import cpu_quota_percent, memory_max_bytes
 from provisioner.engines.one_model import OneModelEngine
+from provisioner.engines.secrets import secrets_of
 
 _DEFAULT_CONTEXT = 4096
 
@@ -36,12 +37,14 @@ class LlamaCpp(OneModelEngine):
         knows=frozenset({"context", "parallel", "threads", "gpu_layers"}),
         port=8080,
         published="releases: https://github.com/ggml-org/llama.cpp/releases; of a file: sha256sum FILE",
+        takes_key=True,
     )
     port = traits.port
     playbook = "deploy-llama-cpp"
     health_path = "/health"
     activity_path = "/metrics"
     resting_path = "/props"
+    key_variable = "LLAMA_API_KEY"
 
     def installation(self, software: EngineSpec) -> Installation:
         """Return its archives: the release, and with CUDA the libraries beside it."""
@@ -56,6 +59,10 @@ class LlamaCpp(OneModelEngine):
         if setting.gpus and not any(re.search(r"cuda|vulkan|rocm", each.source) for each in setting.software.archives):
             return ("the archive's name does not say that it is built for a GPU",)
         return ()
+
+    def guards(self, path: str) -> bool:
+        """Return that everything is but its health, its own numbers too."""
+        return path.partition("?")[0] not in ("/health", "/v1/health")
 
     def launch(self, setting: Setting) -> Launch:
         """Return the command line; several GPUs share the layers, as they do by default."""
@@ -80,6 +87,7 @@ class LlamaCpp(OneModelEngine):
         return Launch(
             argv=(f"{FOLDER}/llama-server", *command_line(own, mode.arguments)),
             environment=variables_of(mode.arguments),
+            secrets=secrets_of(setting, self.key_variable, fetches=False),
             needs_gpu=bool(setting.gpus),
             memory_max_bytes=memory_max_bytes(mode),
             cpu_quota_percent=cpu_quota_percent(mode),

@@ -35,6 +35,7 @@ from provisioner.engines.base import (
     StoredModel,
 )
 from provisioner.engines.limits import cpu_quota_percent, memory_max_bytes
+from provisioner.engines.secrets import unlocked
 
 # Left to itself it takes 262144 tokens on 47 GiB of GPU memory, and the cache of those eats the card.
 _DEFAULT_CONTEXT = 4096
@@ -62,6 +63,11 @@ class Ollama:
     resting_path = "/api/ps"
     api = "openai"
     api_path = "/v1"
+    key_variable = ""
+
+    def guards(self, path: str) -> bool:
+        """Return that nothing is: it knows no keys."""
+        return False
 
     def installation(self, software: EngineSpec) -> Installation:
         """Return its archives: the main one, and with an AMD card ROCm's beside it."""
@@ -72,10 +78,14 @@ class Ollama:
         return None
 
     def cautions(self, setting: Setting) -> tuple[str, ...]:
-        """Say what it does not tell."""
+        """Say what it does not tell, and whom it does not keep out."""
+        told = []
         if setting.mode.pinned:
-            return ("while a pinned model is loaded, whether it is in use cannot be seen, so idle leaves the node on",)
-        return ()
+            unseen = "while a pinned model is loaded, whether it is in use cannot be seen"
+            told.append(f"{unseen}, so idle leaves the node on")
+        if setting.node.api_key is not None:
+            told.append(unlocked("Ollama", self.port))
+        return tuple(told)
 
     def launch(self, setting: Setting) -> Launch:
         """Return its environment; which models are loaded is no part of it."""

@@ -15,6 +15,11 @@ class OneModelEngine:
     resting_path = ""
     api = "openai"
     api_path = "/v1"
+    key_variable = ""
+
+    def guards(self, path: str) -> bool:
+        """Return that nothing is, unless it says otherwise."""
+        return False
 
     def served_models(self, answer: str) -> tuple[str, ...]:
         """Read ``/v1/models``."""

@@ -16,6 +16,11 @@ from provisioner.engines.arguments import command_line, flags_of, variables_of
 from provisioner.engines.base import DATA, AnswerUnreadable, Installation, Launch, Setting
 from provisioner.engines.limits import cpu_quota_percent, memory_max_bytes
 from provisioner.engines.one_model import OneModelEngine
+from provisioner.engines.secrets import secrets_of
+
+_LOG_LEVEL = "LOG_LEVEL"
+# router/src/server.rs: these routes stand outside of the layer that asks for the key.
+_OPEN = frozenset({"/health", "/ping", "/metrics", "/info", "/v1/models", "/docs"})
 
 
 class Tgi(OneModelEngine):
@@ -29,11 +34,13 @@ class Tgi(OneModelEngine):
         knows=frozenset({"context", "parallel"}),
         port=3000,
         published="digests: docker buildx imagetools inspect ghcr.io/huggingface/text-generation-inference:VERSION",
+        takes_key=True,
     )
     port = traits.port
     playbook = "deploy-tgi"
     health_path = "/health"
     activity_path = "/metrics"
+    key_variable = "API_KEY"
 
     def installation(self, software: EngineSpec) -> Installation:
         """Return its image."""
@@ -52,11 +59,22 @@ class Tgi(OneModelEngine):
                 "TGI takes max-input-length as another name of max-input-tokens, and refuses both",
                 "take max-input-length out of the mode's arguments; context says it all",
             )
+        if setting.node.api_key is not None and _LOG_LEVEL in setting.mode.arguments:
+            return Refusal(
+                "with an API key we set LOG_LEVEL ourselves: TGI's launcher logs its arguments, the key among them",
+                "take LOG_LEVEL out of the mode's arguments",
+            )
         return None
 
     def cautions(self, setting: Setting) -> tuple[str, ...]:
-        """Say nothing beside what its version says."""
+        """Say what becomes of the key inside the guest."""
+        if setting.node.api_key is not None:
+            return ("TGI hands its API key to its router as an argument: who lists processes in the guest reads it",)
         return ()
+
+    def guards(self, path: str) -> bool:
+        """Return that everything is but its health, numbers and lists."""
+        return path.partition("?")[0] not in _OPEN
 
     def launch(self, setting: Setting) -> Launch:
         """Return the words after the image's entry point; one shard for each GPU. Its playbook adds the container."""
@@ -71,11 +89,12 @@ class Tgi(OneModelEngine):
         if len(setting.gpus) > 1:
             own |= {"sharded": "true", "num-shard": len(setting.gpus)}
         own["usage-stats"] = "off"
-        token = {"HF_TOKEN": setting.huggingface_token} if setting.huggingface_token else {}
+        # At level info its launcher begins its log with all its arguments, the key among them.
+        quiet = {_LOG_LEVEL: "info,text_generation_launcher=warn"} if setting.node.api_key else {}
         return Launch(
             argv=command_line(own, mode.arguments),
-            environment={"HF_HOME": f"{DATA}/huggingface", **variables},
-            secrets=token,
+            environment={"HF_HOME": f"{DATA}/huggingface", **quiet, **variables},
+            secrets=secrets_of(setting, self.key_variable),
             needs_gpu=True,
             memory_max_bytes=memory_max_bytes(mode),
             cpu_quota_percent=cpu_quota_percent(mode),

@@ -29,12 +29,15 @@ from provisioner.engines.base import (
 from provisioner.engines.limits import cpu_quota_percent, memory_max_bytes
 from provisioner.engines.one_model import OneModelEngine
 from provisioner.engines.parallelism import shape_of
+from provisioner.engines.secrets import secrets_of
 from provisioner.engines.versions import numbers
 
 # Below it `auto` takes float16 too, but only after a checkpoint in bfloat16 was refused.
 _BFLOAT16_FLOOR = (8, 0)
 _NATIVE_NODES = (0, 12)
 _SLEEP = "enable-sleep-mode"
+# entrypoints/serve/middleware/authenticate.py of the wheel 0.33.0; earlier ones know /v1 alone.
+_GUARDED = ("/v1", "/v2", "/inference", "/cohere")
 
 
 class Vllm(OneModelEngine):
@@ -48,12 +51,14 @@ class Vllm(OneModelEngine):
         knows=frozenset({"context", "parallel", "tokenizer"}),
         port=8000,
         published="releases: https://github.com/vllm-project/vllm/releases",
+        takes_key=True,
     )
     port = traits.port
     playbook = "deploy-vllm"
     health_path = "/health"
     activity_path = "/metrics"
     resting_path = "/is_sleeping"
+    key_variable = "VLLM_API_KEY"
 
     def installation(self, software: EngineSpec) -> Installation:
         """Return the one package; a file with hashes, where there is one, pins all that it depends on."""
@@ -79,10 +84,17 @@ class Vllm(OneModelEngine):
         return None
 
     def cautions(self, setting: Setting) -> tuple[str, ...]:
-        """Say what the name of a model hints at on an old GPU."""
+        """Say what the name of a model hints at on an old GPU, and what a key leaves open."""
+        told = []
         if setting.compute is not None and setting.compute < (7, 5) and "awq" in setting.mode.model.lower():
-            return ("AWQ needs compute capability 7.5; on this GPU only GPTQ checkpoints are quantised ones",)
-        return ()
+            told.append("AWQ needs compute capability 7.5; on this GPU only GPTQ checkpoints are quantised ones")
+        if setting.node.api_key is not None:
+            told.append("vLLM asks for the API key under /v1 only: /invocations and /metrics answer without it")
+        return tuple(told)
+
+    def guards(self, path: str) -> bool:
+        """Return whether a path is of one of the APIs; health, numbers and ``/invocations`` are open to all."""
+        return path.startswith(_GUARDED)
 
     def launch(self, setting: Setting) -> Launch:
         """Return the command line; tensor and pipeline parallel follow the number of GPUs."""
@@ -116,7 +128,7 @@ class Vllm(OneModelEngine):
                 **(_between_gpus(setting) if several else {}),
                 **variables_of(mode.arguments),
             },
-            secrets={"HF_TOKEN": setting.huggingface_token} if setting.huggingface_token else {},
+            secrets=secrets_of(setting, self.key_variable),
             needs_gpu=True,
             memory_max_bytes=memory_max_bytes(mode),
             cpu_quota_percent=cpu_quota_percent(mode),
@@ -156,7 +168,8 @@ class Vllm(OneModelEngine):
             f"--address={span.addresses[0]}:{span.port}",
         )
         environment = {"HF_HOME": f"{DATA}/huggingface", **_between_gpus(setting)}
-        secrets = {"HF_TOKEN": setting.huggingface_token} if setting.huggingface_token else {}
+        # A worker answers no clients.
+        secrets = secrets_of(setting, "")
         return Launch((f"{FOLDER}/bin/ray", "start", *words), environment, secrets, needs_gpu=True, shared_memory=True)
 
     def sleep(self, models: tuple[str, ...]) -> tuple[JsonRequest, ...]:

@@ -55,7 +55,7 @@ def configuration(fleet: FleetSpec, engines: Mapping[EngineName, InferenceEngine
 _HEAD = f"""\
 # Written by: provisioner export haproxy. Change the fleet file and write it again.
 # Ready nodes are served directly; the gateway of `provisioner serve` wakes the others, and knows all other names.
-# Engines that are served directly see the client's token; nodes with an engine_key go through the gateway.
+# Engines that are served directly see the client's token; nodes with an api_key go through the gateway.
 global
     maxconn 4000
     tune.bufsize {_BUFFER_BYTES}
@@ -118,7 +118,7 @@ def _backend(
 
 def _direct(fleet: FleetSpec, entry: ModelEntry) -> tuple[Offer, ...]:
     """Return those that may be asked directly; one look fits one engine, so they all have the same."""
-    found = [offer for offer in entry.offers if not offer.stands_in and fleet.nodes[offer.node].engine_key is None]
+    found = [offer for offer in entry.offers if not offer.stands_in and fleet.nodes[offer.node].api_key is None]
     return tuple(offer for offer in found if offer.engine == found[0].engine)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from provisioner.domain.fleet import SecretReference
 from provisioner.domain.mode import WebUiSpec
 from provisioner.engines.base import DATA, FOLDER, InferenceEngine, Installation, Launch
 
@@ -19,6 +20,7 @@ HEALTH_PATH = "/ready"
 """503 until its database is fine; ``/health`` is 200 as soon as anything listens."""
 
 _OLLAMA = "ollama"
+_NO_KEY = "none"
 
 
 def installation(spec: WebUiSpec) -> Installation:
@@ -28,16 +30,19 @@ def installation(spec: WebUiSpec) -> Installation:
     )
 
 
-def launch(spec: WebUiSpec, engines: Iterable[InferenceEngine]) -> Launch:
+def launch(spec: WebUiSpec, engines: Iterable[InferenceEngine], api_key: SecretReference | None = None) -> Launch:
     """Return how it is started.
 
     Args:
         spec: what the fleet file says of it.
         engines: those that the node's modes use.
+        api_key: what those want of their clients that ask for a key.
     """
     used = list(engines)
     ollama = next((engine for engine in used if engine.name == _OLLAMA), None)
-    others = [f"http://127.0.0.1:{engine.port}{engine.api_path}" for engine in used if engine is not ollama]
+    others = [engine for engine in used if engine is not ollama]
+    keys = tuple(api_key if api_key is not None and engine.key_variable else _NO_KEY for engine in others)
+    secrets: dict[str, tuple[SecretReference | str, ...]] = {}
     environment = {
         "DATA_DIR": f"{DATA}/open-webui",
         "HF_HOME": f"{DATA}/huggingface",
@@ -50,7 +55,11 @@ def launch(spec: WebUiSpec, engines: Iterable[InferenceEngine]) -> Launch:
     if ollama is not None:
         environment["OLLAMA_BASE_URL"] = f"http://127.0.0.1:{ollama.port}"
     if others:
-        environment["OPENAI_API_BASE_URLS"] = ";".join(others)
-        environment["OPENAI_API_KEYS"] = ";".join("none" for _ in others)
+        addresses = (f"http://127.0.0.1:{engine.port}{engine.api_path}" for engine in others)
+        environment["OPENAI_API_BASE_URLS"] = ";".join(addresses)
+        if api_key in keys:
+            secrets["OPENAI_API_KEYS"] = keys
+        else:
+            environment["OPENAI_API_KEYS"] = ";".join(map(str, keys))
     words = ("serve", "--host", "0.0.0.0", "--port", str(spec.port))  # noqa: S104 - people are on other machines
-    return Launch(argv=(f"{FOLDER}/bin/open-webui", *words), environment=environment)
+    return Launch(argv=(f"{FOLDER}/bin/open-webui", *words), environment=environment, secrets=secrets)

@@ -63,6 +63,7 @@ SSH_SERVER = HostPackage("openssh-server", "sshd", "lets tests log in to a stand
 FOR_TESTS = (
     SSH_SERVER,
     HostPackage("sudo", "sudo", "makes a user of that stand-in root, where a test logs in as another"),
+    HostPackage("gnupg", "gpg-agent", "signs repositories of packages that a test makes"),
     # Its service listens nowhere until somebody writes a configuration for it.
     HostPackage("haproxy", "haproxy", "stands before the control service in a test of what we write for it"),
 )

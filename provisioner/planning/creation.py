@@ -23,6 +23,7 @@ from provisioner.domain.quantities import size_text
 from provisioner.domain.snapshot import NodeSeen, VmConfig
 from provisioner.domain.vm_traits import VmShape
 from provisioner.planning.cloning import Making, how_to_make
+from provisioner.planning.model_disk import model_disk_steps
 from provisioner.planning.native_drive import is_native
 from provisioner.planning.vm_shape import seed_volume, vm_shape
 
@@ -48,6 +49,7 @@ def creation_steps(fleet: FleetSpec, node: NodeSpec, seen: NodeSeen) -> tuple[St
         *(() if is_native(node) else (seed,)),
         _making_step(making, shape, f"there is no VM {node.vmid} yet: {_size(node)}{gpus}; {making.why}"),
         Step("grow disk", _CHANGE, GrowDisk(node.vmid, node.disk_bytes), f"to {size_text(node.disk_bytes)}"),
+        *model_disk_steps(fleet, node, None),
         Step("start", _CHANGE, StartVm(node.vmid), "a new VM is off"),
     )
 
@@ -64,6 +66,7 @@ def shaping_steps(fleet: FleetSpec, node: NodeSpec, seen: NodeSeen, config: VmCo
         *seed,
         Step("shape", _CHANGE, ShapeClone(shape), reason),
         *((grow,) if small else ()),
+        *model_disk_steps(fleet, node, config),
         Step("start", _CHANGE, StartVm(node.vmid), "the VM is off"),
     )
 

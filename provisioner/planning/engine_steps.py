@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from provisioner.domain.actions import PullModels, RunPlaybook, Step, StepKind
 from provisioner.domain.fleet import FleetSpec, NodeSpec
-from provisioner.domain.mode import Pull
+from provisioner.domain.quantities import size_text
 from provisioner.engines.base import InferenceEngine
 from provisioner.front_ends import open_webui
 from provisioner.planning.engine_help import help_step
-from provisioner.planning.launches import Compute, Engines, engine_variables, page_variables, units_of
+from provisioner.planning.launches import Compute, Engines, engine_variables, hot_models_of, page_variables, units_of
 from provisioner.planning.mode_judgement import cautions
 
 
@@ -57,12 +57,15 @@ def _page_step(fleet: FleetSpec, node: NodeSpec, engines: Engines, kind: StepKin
 
 def _pull_step(fleet: FleetSpec, node: NodeSpec, engine: InferenceEngine, kind: StepKind) -> tuple[Step, ...]:
     """Return the step that fetches what the running engine's modes serve, where it has a store of its own."""
-    modes = [mode for mode in fleet.modes_of(node) if mode.engine == engine.name and mode.pull is Pull.UP]
-    models = tuple(dict.fromkeys(model for mode in modes for model in mode.models))
-    if not engine.stored_path or not models:
+    models = hot_models_of(fleet, node, engine) if engine.stored_path else ()
+    budget = node.models.budget_bytes
+    if not models and budget is None:
         return ()
     pull = PullModels(models, node.patience.engine_seconds)
-    return (Step("pull", kind, pull, f"{', '.join(models)} in its store"),)
+    reasons = [f"{', '.join(models)} in its store"] if models else []
+    if budget is not None:
+        reasons.append(f"models take at most {size_text(budget)}: the least recently used that no mode keeps make room")
+    return (Step("pull" if models else "models", kind, pull, "; ".join(reasons)),)
 
 
 def _reason(fleet: FleetSpec, node: NodeSpec, engine: InferenceEngine, compute: Compute) -> str:

@@ -1,4 +1,4 @@
-"""How a guest's root filesystem comes to fill its disk. Pure.
+"""How a guest's filesystems come to fill their disks. Pure.
 
 Cloud-init does this on the first boot and is switched off then; a disk that
 grows later waits for us.
@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
+
+from provisioner.domain.model_keeping import MODEL_FOLDER
 
 LOOK = ("lsblk", "--json", "--list", "--bytes", "--output", "NAME,PKNAME,TYPE,FSTYPE,MOUNTPOINT,SIZE")
 """Shows every block device; its answer is what `filling` reads."""
@@ -60,11 +62,21 @@ def filling(answer: str) -> Filling:
     return Filling((Command(("growpart", f"/dev/{disk['name']}", number[1]), "NOCHANGE"), grow))
 
 
-def _grow_filesystem(kind: str, device: str) -> Command | None:
+def filling_models(answer: str) -> Filling:
+    """Return what makes the filesystem for models fill its disk; nothing while none is mounted."""
+    try:
+        found = next(each for each in json.loads(answer)["blockdevices"] if each.get("mountpoint") == MODEL_FOLDER)
+        grow = _grow_filesystem(str(found.get("fstype")), f"/dev/{found['name']}", MODEL_FOLDER)
+    except (ValueError, KeyError, TypeError, StopIteration):
+        return Filling(())
+    return Filling((grow,)) if grow is not None else Filling((), f"models are on {found.get('fstype')}")
+
+
+def _grow_filesystem(kind: str, device: str, mounted_at: str = "/") -> Command | None:
     return {
         "ext4": Command(("resize2fs", device), "Nothing to do"),
         "ext3": Command(("resize2fs", device), "Nothing to do"),
-        "xfs": Command(("xfs_growfs", "/"), "data size unchanged"),
+        "xfs": Command(("xfs_growfs", mounted_at), "data size unchanged"),
         # It does not say whether anything was left to grow.
-        "btrfs": Command(("btrfs", "filesystem", "resize", "max", "/"), "Resize"),
+        "btrfs": Command(("btrfs", "filesystem", "resize", "max", mounted_at), "Resize"),
     }.get(kind)

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from provisioner.domain.actions import ConvergeGuest, InstallDriver, Step, StepKind
 from provisioner.domain.fleet import FleetSpec, GuestKind, NodeSpec
 from provisioner.domain.gpu_driver import DriverChoice, DriverKind
+from provisioner.domain.model_keeping import MODEL_DISK_SERIAL, MODEL_FOLDER
 from provisioner.domain.names import EngineName, MappingId
 from provisioner.domain.refusal import Refusal
 from provisioner.domain.snapshot import MappingSeen
@@ -19,6 +20,7 @@ from provisioner.engines.base import InferenceEngine
 from provisioner.planning.gpu.driver import PciIds, choose_driver, ids_of_mapping, wish_of
 
 Engines = Mapping[EngineName, InferenceEngine]
+MODEL_MOUNT = "var-lib-llm.mount"
 # Nodes of these find each other and talk on ports of their own choice.
 _MESHED = frozenset({EngineName("exo")})
 
@@ -52,10 +54,12 @@ def software_steps(
     """
     if not _has_software(fleet, node):
         return ()
+    has_disk = node.models.disk_bytes is not None
     base = ConvergeGuest("configure-guest-base", base_variables(fleet, node, engines), _base_units(node))
     allowed = ", ".join(map(str, node.software.allowed_networks))
+    models = f"; models on a disk of their own, at {MODEL_FOLDER}" if has_disk else ""
     return (
-        Step("base", kind, base, f"SSH by key, and engines, for {allowed}"),
+        Step("base", kind, base, f"SSH by key, and engines, for {allowed}{models}"),
         *_driver_steps(fleet, node, mappings, kind),
         *_container_steps(fleet, node, kind),
     )
@@ -70,13 +74,15 @@ def base_variables(fleet: FleetSpec, node: NodeSpec, engines: Engines) -> dict[s
         "guest_base_ports": sorted({engines[name].port for name in used} | page),
         "guest_base_upgrades": node.software.upgrades_itself,
         "guest_base_peers": _peers(fleet, node),
+        "guest_base_model_disk": MODEL_DISK_SERIAL if node.models.disk_bytes is not None else "",
         **_going_off(node, [engines[name] for name in sorted(used)]),
     }
 
 
 def _base_units(node: NodeSpec) -> tuple[str, ...]:
     timer = () if node.software.off_by_itself_seconds is None else ("provisioner-idle.timer",)
-    return ("provisioner-firewall.service", *timer)
+    mount = () if node.models.disk_bytes is None else (MODEL_MOUNT,)
+    return ("provisioner-firewall.service", *mount, *timer)
 
 
 def _going_off(node: NodeSpec, engines: Sequence[InferenceEngine]) -> dict[str, object]:

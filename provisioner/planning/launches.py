@@ -99,7 +99,9 @@ def engine_variables(
     active = next((unit.name for unit in own if any(mode.name == current for mode in unit.modes)), "")
     wanted = dict.fromkeys(model for mode in modes for model in mode.models)
     files = [fleet.models[model] for model in wanted if model in fleet.models]
-    pulls = dict.fromkeys(model for mode in modes if mode.pull is Pull.UP for model in mode.models)
+    # What an engine fetches into its own store, room has to be made for first where models have a budget.
+    fetches_itself = bool(engine.stored_path) and node.models.budget_bytes is not None
+    pulls = () if engine.traits.serves_files or fetches_itself else hot_models_of(fleet, node, engine)
     return {
         "engine_version": software.version,
         "engine_archives": [_file(each) for each in installation.archives],
@@ -109,14 +111,22 @@ def engine_variables(
         "engine_launches": [_launch(unit, units) for unit in own],
         "engine_active": str(active),
         "engine_files": [{"name": each.name, **_file(each)} for each in files],
-        "engine_pulls": [] if engine.traits.serves_files else list(pulls),
+        "engine_pulls": list(pulls),
     }
+
+
+def hot_models_of(fleet: FleetSpec, node: NodeSpec, engine: InferenceEngine) -> tuple[str, ...]:
+    """Return the models of an engine that a node has fetched before anybody asks: the others come on demand."""
+    modes = [mode for mode in fleet.modes_of(node) if mode.engine == engine.name]
+    hot = (model for mode in modes for model in (mode.models if mode.pull is Pull.UP else mode.pinned))
+    return tuple(dict.fromkeys(hot))
 
 
 def page_variables(fleet: FleetSpec, node: NodeSpec, page: WebUiSpec, engines: Engines) -> dict[str, object]:
     """Return the variables of the playbook of the page in front of a node's engines; the same as an engine's."""
     installation = open_webui.installation(page)
-    launch = open_webui.launch(page, {mode.engine: engines[mode.engine] for mode in fleet.modes_of(node)}.values())
+    used = {mode.engine: engines[mode.engine] for mode in fleet.modes_of(node)}
+    launch = open_webui.launch(page, used.values(), node.api_key)
     return {
         "engine_version": page.version,
         "engine_archives": [],
@@ -129,7 +139,7 @@ def page_variables(fleet: FleetSpec, node: NodeSpec, page: WebUiSpec, engines: E
                 "description": "Open WebUI",
                 "argv": list(launch.argv),
                 "environment": dict(launch.environment),
-                "secrets": {},
+                "secrets": _secrets(launch),
                 "models": [],
                 "port": page.port,
                 "gpu": False,
@@ -150,6 +160,10 @@ def _file(artifact: Artifact) -> dict[str, str]:
     return {"source": artifact.source, "sha256": artifact.sha256}
 
 
+def _secrets(launch: Launch) -> dict[str, object]:
+    return {name: list(each) if isinstance(each, tuple) else each for name, each in launch.secrets.items()}
+
+
 def _launch(unit: EngineUnit, units: tuple[EngineUnit, ...]) -> dict[str, object]:
     launch = unit.launch
     models = dict.fromkeys(model for mode in unit.modes for model in mode.models)
@@ -158,7 +172,7 @@ def _launch(unit: EngineUnit, units: tuple[EngineUnit, ...]) -> dict[str, object
         "description": f"{unit.engine.name} serving {', '.join(models)}",
         "argv": list(launch.argv),
         "environment": dict(launch.environment),
-        "secrets": dict(launch.secrets),
+        "secrets": _secrets(launch),
         "models": list(models),
         "port": unit.engine.port,
         "gpu": launch.needs_gpu,

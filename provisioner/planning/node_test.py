@@ -96,7 +96,8 @@ def _steady(node: NodeSpec, unit: UnitEvidence) -> Check:
 def _answers(node: NodeSpec, mode: ModeSpec, engine: str, seen: EngineEvidence) -> Check:
     why = "a node is ready when its model has answered, not before"
     if seen.trouble:
-        return Check("engine_answers", _FAIL, f"{engine}: {seen.trouble}", why, f"provisioner logs {node.name} -n 50")
+        step = seen.next_step or f"provisioner logs {node.name} -n 50"
+        return Check("engine_answers", _FAIL, f"{engine}: {seen.trouble}", why, step)
     if mode.model not in seen.models:
         served = ", ".join(seen.models) or "none"
         found = f'{engine} does not list model "{mode.model}"; it serves: {served}'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from provisioner.domain.actions import (
+    AddModelDisk,
     AwaitCreation,
     ChangeVm,
     CloneVm,
@@ -13,6 +14,7 @@ from provisioner.domain.actions import (
     Step,
     StepKind,
 )
+from provisioner.domain.model_keeping import VmDisk
 from provisioner.domain.notes import read_notes
 from provisioner.domain.snapshot import VmConfig
 
@@ -37,7 +39,7 @@ def what_outdates(shown: Plan, now: Plan) -> str | None:
         steps = "; ".join(str(step) for step in unseen)
         changed = f"{what_changed(shown.seen, now.seen)}, " if shown.seen and now.seen else ""
         return f"{changed}now to be done: {steps} ({digests})"
-    writes = any(isinstance(step.action, (ChangeVm, GrowDisk, ShapeClone)) for step in then)
+    writes = any(isinstance(step.action, (ChangeVm, GrowDisk, AddModelDisk, ShapeClone)) for step in then)
     is_untouched = [step.name for step in then] == [step.name for step in left]
     if writes and is_untouched and shown.seen and now.seen and shown.digest != now.digest:
         return f"{what_changed(shown.seen, now.seen)} ({digests})"
@@ -53,6 +55,9 @@ def what_changed(before: VmConfig, now: VmConfig) -> str:
     ]
     if before.disk_bytes != now.disk_bytes:
         found.append(f"disk {before.disk_bytes} → {now.disk_bytes} bytes")
+    if before.model_disk != now.model_disk:
+        disks = [str(each.bytes_of(VmDisk.MODELS) or "none") for each in (before, now)]
+        found.append(f"model disk {' → '.join(disks)} bytes")
     if before.devices != now.devices:
         devices = [", ".join(map(str, each.devices)) or "none" for each in (before, now)]
         found.append(f"devices {' → '.join(devices)}")

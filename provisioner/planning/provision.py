@@ -34,6 +34,7 @@ from provisioner.planning.fit.refusal import unfit_modes
 from provisioner.planning.guest_software import software_refusal, software_steps
 from provisioner.planning.launches import Engines
 from provisioner.planning.mode_judgement import engine_refusal
+from provisioner.planning.model_disk import model_disk_steps
 from provisioner.planning.native_drive import (
     NEW_KEYS,
     anew_step,
@@ -45,7 +46,7 @@ from provisioner.planning.native_drive import (
     noted_as_anew,
 )
 from provisioner.planning.ownership import Act, Why, free_vmid, objection
-from provisioner.planning.readiness import HypervisorFacts, failures, hypervisor_checks
+from provisioner.planning.readiness import HypervisorFacts, failures, hypervisor_checks, model_storage_check
 from provisioner.planning.vm_limits import limits
 from provisioner.planning.vm_shape import (
     cold_drifts,
@@ -122,6 +123,7 @@ def _refusal(fleet: FleetSpec, node: NodeSpec, seen: NodeSeen, engines: Engines)
     needed = {"hypervisor_online", "storage_disks"}
     needed |= {f"mapping_{gpu}" for gpu in node.gpus} if starts else set()
     needed |= _storages_still_needed(node, seen)
+    needed |= _model_storage_still_needed(fleet, node, seen)
     for check in failures(hypervisor_checks(_facts(fleet, node, seen))):
         if check.id in needed:
             return Refusal(check.found, check.next_step)
@@ -154,6 +156,12 @@ def _storages_still_needed(node: NodeSpec, seen: NodeSeen) -> set[str]:
     return set() if is_over else {"storage_iso"}
 
 
+def _model_storage_still_needed(fleet: FleetSpec, node: NodeSpec, seen: NodeSeen) -> set[str]:
+    is_there = seen.config is not None and seen.config.model_disk is not None
+    storage = fleet.model_storage(node)
+    return set() if storage is None or is_there else {model_storage_check(fleet, node.hypervisor, storage)}
+
+
 def _vm_steps(fleet: FleetSpec, node: NodeSpec, seen: NodeSeen, engines: Engines) -> tuple[Step, ...]:
     if seen.vm is None or seen.config is None:
         return creation_steps(fleet, node, seen)
@@ -172,6 +180,7 @@ def _vm_steps(fleet: FleetSpec, node: NodeSpec, seen: NodeSeen, engines: Engines
     if seen.config.disk_bytes is not None and seen.config.disk_bytes < node.disk_bytes:
         reason = f"the disk has {size_text(seen.config.disk_bytes)}, wanted are {size_text(node.disk_bytes)}"
         steps.append(Step("grow disk", _CHANGE, GrowDisk(node.vmid, node.disk_bytes), reason))
+    steps += model_disk_steps(fleet, node, seen.config)
     if not runs:
         if not seen.seed_present:
             steps += _reseeding_steps(node, seen.config)
@@ -254,7 +263,12 @@ def _guest_steps(
     if is_native(node):
         seal = conclusion()
     settled = _ENSURE if sealed else _CHANGE
-    fill = Step("grow filesystem", _CHANGE if grows else _ENSURE, GrowFilesystem(), "it fills the disk")
+    fill = Step(
+        "grow filesystem",
+        _CHANGE if grows else _ENSURE,
+        GrowFilesystem(),
+        "it fills the disk" if node.models.disk_bytes is None else "they fill the disks",
+    )
     return (
         *key_steps(node, seen.config, renewed=renewed),
         Step("guest", settled, AwaitGuest(node.patience.boot_seconds), "cloud-init has finished"),

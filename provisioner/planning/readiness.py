@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from provisioner.domain.fleet import ClusterSpec, FleetSpec, HypervisorSpec
-from provisioner.domain.names import MappingId, StorageName
+from provisioner.domain.names import HypervisorName, MappingId, StorageName
 from provisioner.domain.quantities import size_text
 from provisioner.domain.snapshot import ClusterSnapshot, MappingSeen
 
@@ -92,17 +92,33 @@ def storages_serve_their_role(facts: HypervisorFacts) -> list[Check]:
     """Disks, images and seeds each need a storage that takes them."""
     roles = facts.cluster.storage
     wanted = (("disks", roles.disks, "images"), ("images", roles.images, "import"), ("iso", roles.iso, "iso"))
-    return [_storage(facts, role, name, content) for role, name, content in wanted]
+    return [
+        *(_storage(facts, role, name, content) for role, name, content in wanted),
+        *(_storage(facts, "models", name, "images") for name in _model_storages(facts) if name != roles.disks),
+    ]
+
+
+def model_storage_check(fleet: FleetSpec, hypervisor: HypervisorName, storage: StorageName) -> str:
+    """Return the id of the check of a storage that holds model disks on a hypervisor."""
+    first = fleet.clusters[fleet.hypervisors[hypervisor].cluster].storage.disks
+    return "storage_disks" if storage == first else f"storage_models_{storage}"
+
+
+def _model_storages(facts: HypervisorFacts) -> list[StorageName]:
+    here = (node for node in facts.fleet.nodes.values() if node.hypervisor == facts.hypervisor.name)
+    return list(dict.fromkeys(filter(None, map(facts.fleet.model_storage, here))))
 
 
 def _storage(facts: HypervisorFacts, role: str, name: StorageName, content: str) -> Check:
-    id_ = f"storage_{role}"
+    is_of_models = role == "models"
+    id_ = model_storage_check(facts.fleet, facts.hypervisor.name, name) if is_of_models else f"storage_{role}"
     why = f'the fleet file keeps {role} on "{name}"'
     seen = facts.snapshot.storages.get((facts.hypervisor.name, name))
     if seen is None:
         there = sorted(storage for node, storage in facts.snapshot.storages if node == facts.hypervisor.name)
         found = f'no storage "{name}" on {facts.hypervisor.name}; there is: {", ".join(there) or "none in sight"}'
-        step = f"name another under clusters.{facts.cluster.name}.storage.{role}"
+        key = "model_storage" if is_of_models else f"clusters.{facts.cluster.name}.storage.{role}"
+        step = f"name another as {key}" if is_of_models else f"name another under {key}"
         step += f", or give the token Datastore.Audit on /storage/{name}"
         return Check(id_, CheckStatus.FAIL, found, why, step)
     if not seen.is_available:

@@ -11,6 +11,7 @@ from provisioner.domain.quantities import size_text
 from provisioner.domain.snapshot import NodeSeen, Power, VmConfig
 from provisioner.domain.templates import is_half_cloned
 from provisioner.domain.vm_traits import NONE, Trait, listed
+from provisioner.planning.model_disk import model_disk_refusal
 from provisioner.planning.native_drive import is_native
 from provisioner.planning.vm_shape import known_gpus
 
@@ -26,7 +27,8 @@ def limits(fleet: FleetSpec, node: NodeSpec, seen: NodeSeen) -> Refusal | None:
         return found
     if is_half_cloned(config.tags):
         return _half_cloned(node, seen, config) or _disk(node, config) or _image(node, config)
-    return _disk(node, config) or _image(node, config) or _seed(node, config) or _raw_devices(fleet, node, config)
+    disks = _disk(node, config) or model_disk_refusal(fleet, node, config)
+    return disks or _image(node, config) or _seed(node, config) or _raw_devices(fleet, node, config)
 
 
 def _hugepages(node: NodeSpec, config: VmConfig | None) -> Refusal | None:

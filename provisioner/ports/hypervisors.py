@@ -16,6 +16,7 @@ from typing import Protocol
 from provisioner.domain.actions import VmChange
 from provisioner.domain.fleet import ImageSpec
 from provisioner.domain.host import HostFacts, Release
+from provisioner.domain.model_keeping import VmDisk
 from provisioner.domain.names import HypervisorName, MappingId, StorageName, Vmid
 from provisioner.domain.snapshot import ClusterSnapshot, MappingSeen, VmConfig, VmSeen
 from provisioner.domain.templates import Template, TemplateShape
@@ -136,9 +137,24 @@ class Hypervisors(Protocol):
         ...
 
     def grow_disk(
-        self, hypervisor: HypervisorName, vmid: Vmid, size_bytes: int, *, digest: str = ""
+        self,
+        hypervisor: HypervisorName,
+        vmid: Vmid,
+        size_bytes: int,
+        *,
+        disk: VmDisk = VmDisk.BOOT,
+        digest: str = "",
     ) -> tuple[str, ...]:
-        """Grow the boot disk. Raises ConfigChangedError when a digest is given and is not the VM's."""
+        """Grow a disk, also of a running VM. Raises ConfigChangedError when a digest is given and is not the VM's."""
+        ...
+
+    def add_model_disk(
+        self, hypervisor: HypervisorName, vmid: Vmid, storage: StorageName, size_bytes: int, *, digest: str = ""
+    ) -> tuple[str, ...]:
+        """Give a VM an empty disk for models, in whole GiB; a running VM gets it plugged in.
+
+        Raises ConfigChangedError when a digest is given and is not the VM's.
+        """
         ...
 
     def read_guest_file(self, hypervisor: HypervisorName, vmid: Vmid, path: str) -> str | None:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Protocol
+
+Headers = Mapping[str, str]
+"""Of a request; values may be secrets, so nobody shows them."""
+NO_HEADERS: Headers = MappingProxyType({})
 
 
 class NoAnswer(Exception):
-    """Nothing came back: refused, reset or timed out. The text says which."""
+    """Nothing came back: refused, reset or timed out; or an error, with its `status`. The text says which."""
+
+    def __init__(self, text: str, status: int | None = None) -> None:
+        super().__init__(text)
+        self.status = status
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,19 +31,21 @@ class Answer:
 class Web(Protocol):
     """A client that keeps connections open between calls to the same place."""
 
-    def get(self, url: str, *, seconds: float) -> Answer:
+    def get(self, url: str, *, seconds: float, headers: Headers = NO_HEADERS) -> Answer:
         """Fetch. Raises NoAnswer."""
         ...
 
-    def post_json(self, url: str, body: object, *, seconds: float) -> Answer:
+    def post_json(self, url: str, body: object, *, seconds: float, headers: Headers = NO_HEADERS) -> Answer:
         """Send a JSON document. Raises NoAnswer."""
         ...
 
-    def send(self, method: str, url: str, body: object, *, seconds: float) -> Answer:
+    def send(self, method: str, url: str, body: object, *, seconds: float, headers: Headers = NO_HEADERS) -> Answer:
         """Send a JSON document, or nothing where it is None, with any method. Raises NoAnswer."""
         ...
 
-    def lines(self, method: str, url: str, body: object, *, silence_seconds: float) -> Iterator[str]:
+    def lines(
+        self, method: str, url: str, body: object, *, silence_seconds: float, headers: Headers = NO_HEADERS
+    ) -> Iterator[str]:
         """Send a JSON document and yield the answer's lines as they come.
 
         Raises:

@@ -16,6 +16,7 @@ from provisioner.errors import EngineError, NotReadyError
 from provisioner.planning.bench_figures import level_figures, measured_thing
 from provisioner.ports.web import NoAnswer
 from provisioner.services.deployments import address_of, engine_of
+from provisioner.services.engine_web import engine_streams, engine_web
 from provisioner.services.entering import Entering
 from provisioner.services.events import OnEvent, running_step
 from provisioner.services.proving import EngineProbe
@@ -125,9 +126,10 @@ class Benchmarking:
         clock = self._world.clock
         request = streamed_chat(self._fleet.mode_of(node).model, _PROMPT.format(number=number), max_tokens)
         url = address_of(self._fleet, self._world, node) + request.path
+        streams = engine_streams(self._fleet, self._world, node)
         asked, times, counted, ended = clock.monotonic(), [], None, False
         try:
-            with self._world.streams.open(url, request.body, seconds=silence) as lines:
+            with streams.open(url, request.body, seconds=silence) as lines:
                 for line in lines:
                     piece = read_piece(line)
                     if piece is None:
@@ -184,4 +186,4 @@ class Benchmarking:
 
     def _probe(self, node: NodeSpec) -> EngineProbe:
         engine = engine_of(self._fleet, self._world, node)
-        return EngineProbe(self._fleet, node, engine, self._world.web, self._world.clock)
+        return EngineProbe(self._fleet, node, engine, engine_web(self._fleet, self._world, node), self._world.clock)

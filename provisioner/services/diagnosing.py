@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 
 from provisioner.domain.fleet import FleetSpec, NodeSpec
 from provisioner.engines.base import InferenceEngine
-from provisioner.errors import EngineError, ProvisionerError
+from provisioner.errors import EngineError, EngineKeyError, ProvisionerError
 from provisioner.planning.engine_diagnosis import Silence, diagnose
 from provisioner.ports.guest_shell import GuestAway, GuestShell
 
@@ -34,6 +34,9 @@ def explained(
         unit: the systemd unit that it runs as.
         open_shell: a way into the guest; its failure only means that nothing is added.
     """
+    if isinstance(error, EngineKeyError):
+        # That says it all.
+        return error
     try:
         journal = _journal(unit, open_shell)
     except (ProvisionerError, GuestAway) as reason:

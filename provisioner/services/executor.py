@@ -36,9 +36,9 @@ from provisioner.services.engine_help import check_arguments_in_guest
 from provisioner.services.gpu_driver import install_driver
 from provisioner.services.gpu_holder import naming_gpu_holder
 from provisioner.services.guest_access import GuestAccess
-from provisioner.services.guest_disk import fill_root_disk
+from provisioner.services.guest_disk import fill_disks
 from provisioner.services.guest_host_key import read_host_key
-from provisioner.services.model_room import fetch_models
+from provisioner.services.model_room import ModelRoom
 from provisioner.services.outcomes import Outcome, done
 from provisioner.services.playbook_secrets import with_secrets
 from provisioner.services.proving import EngineProbe, Proof
@@ -116,8 +116,10 @@ class Executor:
             case actions.RenewNotes(vmid):
                 self.vm.write_notes(lambda notes: replace(notes, host_key=self._key().public, seed_is_sealed=False))
                 return Outcome(True)
-            case actions.GrowDisk(vmid, size_bytes):
-                return done(size_text(size_bytes), self.vm.grow_disk(vmid, size_bytes))
+            case actions.GrowDisk(vmid, size_bytes, disk):
+                return done(size_text(size_bytes), self.vm.grow_disk(vmid, size_bytes, disk))
+            case actions.AddModelDisk(vmid, storage, size_bytes):
+                return done(f"{size_text(size_bytes)} on {storage}", self.vm.add_model_disk(vmid, storage, size_bytes))
             case actions.StartVm():
                 self._forget_old_key()
                 with naming_gpu_holder(self.fleet, self.node, self.hypervisors):
@@ -132,7 +134,7 @@ class Executor:
                 return self._await_guest(seconds, say)
             case actions.GrowFilesystem():
                 with self.guests.shell(self.node, self._host_key(), seconds=_SHELL_SECONDS) as shell:
-                    grown = fill_root_disk(shell, self.node)
+                    grown = fill_disks(shell, self.node)
                 return Outcome(grown.changed, grown.detail)
             case actions.SealSeed(storage, volume):
                 return self._seal(storage, volume)
@@ -151,7 +153,7 @@ class Executor:
             case actions.PullModels(models, seconds):
                 return self._pull(models, seconds, say)
             case actions.ProveEngine(seconds):
-                return self._prove(seconds)
+                return self._prove(seconds, say)
 
     def _download(self, image: ImageSpec, storage: StorageName) -> Outcome:
         with self.image_lock(storage, image.volume_name):
@@ -313,17 +315,27 @@ class Executor:
         if self.left_for_next_start:
             return Outcome(False, "left until the node was restarted: it is in use")
         probe = EngineProbe(self.fleet, self.node, self.engine, self.web, self.clock)
-        try:
-            probe.await_health(seconds=seconds, still_worth_it=self._watch_power())
-        except EngineError as error:
-            unit = self._service()
-            raise explained(error, self.fleet, self.node, self.engine, unit, self._shell_for_evidence) from error
-        return fetch_models(probe, models, self._shell_for_evidence, say)
+        if self.engine.stored_path:
+            try:
+                probe.await_health(seconds=seconds, still_worth_it=self._watch_power())
+            except EngineError as error:
+                unit = self._service()
+                raise explained(error, self.fleet, self.node, self.engine, unit, self._shell_for_evidence) from error
+        room = self._room(say)
+        room.keep_to_budget()
+        fetched = probe.store(room).ensure(models, say) if models else ()
+        gone = [f"evicted {eviction}" for eviction in room.evicted]
+        said = [f"fetched {', '.join(fetched)}" if fetched else "they are there", *gone, *filter(None, (room.left,))]
+        return Outcome(bool(fetched or gone), ", ".join(said))
 
-    def _prove(self, seconds: float) -> Outcome:
+    def _room(self, say: Callable[[str], None]) -> ModelRoom:
+        return ModelRoom(self.fleet, self.node, self.engine, self.web, self.clock, self._shell_for_evidence, say)
+
+    def _prove(self, seconds: float, say: Callable[[str], None]) -> Outcome:
         probe = EngineProbe(self.fleet, self.node, self.engine, self.web, self.clock)
         try:
-            self.proof = probe.prove(seconds=seconds, still_worth_it=self._watch_power())
+            room = self._room(say)
+            self.proof = probe.prove(seconds=seconds, still_worth_it=self._watch_power(), say=say, room=room)
         except EngineError as error:
             unit = self._service()
             raise explained(error, self.fleet, self.node, self.engine, unit, self._shell_for_evidence) from error

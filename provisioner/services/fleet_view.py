@@ -14,6 +14,7 @@ from provisioner.domain.snapshot import ClusterSnapshot, Power
 from provisioner.errors import ProvisionerError
 from provisioner.planning.lease_words import page_words, slots_of
 from provisioner.planning.ownership import Act, Why, objection
+from provisioner.services.engine_web import engine_web
 from provisioner.services.noted_modes import noted
 from provisioner.services.proving import EngineProbe
 from provisioner.services.world import World
@@ -43,6 +44,8 @@ class NodeStatus:
     model: str
     url: str | None = None
     uptime_seconds: float = 0.0
+    needs_key: bool = False
+    """Clients must send the node's API key to `url`."""
     claims: str = ""
     """Who holds it, whom it gives way to, who has its GPU; in words."""
     holds: tuple[Hold, ...] = ()
@@ -62,6 +65,7 @@ class NodeStatus:
             "mode": str(self.node.mode),
             "model": self.model,
             "url": self.url,
+            "needs_key": self.needs_key,
             "uptime_seconds": round(self.uptime_seconds),
             "claims": self.claims,
             "holds": [hold.as_dict() for hold in self.holds],
@@ -138,10 +142,19 @@ class FleetView:
             given = f', its GPUs are given to VM {release.vmid} (mode "{release.name}")' if release else ""
             return NodeStatus(node, NodeState.ASLEEP, f"the VM is off{given}", model)
         engine = self._world.engines[self._fleet.mode_of(node).engine]
-        probe = EngineProbe(self._fleet, node, engine, self._world.web, self._world.clock)
-        trouble = probe.health()
+        probe = EngineProbe(self._fleet, node, engine, engine_web(self._fleet, self._world, node), self._world.clock)
+        try:
+            trouble = probe.health()
+        except ProvisionerError as error:
+            return NodeStatus(node, NodeState.UNKNOWN, error.summary, model, None, vm.uptime_seconds)
         if trouble:
             return NodeStatus(node, NodeState.STARTING, f"{engine.name}: {trouble}", model, None, vm.uptime_seconds)
         return NodeStatus(
-            node, NodeState.SERVING, f"{engine.name} is healthy", model, probe.endpoint.url, vm.uptime_seconds
+            node,
+            NodeState.SERVING,
+            f"{engine.name} is healthy",
+            model,
+            probe.endpoint.url,
+            vm.uptime_seconds,
+            probe.endpoint.needs_key,
         )

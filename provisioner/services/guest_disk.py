@@ -1,4 +1,4 @@
-"""Lets a guest's root filesystem fill its disk, by a few small commands over SSH."""
+"""Lets a guest's filesystems fill their disks, by a few small commands over SSH."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from provisioner.domain.fleet import NodeSpec
 from provisioner.errors import GuestError, NotReadyError
-from provisioner.planning.guest_disk import LOOK, filling
+from provisioner.planning.guest_disk import LOOK, filling, filling_models
 from provisioner.ports.guest_shell import CommandResult, GuestAway, GuestShell
 
 _LOOK_SECONDS = 30.0
@@ -23,8 +23,8 @@ class Grown:
     detail: str
 
 
-def fill_root_disk(shell: GuestShell, node: NodeSpec) -> Grown:
-    """Grow partition and filesystem where the disk has room.
+def fill_disks(shell: GuestShell, node: NodeSpec) -> Grown:
+    """Grow partition and filesystem where a disk has room: the root's, and that of the models.
 
     A guest that lacks the tools, or keeps its root where we cannot follow, is
     left alone and that is told: it serves as before.
@@ -37,9 +37,9 @@ def fill_root_disk(shell: GuestShell, node: NodeSpec) -> Grown:
         look = shell.run(LOOK, seconds=_LOOK_SECONDS)
         if _is_missing(look):
             return Grown(False, "left alone: the guest has no lsblk")
-        plan = filling(look.out)
+        plan, models = filling(look.out), filling_models(look.out)
         done: list[str] = []
-        for command in plan.commands:
+        for command in (*plan.commands, *models.commands):
             result = shell.run(command.words, seconds=_GROW_SECONDS, privileged=True)
             said = f"{result.out}\n{result.err}".strip()
             if command.idle_words in said:
@@ -48,7 +48,7 @@ def fill_root_disk(shell: GuestShell, node: NodeSpec) -> Grown:
                 return Grown(bool(done), f"left alone: the guest has no {command.words[0]}")
             if result.exit_code != 0:
                 raise GuestError(
-                    f"cannot grow the root filesystem: {' '.join(command.words)}: {said}",
+                    f"cannot grow a filesystem: {' '.join(command.words)}: {said}",
                     subject=node.subject,
                     next_step=f"grow it by hand (provisioner ssh {node.name}), then: provisioner up {node.name}",
                 )
@@ -60,9 +60,8 @@ def fill_root_disk(shell: GuestShell, node: NodeSpec) -> Grown:
             next_step=f"provisioner up {node.name} continues where this run ended",
             retryable=True,
         ) from gone
-    if plan.why_not:
-        return Grown(False, f"left alone: {plan.why_not}")
-    return Grown(bool(done), ", ".join(done) or "it fills its disk")
+    left = [f"left alone: {why}" for why in (plan.why_not, models.why_not) if why]
+    return Grown(bool(done), ", ".join(done + left) or "it fills its disk")
 
 
 def _is_missing(result: CommandResult) -> bool:

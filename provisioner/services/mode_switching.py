@@ -25,11 +25,13 @@ from provisioner.services.arbitration import Arbitration
 from provisioner.services.diagnosing import explained
 from provisioner.services.engine_evidence import require_on_gpu
 from provisioner.services.engine_units import DeathWatch, switch_units, unit_state
+from provisioner.services.engine_web import engine_key, engine_web
 from provisioner.services.entering import Entering
 from provisioner.services.events import OnEvent, running_step
 from provisioner.services.gpu_lending import GpuLending
 from provisioner.services.looking import find_vm
 from provisioner.services.model_memory import ModelMemory
+from provisioner.services.model_room import ModelRoom
 from provisioner.services.noted_modes import noted
 from provisioner.services.proving import Endpoint, EngineProbe, Proof
 from provisioner.services.sleeping import Sleeping
@@ -145,6 +147,9 @@ class ModeSwitching:
         self, decision: SwitchDecision, node: NodeSpec, wanted: NodeSpec, on_event: OnEvent, *, force: bool
     ) -> Endpoint | None:
         clock = self._world.clock
+        if decision.kind not in (SwitchKind.NOTE, SwitchKind.RELEASE):
+            # Who cannot ask the engine whether it answers would end in the middle.
+            engine_key(self._fleet, self._world, wanted).require()
         match decision.kind:
             case SwitchKind.NOTE:
                 with running_step(on_event, node, "note", clock) as step:
@@ -201,12 +206,18 @@ class ModeSwitching:
         """Wait until a mode answers. Raises EngineError, with what the engine's journal says."""
         engine = self._world.engines[self._fleet.mode_of(node).engine]
         service = self._service(node)
-        probe = EngineProbe(self._fleet, node, engine, self._world.web, self._world.clock)
+        probe = EngineProbe(self._fleet, node, engine, engine_web(self._fleet, self._world, node), self._world.clock)
         watch = DeathWatch(shell, node, service, self._world.clock)
         try:
-            proof = probe.prove(seconds=node.patience.engine_seconds, still_worth_it=watch.look, say=say)
+            room = ModelRoom(
+                self._fleet, node, engine, engine_web(self._fleet, self._world, node), self._world.clock,
+                lambda: nullcontext(shell), say,
+            )  # fmt: skip
+            seconds = node.patience.engine_seconds
+            proof = probe.prove(seconds=seconds, still_worth_it=watch.look, say=say, room=room)
             if node.gpus:
-                require_on_gpu(self._fleet, node, engine, service, self._world.web, lambda: nullcontext(shell))
+                web = engine_web(self._fleet, self._world, node)
+                require_on_gpu(self._fleet, node, engine, service, web, lambda: nullcontext(shell))
             return proof
         except EngineError as error:
             raise explained(error, self._fleet, node, engine, service, lambda: nullcontext(shell)) from error

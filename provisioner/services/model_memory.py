@@ -6,6 +6,7 @@ from provisioner.domain.fleet import FleetSpec, NodeSpec
 from provisioner.engines.base import AnswerUnreadable, JsonRequest, LoadedModel
 from provisioner.errors import EngineError
 from provisioner.ports.web import Answer, NoAnswer
+from provisioner.services.engine_web import engine_web
 from provisioner.services.world import World
 
 _ASK_SECONDS = 10.0
@@ -19,7 +20,7 @@ class ModelMemory:
         self._mode = fleet.mode_of(node)
         self._node = node
         self._engine = world.engines[self._mode.engine]
-        self._web = world.web
+        self._web = engine_web(fleet, world, node)
         self._address = f"http://{node.reach.address}:{self._engine.port}"
 
     def loaded(self) -> tuple[LoadedModel, ...]:

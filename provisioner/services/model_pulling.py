@@ -25,6 +25,9 @@ _MOST_VAIN_TRIES = 3
 _PAUSE_SECONDS = 2.0
 
 
+Room = Callable[[str, int], int | None]
+
+
 class _Stuck(Exception):
     """No byte has come for too long."""
 
@@ -62,7 +65,8 @@ class ModelPulling:
         node: where.
         address: ``http://ADDRESS:PORT``.
         web, clock: the world.
-        free_bytes: asks how much room the store's disk has; None where nobody can tell.
+        room: asked with a model and the bytes that are to come, it makes room for them where it may, and says how
+            many bytes fit; None where nobody can tell. Raises PullFailed when they do not.
     """
 
     def __init__(
@@ -72,14 +76,14 @@ class ModelPulling:
         address: str,
         web: Web,
         clock: Clock,
-        free_bytes: Callable[[], int | None] = lambda: None,
+        room: Room = lambda model, needed: None,
     ) -> None:
         self._engine = engine
         self._node = node
         self._address = address
         self._web = web
         self._clock = clock
-        self._free_bytes = free_bytes
+        self._room = room
 
     def stored(self) -> tuple[StoredModel, ...]:
         """Return what the store holds. Raises EngineError."""
@@ -147,8 +151,8 @@ class ModelPulling:
         raise NoAnswer("the answer ended before the model was there")
 
     def _require_room(self, model: str, progress: PullProgress) -> None:
-        free = self._free_bytes()
         needed = (progress.total_bytes or 0) - (progress.completed_bytes or 0)
+        free = self._room(model, needed)
         if free is not None and needed > free:
             raise PullFailed(f"no space left on device: {needed / GIB:.2f} GiB to come, {free / GIB:.2f} GiB free")
 
@@ -164,6 +168,8 @@ class ModelPulling:
 
 def _next_step(words: str) -> str:
     """Return what to do about a failure that asking again does not mend, by the engine's own words."""
+    if "model_budget" in words:
+        return "raise model_budget, or write pull: demand for a mode whose models are rarely used"
     if "no space left" in words:
         return "grow the node's disk in the fleet file, or take models out of its modes"
     if "does not exist" in words or "not found" in words:

@@ -11,7 +11,7 @@ from provisioner.domain.measurement import PROBE, Measurement
 from provisioner.domain.names import ModeName
 from provisioner.domain.node_evidence import EngineEvidence, NodeEvidence, UnitEvidence
 from provisioner.engines.base import AnswerUnreadable, InferenceEngine
-from provisioner.errors import EngineError, GpuUnusableError, InputError, ProvisionerError, RefusedError
+from provisioner.errors import EngineError, EngineKeyError, GpuUnusableError, InputError, ProvisionerError, RefusedError
 from provisioner.planning.bench_figures import measured_thing, rate
 from provisioner.planning.gpu.diagnosis import diagnosis
 from provisioner.planning.node_test import node_checks
@@ -20,6 +20,7 @@ from provisioner.ports.web import NoAnswer
 from provisioner.services.benchmarking import Benchmarking
 from provisioner.services.deployments import address_of, engine_of, unit_of
 from provisioner.services.engine_evidence import memory_evidence, unit_evidence
+from provisioner.services.engine_web import engine_web
 from provisioner.services.entering import Entering
 from provisioner.services.events import OnEvent, running_step
 from provisioner.services.gpu_facts import gather_gpu_facts
@@ -207,24 +208,25 @@ class NodeTesting:
             return None, None, error.summary
 
     def _engine(self, node: NodeSpec, engine: InferenceEngine, *, smoke: bool) -> EngineEvidence:
-        trouble = EngineProbe(self._fleet, node, engine, self._world.web, self._world.clock).health()
+        web = engine_web(self._fleet, self._world, node)
+        trouble = EngineProbe(self._fleet, node, engine, web, self._world.clock).health()
         if trouble:
             return EngineEvidence(trouble)
         try:
-            answer = self._world.web.get(
-                address_of(self._fleet, self._world, node) + engine.models_path, seconds=_ASK_SECONDS
-            )
+            answer = web.get(address_of(self._fleet, self._world, node) + engine.models_path, seconds=_ASK_SECONDS)
             if answer.status != 200:
                 raise NoAnswer(f"HTTP {answer.status} from {engine.models_path}")
             models = engine.served_models(answer.text)
             number = round(self._world.clock.now() * 1000) % 10**9
             # This one may bring the model into memory: its time is that of a load.
             self._bench.reply(node, max_tokens=1, number=number, silence=_LOAD_SECONDS)
-            memory = memory_evidence(self._world.web, address_of(self._fleet, self._world, node), engine)
+            memory = memory_evidence(web, address_of(self._fleet, self._world, node), engine)
             seen = replace(memory, models=models)
             return seen if smoke else self._timed(node, seen, number)
         except (NoAnswer, AnswerUnreadable) as reason:
             return EngineEvidence(str(reason))
+        except EngineKeyError as refused:
+            return EngineEvidence(refused.summary, refused.next_step)
         except EngineError as error:
             return EngineEvidence(error.summary)
 

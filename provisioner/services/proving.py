@@ -16,7 +16,7 @@ from provisioner.errors import EngineError
 from provisioner.planning.launches import unit_of
 from provisioner.ports.clock import Clock
 from provisioner.ports.web import NoAnswer, Web
-from provisioner.services.model_pulling import ModelPulling
+from provisioner.services.model_pulling import ModelPulling, Room
 from provisioner.waiting import NotYet, Pace, WaitedInVain, wait_until
 
 # A booting guest does not answer at all; a connection opened too early can hang until the network
@@ -36,17 +36,28 @@ class Endpoint:
     """Where a model answers now.
 
     `url` is the base URL a client of the `api` dialect needs; `model` is the
-    name to ask for.
+    name to ask for. With `needs_key` it must send the node's API key, as
+    ``Authorization: Bearer KEY``; the key itself is nowhere here.
     """
 
     node: str
     url: str
     api: str
     model: str
+    needs_key: bool = False
 
-    def as_dict(self) -> dict[str, str]:
+    def as_dict(self) -> dict[str, object]:
         """Return plain values for ``--json``."""
-        return {"node": self.node, "url": self.url, "api": self.api, "model": self.model}
+        return {
+            "node": self.node,
+            "url": self.url,
+            "api": self.api,
+            "model": self.model,
+            "needs_key": self.needs_key,
+        }
+
+    def __str__(self) -> str:
+        return f"{self.model} at {self.url}{' (with its API key)' if self.needs_key else ''}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +90,13 @@ class EngineProbe:
     @property
     def endpoint(self) -> Endpoint:
         """Where clients connect once the engine answers."""
-        return Endpoint(self._node.name, self._address + self._engine.api_path, self._engine.api, self._mode.model)
+        return Endpoint(
+            self._node.name,
+            self._address + self._engine.api_path,
+            self._engine.api,
+            self._mode.model,
+            needs_key=self._node.api_key is not None and bool(self._engine.key_variable),
+        )
 
     def health(self) -> str:
         """Return "" when the engine says it is ready, else what it says instead."""
@@ -103,9 +120,11 @@ class EngineProbe:
             raise NoAnswer(f"HTTP {answer.status} from {path}")
         return answer.text
 
-    def store(self, free_bytes: Callable[[], int | None] = lambda: None) -> ModelPulling:
-        """Return the engine's own store of models."""
-        return ModelPulling(self._engine, self._node, self._address, self._web, self._clock, free_bytes)
+    def store(self, room: Room | None = None) -> ModelPulling:
+        """Return the engine's own store of models; `room` makes room for those that come."""
+        return ModelPulling(
+            self._engine, self._node, self._address, self._web, self._clock, room or (lambda model, needed: None)
+        )
 
     def await_health(self, *, seconds: float, still_worth_it: Callable[[], None] | None = None) -> None:
         """Wait until the engine takes requests. Raises EngineError."""
@@ -130,6 +149,7 @@ class EngineProbe:
         seconds: float,
         still_worth_it: Callable[[], None] | None = None,
         say: Callable[[str], None] | None = None,
+        room: Room | None = None,
     ) -> Proof:
         """Wait until the model has answered; one that its engine can fetch and does not have is fetched now.
 
@@ -137,6 +157,7 @@ class EngineProbe:
             seconds: how long to wait.
             still_worth_it: called between looks; raises when waiting has become pointless.
             say: told about the progress of what takes long.
+            room: makes room for a model that is fetched now.
 
         Raises:
             EngineError: it did not come up, does not list the model, or answered nonsense.
@@ -160,7 +181,7 @@ class EngineProbe:
         if self._engine.stored_path:
             # On demand, or because somebody deleted it: what is asked for first is worth waiting for.
             wanted = dict.fromkeys((self._mode.model, *self._mode.pinned))
-            self.store().ensure(tuple(wanted), say or _say_nothing)
+            self.store(room).ensure(tuple(wanted), say or _say_nothing)
         self._rouse(healthy_at + seconds)
         self._require_model()
         self._load(healthy_at + seconds)

@@ -13,7 +13,7 @@ from collections.abc import Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from provisioner.domain.actions import Plan, UploadSeed
+from provisioner.domain.actions import Plan, RunPlaybook, UploadSeed
 from provisioner.domain.fleet import ClusterSpec, FleetSpec, NodeSpec
 from provisioner.domain.names import NodeName
 from provisioner.domain.snapshot import NodeSeen
@@ -23,10 +23,12 @@ from provisioner.planning.plans import what_outdates
 from provisioner.planning.provision import plan_node
 from provisioner.ports.hypervisors import Hypervisors
 from provisioner.services.destroying import Destroying
+from provisioner.services.engine_web import engine_key, engine_web
 from provisioner.services.events import OnEvent, ignore, running_step
 from provisioner.services.executor import Executor
 from provisioner.services.guest_access import GuestAccess
 from provisioner.services.looking import Looker, look
+from provisioner.services.playbook_secrets import with_secrets
 from provisioner.services.proving import Endpoint
 from provisioner.services.sleeping import Sleeping
 from provisioner.services.slot_taking import SlotTaking
@@ -142,6 +144,8 @@ class Provisioning:
         clock = self._world.clock
         started = clock.monotonic()
         executor = self._executor(node)
+        if plan.refusal is None:
+            self._require_secrets(plan)
         changed: list[str] = []
         for _ in range(_MOST_ROUNDS):
             executor.maker.take_back_seed(plan)
@@ -172,6 +176,16 @@ class Provisioning:
             executor.left_for_next_start,
         )
 
+    def _require_secrets(self, plan: Plan) -> None:
+        """Make sure, before anything is begun, that what later steps need can be read. Raises InputError."""
+        engine_key(self._fleet, self._world, plan.node).require()
+        for step in plan.steps:
+            if isinstance(step.action, RunPlaybook):
+                with_secrets(
+                    step.action.variables,
+                    lambda reference: self._world.secret(reference, subject=plan.node.subject),
+                )
+
     def destroy(self, node: NodeSpec, on_event: OnEvent) -> tuple[str, ...]:
         """Delete a node's VM, disks and seed; return what was removed, in words.
 
@@ -200,7 +214,7 @@ class Provisioning:
             guests=GuestAccess(world.shells[cluster], world.clock),
             playbooks=world.playbooks[cluster],
             seeds=world.seeds,
-            web=world.web,
+            web=engine_web(self._fleet, world, node),
             clock=world.clock,
             maker=VmMaker(self._fleet, node, engine, api, world.seeds, world.clock, self._templates),
             image_lock=lambda storage, image: self._image_locks[cluster, storage, image],

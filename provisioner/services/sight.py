@@ -17,6 +17,7 @@ from provisioner.domain.serving import Phase
 from provisioner.domain.snapshot import ClusterSnapshot, Power, VmSeen
 from provisioner.errors import ProvisionerError
 from provisioner.planning.ownership import Act, Why, objection
+from provisioner.services.engine_web import engine_web
 from provisioner.services.noted_modes import noted
 from provisioner.services.proving import EngineProbe
 from provisioner.services.world import World
@@ -114,7 +115,7 @@ class Sight:
             given = f'its GPUs are given to VM {release.vmid} (mode "{release.name}")'
             return Looked(node, Phase.WITHHELD, given)
         engine = self._world.engines[self._fleet.mode_of(node).engine]
-        probe = EngineProbe(self._fleet, node, engine, self._world.web, self._world.clock)
+        probe = EngineProbe(self._fleet, node, engine, engine_web(self._fleet, self._world, node), self._world.clock)
         trouble = probe.health()
         if not trouble:
             return Looked(node, Phase.READY, f"{engine.name} is healthy", probe.endpoint.url, vm.uptime_seconds)

@@ -33,6 +33,7 @@ from provisioner.planning.least_uptime import COUNTED_WAKES
 from provisioner.planning.ownership import Act, objection
 from provisioner.ports.guest_shell import GuestAway, GuestRefuses, GuestShell
 from provisioner.ports.web import NoAnswer
+from provisioner.services.engine_web import engine_web
 from provisioner.services.entering import Entering
 from provisioner.services.noted_modes import noted
 from provisioner.services.proving import EngineProbe
@@ -114,11 +115,14 @@ class UseLooks:
     def engine(self, node: NodeSpec) -> tuple[EngineActivity | None, str]:
         """Return an engine's own numbers, or None and why there are none."""
         engine = self._world.engines[self._fleet.mode_of(node).engine]
-        probe = EngineProbe(self._fleet, node, engine, self._world.web, self._world.clock)
+        probe = EngineProbe(self._fleet, node, engine, engine_web(self._fleet, self._world, node), self._world.clock)
         try:
             return engine.activity(probe.activity_text(), self._world.clock.now()), ""
         except (NoAnswer, AnswerUnreadable) as reason:
             return None, str(reason)
+        except ProvisionerError as error:
+            # It refuses our key, or the key cannot be read.
+            return None, error.summary
 
     def guest(self, node: NodeSpec) -> tuple[Signal, ...]:
         """Return what a guest itself shows; nothing for an adopted one, which we cannot log in to."""
@@ -214,7 +218,7 @@ class UseLooks:
         engine = self._world.engines[mode.engine]
         if not engine.resting_path or not engine.sleep(mode.models):
             return Ladder(lost_by_stop=lost)
-        probe = EngineProbe(self._fleet, node, engine, self._world.web, self._world.clock)
+        probe = EngineProbe(self._fleet, node, engine, engine_web(self._fleet, self._world, node), self._world.clock)
         try:
             rests = engine.is_resting(probe.resting_text())
         except (NoAnswer, AnswerUnreadable):

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 
 from provisioner.domain.actions import VmChange
 from provisioner.domain.fleet import NodeSpec
-from provisioner.domain.names import Vmid
+from provisioner.domain.model_keeping import VmDisk
+from provisioner.domain.names import StorageName, Vmid
 from provisioner.domain.notes import NodeNotes, read_notes, write_notes
 from provisioner.domain.snapshot import VmConfig
 from provisioner.domain.vm_traits import VmShape
@@ -46,10 +47,19 @@ class VmWriter:
         self._digest = ""
         return warnings
 
-    def grow_disk(self, vmid: Vmid, size_bytes: int) -> tuple[str, ...]:
-        """Grow the boot disk; return Proxmox's warnings. Raises ConfigChangedError."""
+    def grow_disk(self, vmid: Vmid, size_bytes: int, disk: VmDisk) -> tuple[str, ...]:
+        """Grow a disk; return Proxmox's warnings. Raises ConfigChangedError."""
+        here = self._node.hypervisor
         with self._told_what_changed():
-            warnings = self._hypervisors.grow_disk(self._node.hypervisor, vmid, size_bytes, digest=self._digest)
+            warnings = self._hypervisors.grow_disk(here, vmid, size_bytes, disk=disk, digest=self._digest)
+        self._digest = ""
+        return warnings
+
+    def add_model_disk(self, vmid: Vmid, storage: StorageName, size_bytes: int) -> tuple[str, ...]:
+        """Give the VM a disk for models; return Proxmox's warnings. Raises ConfigChangedError."""
+        here = self._node.hypervisor
+        with self._told_what_changed():
+            warnings = self._hypervisors.add_model_disk(here, vmid, storage, size_bytes, digest=self._digest)
         self._digest = ""
         return warnings
 

@@ -19,11 +19,13 @@ from provisioner.services.arbitration import LeasedTicket
 from provisioner.services.deployments import unit_of
 from provisioner.services.diagnosing import LOGIN_SECONDS, explained
 from provisioner.services.engine_units import switch_units
+from provisioner.services.engine_web import engine_key, engine_web
 from provisioner.services.entering import Entering, told
 from provisioner.services.events import OnEvent, running_step
 from provisioner.services.gpu_holder import naming_gpu_holder
 from provisioner.services.guest_access import GuestAccess
 from provisioner.services.looking import find_vm
+from provisioner.services.model_room import ModelRoom
 from provisioner.services.noted_modes import noted
 from provisioner.services.proving import Endpoint, EngineProbe
 from provisioner.services.settling import settled
@@ -88,6 +90,7 @@ class Waking:
         decision = wake_decision(node, vm)
         node, notes = noted(self._fleet, api, node)
         require_gpus(self._fleet, node)
+        engine_key(self._fleet, self._world, node).require()
         patience = node.patience.boot_seconds + node.patience.engine_seconds
         start = _Start(api, self._slots, node, clock, patience)
         if decision.need is WakeNeed.START:
@@ -96,7 +99,7 @@ class Waking:
                 accepted = "Proxmox has accepted the start" if start.was_needed else "somebody else starts it"
                 step.detail, step.changed = f"{decision.reason}; {accepted}", start.was_needed
         engine = self._world.engines[self._fleet.mode_of(node).engine]
-        probe = EngineProbe(self._fleet, node, engine, self._world.web, clock)
+        probe = EngineProbe(self._fleet, node, engine, engine_web(self._fleet, self._world, node), clock)
         # A guest boots once its VM has started, and pinning much memory for a GPU takes minutes.
         start_within = min(start_seconds(node), self._fleet.cluster_of(node).task_seconds)
         longest = patience + (start_within if decision.need is WakeNeed.START else 0.0)
@@ -105,7 +108,11 @@ class Waking:
             try:
                 if notes.mode_waits:
                     self._tell_guest(node, seconds=longest, still_worth_it=start.look)
-                proof = probe.prove(seconds=longest, still_worth_it=start.look, say=step.say)
+                room = ModelRoom(
+                    self._fleet, node, engine, engine_web(self._fleet, self._world, node), clock,
+                    lambda: Entering(self._fleet, self._world).shell(node), step.say,
+                )  # fmt: skip
+                proof = probe.prove(seconds=longest, still_worth_it=start.look, say=step.say, room=room)
             except EngineError as error:
                 # An engine cannot answer while Proxmox has not even started its VM.
                 raise (start.unfinished(longest) or self._explained(node, error)) from error

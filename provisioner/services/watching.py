@@ -17,6 +17,7 @@ from provisioner.planning.live_numbers import live_command, live_numbers
 from provisioner.ports.guest_shell import GuestAway, GuestRefuses, GuestShell
 from provisioner.ports.web import NoAnswer
 from provisioner.services.deployments import as_noted, engine_of
+from provisioner.services.engine_web import engine_web
 from provisioner.services.entering import Entering
 from provisioner.services.proving import EngineProbe
 from provisioner.services.world import World
@@ -138,13 +139,15 @@ class _Watched:
     def _engine(self) -> tuple[int | None, int | None, float | None, str]:
         """Return running and waiting requests, tokens per second, and why there are none of these."""
         engine = engine_of(self._fleet, self._world, self._node)
-        probe = EngineProbe(self._fleet, self._node, engine, self._world.web, self._world.clock)
+        probe = EngineProbe(
+            self._fleet, self._node, engine, engine_web(self._fleet, self._world, self._node), self._world.clock
+        )
         try:
             text = probe.activity_text()
             activity = engine.activity(text, self._world.clock.now())
-        except (NoAnswer, AnswerUnreadable) as reason:
+        except (NoAnswer, AnswerUnreadable, ProvisionerError) as reason:
             self._tokens = None
-            return None, None, None, str(reason)
+            return None, None, None, str(reason).splitlines()[0]
         return activity.running, activity.waiting, self._rate(tokens_made(text)), ""
 
     def _rate(self, tokens: float | None) -> float | None:

@@ -42,9 +42,9 @@ class KeysOfFleet:
     def __init__(self, fleet: FleetSpec, world: World) -> None:
         """Read them. Raises InputError."""
         self._keys = {
-            name: world.secret(node.engine_key, subject=f"engine key of {node.subject}")
+            name: world.secret(node.api_key, subject=f"api_key of {node.subject}")
             for name, node in fleet.nodes.items()
-            if node.engine_key is not None
+            if node.api_key is not None
         }
 
     def key(self, node: NodeName) -> str:

@@ -18,6 +18,9 @@ mount -t tmpfs tmpfs "$tree/dev/shm"
 ln -s /proc/self/fd "$tree/dev/fd"
 for stream in 0/stdin 1/stdout 2/stderr; do ln -s "fd/${stream%/*}" "$tree/dev/${stream#*/}"; done
 mount -t tmpfs tmpfs "$tree/run"
+# Of the machine there is one boot; of what runs in it there are many, and whoever waits for one compares this.
+cat /proc/sys/kernel/random/uuid > "$tree/run/boot_id"
+mount --bind "$tree/run/boot_id" "$tree/proc/sys/kernel/random/boot_id"
 mount -t tmpfs -o mode=1777 tmpfs "$tree/tmp"
 ip link set lo up
 hostname guest

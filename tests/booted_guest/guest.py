@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -10,7 +11,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,7 @@ _NAMESPACES = ("--mount", "--uts", "--ipc", "--pid", "--net", "--cgroup")
 _MASKED = (
     *("systemd-networkd.service", "systemd-networkd.socket", "systemd-udevd.service", "systemd-udevd-control.socket"),
     *("systemd-udevd-kernel.socket", "systemd-udev-trigger.service", "systemd-growfs-root.service"),
-    *("systemd-remount-fs.service", "cloud-init.target", "qemu-guest-agent.service", "ssh.service"),
+    *("systemd-remount-fs.service", "cloud-init.target", "qemu-guest-agent.service"),
 )
 
 
@@ -71,6 +73,18 @@ class Play:
     def changed(self) -> int:
         """How many tasks changed something, by its own count."""
         return int(self.text.rsplit("changed=", 1)[1].split()[0])
+
+    @property
+    def changes(self) -> list[str]:
+        """The names of the tasks that changed something."""
+        tasks = (part.split("]", 1) for part in self.text.split("TASK [")[1:])
+        return [name for name, said in tasks if re.search(r"^changed: ", said, re.MULTILINE)]
+
+    @property
+    def plays_with_changes(self) -> list[str]:
+        """The names of the plays in which a task changed something."""
+        plays = (part.split("]", 1) for part in self.text.split("PLAY [")[1:])
+        return [name for name, said in plays if re.search(r"^changed: ", said, re.MULTILINE)]
 
 
 class BootedGuest:
@@ -142,6 +156,7 @@ class BootedGuest:
 
     def boot(self) -> None:
         """Start process 1, and wait until systemd has started what it wants to."""
+        self._end_servers()
         log = (self.folder / "console.log").open("ab")
         words = ["unshare", *_NAMESPACES, "--fork", "--kill-child", "bash", str(_HERE / "boot.sh"), str(self.tree)]
         self._process = subprocess.Popen(
@@ -152,9 +167,10 @@ class BootedGuest:
         wait_for(lambda: children.read_text().strip(), "a first process")
         self._pid = int(children.read_text().split()[0])
         wait_for(lambda: Path(f"/proc/{self._pid}/comm").read_text() == "systemd\n", "systemd")
-        wait_for(lambda: self.run("systemctl is-system-running --wait", check=False).stdout == "running\n", "a boot")
-        # What a login shell of sshd's own service would have made.
-        self.run("mkdir -p /run/sshd")
+        state = "systemctl is-system-running --wait"
+        wait_for(lambda: self.run(state, check=False).stdout in ("running\n", "degraded\n"), "a boot")
+        assert not (failed := self.run("systemctl --failed --no-legend --plain").stdout), failed
+        self._write_proxy()
         for port, folder in self._served.items():
             self.serve(folder, port)
 
@@ -162,13 +178,45 @@ class BootedGuest:
         """End everything in it at once."""
         if self._process is None:
             return
+        self._end_servers()
+        self._process.send_signal(signal.SIGKILL)
+        self._process.wait(30)
+        self._process = None
+
+    def _end_servers(self) -> None:
         for server in self._servers:
             server.kill()
             server.wait(30)
         self._servers.clear()
-        self._process.send_signal(signal.SIGKILL)
-        self._process.wait(30)
-        self._process = None
+
+    @contextmanager
+    def coming_back(self) -> Iterator[None]:
+        """Boot it again, once, when it reboots meanwhile, as a machine does of its own accord.
+
+        Raises AssertionError at the end if it did not reboot.
+        """
+        process, failures = self._process, list[BaseException]()
+        assert process is not None
+
+        def follow() -> None:
+            try:
+                # The kernel ends process 1 of a namespace so when that asks for a restart; for power off it is another.
+                assert process.wait(300) == -signal.SIGHUP, "it did not reboot"
+                self.boot()
+            except BaseException as failure:  # whatever it is, the test's own thread tells of it
+                failures.append(failure)
+
+        follower = threading.Thread(target=follow)
+        follower.start()
+        try:
+            yield
+        finally:
+            rebooted = process.poll() is not None
+            if not rebooted:
+                process.kill()
+            follower.join()
+        if failures:
+            raise AssertionError("it did not come back") from failures[0]
 
     @property
     def enter(self) -> list[str]:
@@ -199,34 +247,47 @@ class BootedGuest:
         wait_for(lambda: self.run(f"curl -sf http://127.0.0.1:{port}/", check=False).returncode == 0, "a web server")
 
     @property
-    def proxy_command(self) -> str:
-        """A ProxyCommand for ssh that leads to its sshd."""
-        # It is asked anew for each connection: after a boot process 1 is another one.
-        script = self.folder / "proxy.sh"
-        script.write_text(f"#!/bin/sh\nexec {' '.join(self.enter)} /usr/sbin/sshd -i\n")
-        script.chmod(0o755)
-        return str(script)
+    def first_process(self) -> int:
+        """Its process 1, by the number that this machine gave it."""
+        return self._pid
 
-    def inventory(self) -> Path:
-        """Write an inventory with it alone."""
+    @property
+    def proxy_command(self) -> str:
+        """A ProxyCommand for ssh that leads to its sshd, also after another boot."""
+        return str(self.folder / "proxy.sh")
+
+    def _write_proxy(self) -> None:
+        # Into its network only. A shutdown stops every process for a moment, and an nsenter that is the parent of one
+        # stops with it for good: then process 1 waits for a child that nobody asks after.
+        words = ["nsenter", "--target", str(self._pid), "--net", "--", sys.executable, "-IS", str(_HERE / "relay.py")]
+        script = self.folder / "proxy.new"
+        script.write_text(f"#!/bin/sh\nexec {' '.join(words)}\n")
+        script.chmod(0o755)
+        # In one step: whoever waits for a reboot knocks at any moment.
+        script.replace(self.folder / "proxy.sh")
+
+    def inventory(self, address: str = "", port: int = 22) -> Path:
+        """Write an inventory with it alone, reached at an address or, without one, past every network."""
         trust = f"-o HostKeyAlias=guest -o UserKnownHostsFile={self.folder}/known_hosts"
         host = {
-            "ansible_host": "guest",
+            "ansible_host": address or "guest",
+            "ansible_port": port,
             "ansible_user": "ops",
             "ansible_ssh_private_key_file": str(self.private_key),
-            "ansible_ssh_common_args": f"{trust} -o ProxyCommand={self.proxy_command}",
+            "ansible_ssh_common_args": trust + ("" if address else f" -o ProxyCommand={self.proxy_command}"),
         }
         path = self.folder / "inventory.yml"
         path.write_text(yaml.safe_dump({"all": {"hosts": {"guest": host}}}))
         return path
 
-    def command(self, playbook: str, variables: Mapping[str, Any], *more: str) -> list[str]:
-        """Return the words that play a shipped playbook."""
-        file = self.folder / f"{playbook}-variables.yml"
+    def command(self, playbooks: str, variables: Mapping[str, Any], *more: str) -> list[str]:
+        """Return the words that play shipped playbooks with the inventory that was written last."""
+        books = playbooks.split()
+        file = self.folder / f"{books[0]}-variables.yml"
         file.write_text(yaml.safe_dump(dict(variables)))
-        book = shipped_folder("playbooks") / f"{playbook}.yml"
-        inventory = str(self.inventory())
-        return [sys.executable, "-m", "ansible", "playbook", "-i", inventory, "-e", f"@{file}", *more, str(book)]
+        paths = [str(shipped_folder("playbooks") / f"{each}.yml") for each in books]
+        inventory = str(self.folder / "inventory.yml")
+        return [sys.executable, "-m", "ansible", "playbook", "-i", inventory, "-e", f"@{file}", *more, *paths]
 
     @property
     def environment(self) -> dict[str, str]:
@@ -242,11 +303,16 @@ class BootedGuest:
             "ANSIBLE_SSH_ARGS": "-o ControlMaster=auto -o ControlPersist=10s",
         }
 
-    def play(self, playbook: str, variables: Mapping[str, Any], *more: str, code: int = 0) -> Play:
-        """Play a shipped playbook and say how it went."""
+    def play(self, playbooks: str, variables: Mapping[str, Any], *more: str, code: int = 0) -> Play:
+        """Play a shipped playbook, or several one after the other, and say how it went."""
+        self.inventory()
+        return self.run_play(self.command(playbooks, variables, *more), code)
+
+    def run_play(self, command: list[str], code: int = 0) -> Play:
+        """Run such words; AssertionError unless they end with that exit status."""
         done = subprocess.run(
-            self.command(playbook, variables, *more), env=self.environment,
-            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600, check=False,
+            command, env=self.environment,
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=240, check=False,
         )  # fmt: skip
         assert done.returncode == code, done.stdout + done.stderr
         return Play(done.stdout + done.stderr, done.returncode)

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from provisioner.domain.fleet import FleetSpec, NodeSpec
+from provisioner.domain.names import EngineName
 from provisioner.engines.base import InferenceEngine, Launch
 from provisioner.engines.flags import check_arguments, check_launch
 from provisioner.engines.flags.table import table_of
@@ -25,9 +26,6 @@ OLDEST = {
 }
 """The oldest version that was looked into and takes all that we say."""
 
-NEWEST = {"exo": "1.0.71"}
-"""Where the newest that was looked into no longer takes what we say."""
-
 
 def _launch(engine: InferenceEngine, fleet: FleetSpec, node: NodeSpec, version: str, gpus: int) -> Launch:
     setting = setting_for(engine, fleet, node, gpus)
@@ -37,7 +35,7 @@ def _launch(engine: InferenceEngine, fleet: FleetSpec, node: NodeSpec, version: 
 def _versions(name: str) -> list[str]:
     table = table_of(name)
     assert table is not None
-    oldest, newest = table.version(OLDEST[name]), table.version(NEWEST.get(name, table.newest))
+    oldest, newest = table.version(OLDEST[name]), table.version(table.newest)
     assert oldest is not None
     assert newest is not None
     return [str(each.high) for each in table.opened if oldest <= each.high <= newest]
@@ -64,7 +62,6 @@ def test_every_flag_that_we_set_is_taken_by_the_version(
         ("tgi", "2.2.0", "--usage-stats"),
         ("ollama", "0.5.12", "OLLAMA_CONTEXT_LENGTH"),
         ("ollama", "0.15.6", "OLLAMA_NO_CLOUD"),
-        ("exo", "1.0.71.post1", "EXO_LIBP2P_NAMESPACE"),
     ],
 )
 def test_a_version_without_a_flag_that_we_set_is_known_beforehand(
@@ -89,3 +86,34 @@ def test_what_we_must_set_ourselves_is_refused_to_a_mode(name: str, fleet: Fleet
         problems = check_arguments(name, table.newest, {flag: "x"})
         assert len(problems) == 1, flag
         assert problems[0].is_certain, flag
+
+
+@pytest.mark.parametrize(
+    ("version", "by"),
+    [
+        ("1.0.69", "variable"),
+        ("v1.0.71", "variable"),
+        ("b5375f8", "flag"),
+        ("b5375f8cee4368d09e1ce96a56b9f81fb0bc81aa", "flag"),
+        ("1.0.72", "flag"),
+        ("", "unknown"),
+        ("0.3.70", "unknown"),
+        ("main", "unknown"),
+    ],
+)
+def test_exo_is_kept_apart_in_the_way_of_its_version_or_refused(
+    version: str, by: str, fleet: FleetSpec, node: NodeSpec
+) -> None:
+    engine = ENGINES[EngineName("exo")]
+    setting = setting_for(engine, fleet, node, 0)
+    setting = replace(setting, software=replace(setting.software, version=version))
+    refusal = engine.refusal(setting)
+    if by == "unknown":
+        assert refusal is not None
+        assert "engines.exo.version" in refusal.next_step
+        return
+    assert refusal is None
+    launch = engine.launch(setting)
+    # Where the flag is known, exo ends at once when it finds the variable.
+    assert ("EXO_LIBP2P_NAMESPACE" in launch.environment) == (by == "variable")
+    assert (launch.argv[1:] == ("--namespace", "provisioner-ml")) == (by == "flag")

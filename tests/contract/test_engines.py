@@ -19,12 +19,22 @@ from tests.fleets import SUM
 from tests.golden_files import assert_golden
 
 TOKEN = SecretReference(SecretSource.ENV, "HF_TOKEN")
+KEY = SecretReference(SecretSource.ENV, "LLM_KEY")
+# By the fact that each engine's own reference tells: vLLM and llama.cpp beside --api-key, TGI as the twin of its flag.
+KEYS = {
+    "ollama": [""],
+    "vllm": ["VLLM_API_KEY"],
+    "tgi": ["API_KEY"],
+    "llama.cpp": ["LLAMA_API_KEY"],
+    "exo": [""],
+}
 PINNED = EngineSpec(
     ENGINES["llama.cpp"].name,
     version="0.19.1",
     archives=(Artifact("archive", "https://example.org/llama-b1-bin-ubuntu-cuda-12.8-x64.tar.gz", SUM),),
     image=f"ghcr.io/huggingface/text-generation-inference:3.3.5@sha256:{SUM}",
 )
+VERSIONS = {"exo": "1.0.71"}
 
 
 def setting_for(engine: InferenceEngine, fleet: FleetSpec, node: NodeSpec, gpus: int = 1) -> Setting:
@@ -42,7 +52,8 @@ def setting_for(engine: InferenceEngine, fleet: FleetSpec, node: NodeSpec, gpus:
             mode = replace(mode, **values)
     slot = fleet.gpus_of(node)[0]
     files = {"some/model": Artifact("some/model", "/models/m.gguf", SUM)}
-    return Setting(node, mode, replace(PINNED, name=engine.name), (slot,) * gpus, files, (8, 6), TOKEN)
+    software = replace(PINNED, name=engine.name, version=VERSIONS.get(engine.name, PINNED.version))
+    return Setting(node, mode, software, (slot,) * gpus, files, (8, 6), TOKEN)
 
 
 @pytest.mark.parametrize("engine", ENGINES.values(), ids=ENGINES.keys())
@@ -82,6 +93,26 @@ class TestEveryEngine:
         launch = engine.launch(setting_for(engine, fleet, node))
         assert str(TOKEN) not in " ".join(launch.argv)
         assert all(isinstance(secret, SecretReference) for secret in launch.secrets.values())
+
+    def test_its_key_goes_by_a_private_variable_or_the_plan_says_that_it_takes_none(
+        self, engine: InferenceEngine, fleet: FleetSpec, node: NodeSpec
+    ) -> None:
+        setting = setting_for(engine, fleet, node)
+        setting = replace(setting, node=replace(node, api_key=KEY))
+        launch = engine.launch(setting)
+        assert [name for name, secret in launch.secrets.items() if secret == KEY] == list(
+            filter(None, KEYS[engine.name])
+        )
+        assert str(KEY) not in " ".join((*launch.argv, *launch.environment.values()))
+        assert engine.traits.takes_key == bool(engine.key_variable)
+        told = any("takes no API key" in caution for caution in engine.cautions(setting))
+        assert told != engine.traits.takes_key
+
+    def test_its_health_is_open_and_a_chat_is_not(self, engine: InferenceEngine) -> None:
+        chat = engine.chat("m", "hello", max_tokens=1).path
+        assert not engine.guards(engine.health_path)
+        assert engine.guards(chat) == engine.traits.takes_key
+        assert engine.guards(engine.activity_path) == (engine.name == "llama.cpp")
 
     def test_limits_reach_systemd(self, engine: InferenceEngine, fleet: FleetSpec, node: NodeSpec) -> None:
         launch = engine.launch(setting_for(engine, fleet, node))
@@ -182,8 +213,7 @@ def test_no_row_is_without_an_engine() -> None:
 @pytest.mark.parametrize("engine", ENGINES.values(), ids=ENGINES.keys())
 def test_its_playbook_is_there(engine: InferenceEngine) -> None:
     path = shipped_folder("playbooks") / f"{engine.playbook}.yml"
-    if not path.exists():
-        pytest.skip(f"{engine.playbook} is not written yet")
+    assert path.exists()
     assert path.read_text().splitlines()[1].startswith("#")
 
 

@@ -17,6 +17,7 @@ from provisioner.domain.actions import VmChange, VmShape
 from provisioner.domain.cloud_init import NativeDrive
 from provisioner.domain.fleet import ImageSpec
 from provisioner.domain.host import Source
+from provisioner.domain.model_keeping import ModelDisk, VmDisk
 from provisioner.domain.names import HypervisorName, ImageName, MappingId, NodeName, StorageName, Vmid
 from provisioner.domain.quantities import GIB
 from provisioner.domain.snapshot import Power
@@ -176,6 +177,33 @@ def test_disks_grow_and_do_not_shrink(case: Case) -> None:
     assert case.cluster.config(PVE1, vmid).disk_bytes == 200 * GIB
     with pytest.raises(HypervisorError, match="shrink"):
         case.cluster.grow_disk(PVE1, vmid, GIB)
+
+
+def test_a_disk_for_models_is_added_and_grows_on_its_own(case: Case) -> None:
+    vmid = created(case)
+    disks = StorageName("local-lvm")
+    boot = case.cluster.config(PVE1, vmid).disk_bytes
+    digest = case.cluster.config(PVE1, vmid).digest
+    with pytest.raises(HypervisorError):
+        case.cluster.grow_disk(PVE1, vmid, 50 * GIB, disk=VmDisk.MODELS)
+    case.cluster.add_model_disk(PVE1, vmid, disks, 40 * GIB, digest=digest)
+    assert case.cluster.config(PVE1, vmid).model_disk == ModelDisk(disks, 40 * GIB, is_ours=True)
+    with pytest.raises(ConfigChangedError):
+        case.cluster.add_model_disk(PVE1, vmid, disks, 40 * GIB, digest=digest)
+    case.cluster.start_vm(PVE1, vmid).wait()
+    case.cluster.grow_disk(PVE1, vmid, 50 * GIB, disk=VmDisk.MODELS)
+    config = case.cluster.config(PVE1, vmid)
+    assert config.model_disk == ModelDisk(disks, 50 * GIB, is_ours=True)
+    assert (config.disk_bytes, config.waiting) == (boot, ())
+
+
+def test_a_running_vm_gets_its_disk_for_models_at_once(case: Case) -> None:
+    vmid = created(case)
+    case.cluster.start_vm(PVE1, vmid).wait()
+    case.cluster.add_model_disk(PVE1, vmid, StorageName("local-lvm"), 40 * GIB)
+    config = case.cluster.config(PVE1, vmid)
+    assert config.model_disk is not None
+    assert config.waiting == ()
 
 
 def test_notes_are_replaced(case: Case) -> None:

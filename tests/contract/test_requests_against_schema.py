@@ -31,7 +31,8 @@ def requests(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, object]
 
 def live_a_whole_life(site: Site) -> None:
     """Call every method of the adapter at least once."""
-    fleet = site.fleet()
+    site.fleet(lambda text: text.replace("  disk: 3GiB", "  disk: 3GiB\n  model_disk: 10GiB")).up(NODE)
+    fleet = site.fleet(lambda text: text.replace("model_disk: 10GiB", "model_disk: 12GiB"))
     fleet.hypervisor("pve1").doctor()
     fleet.up(NODE)
     fleet.up(NODE)

@@ -16,7 +16,7 @@ from provisioner.lab.guests.simulated_gpu import ENGINE_PID, gpu_answer, tells_o
 from provisioner.ports.guest_shell import CommandResult, GuestAway, GuestRefuses
 from provisioner.ports.playbooks import PlaybookOutcome
 from provisioner.ports.seeds import HostKeyPair
-from provisioner.ports.web import Answer, NoAnswer
+from provisioner.ports.web import NO_HEADERS, Answer, Headers, NoAnswer
 from provisioner.services.converging import RECIPE
 from provisioner.services.engine_help import ASKING
 from provisioner.services.guest_host_key import FINISHED, PUBLIC_KEY
@@ -64,6 +64,8 @@ class FakeGuests:
     resize_fails: bool = False
     asked: list[str] = field(default_factory=list)
     """URLs that were fetched."""
+    sent: list[tuple[str, str]] = field(default_factory=list)
+    """The same, each with what was sent to be let in."""
     has_agent: bool = True
     journal: list[str] = field(default_factory=lambda: ["nothing of interest"])
     """What journalctl prints."""
@@ -169,14 +171,23 @@ class FakeGuests:
 
     # Web
 
-    def get(self, url: str, *, seconds: float) -> Answer:
+    def locks(self, url: str, headers: Headers) -> bool:
+        """Say whether the engine that was laid down last asks for another key than a request has."""
+        (launch,) = self.disks[self._vmid(url)].applied[-1]["engine_launches"]
+        key = launch["secrets"].get("LLAMA_API_KEY")
+        return key is not None and headers.get("Authorization") != f"Bearer {key}"
+
+    def get(self, url: str, *, seconds: float, headers: Headers = NO_HEADERS) -> Answer:
         self.asked.append(url)
+        self.sent.append((url, headers.get("Authorization", "")))
         vmid = self._vmid(url)
         if self.engine_dead or not self._is_up(vmid) or not self.disks[vmid].applied:
             raise NoAnswer("connection refused")
         if not self._is_up(vmid, LOAD_SECONDS):
             return Answer(503, json.dumps({"error": {"message": "Loading model"}}))
         path = url.split("/", 3)[3]
+        if path != "health" and self.locks(url, headers):
+            return Answer(401, json.dumps({"error": {"message": "Invalid API Key", "code": 401}}))
         (launch,) = self.disks[vmid].applied[-1]["engine_launches"]
         model = launch["argv"][launch["argv"].index("--alias") + 1]
         texts = {
@@ -187,8 +198,10 @@ class FakeGuests:
         }
         return Answer(200, texts[path])
 
-    def post_json(self, url: str, body: object, *, seconds: float) -> Answer:
+    def post_json(self, url: str, body: object, *, seconds: float, headers: Headers = NO_HEADERS) -> Answer:
         self.get(url.rsplit("/v1/", 1)[0] + "/health", seconds=seconds)
+        if self.locks(url, headers):
+            return Answer(401, json.dumps({"error": {"message": "Invalid API Key", "code": 401}}))
         self.chats += 1
         self.tokens += 1
         return Answer(200, json.dumps({"choices": [{"message": {"content": "hello"}}]}))

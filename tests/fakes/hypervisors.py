@@ -10,6 +10,7 @@ from provisioner.domain.actions import VmChange
 from provisioner.domain.conventions import TAG
 from provisioner.domain.fleet import ImageSpec
 from provisioner.domain.host import HostFacts, Release
+from provisioner.domain.model_keeping import ModelDisk, VmDisk
 from provisioner.domain.names import HypervisorName, MappingId, StorageName, Vmid
 from provisioner.domain.quantities import GIB
 from provisioner.domain.snapshot import ClusterSnapshot, MappingSeen, Power, StorageSeen, VmConfig, VmSeen
@@ -50,10 +51,12 @@ class FakeVm:
     """Traits and mappings of the last start."""
     raw_devices: tuple[PassedDevice, ...] = ()
     """Passed through by somebody else."""
+    model_disk: ModelDisk | None = None
 
     @property
     def digest(self) -> str:
         facts = (self.seen.name, sorted(self.seen.tags), self.notes, self.disk_bytes, self.mappings, self.raw_devices)
+        facts = (*facts, self.model_disk)
         text = repr((facts, sorted(self.traits.items(), key=lambda each: each[0].name)))
         return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
@@ -74,6 +77,7 @@ class FakeVm:
             devices=(*_passed(self.mappings), *self.raw_devices),
             running_devices=(*_passed(mappings), *self.raw_devices),
             seed=self.seed,
+            model_disk=self.model_disk,
         )
 
 
@@ -300,15 +304,37 @@ class FakeHypervisors:
         self.acts.append(f"notes {vmid}")
 
     def grow_disk(
-        self, hypervisor: HypervisorName, vmid: Vmid, size_bytes: int, *, digest: str = ""
+        self,
+        hypervisor: HypervisorName,
+        vmid: Vmid,
+        size_bytes: int,
+        *,
+        disk: VmDisk = VmDisk.BOOT,
+        digest: str = "",
     ) -> tuple[str, ...]:
         self._call("grow_disk")
         vm = self._existing(vmid)
         self._require_digest(vm, digest)
-        if size_bytes < vm.disk_bytes:
+        before = vm.config.bytes_of(disk)
+        if before is None:
+            raise refusal("disk 'scsi1' does not exist")
+        if size_bytes < before:
             raise refusal("shrinking disks is not supported")
-        vm.disk_bytes = size_bytes
-        self.acts.append(f"grow {vmid}")
+        if disk is VmDisk.BOOT:
+            vm.disk_bytes = size_bytes
+        elif vm.model_disk is not None:
+            vm.model_disk = replace(vm.model_disk, size_bytes=size_bytes)
+        self.acts.append(f"grow {vmid}" if disk is VmDisk.BOOT else f"grow model disk {vmid}")
+        return ()
+
+    def add_model_disk(
+        self, hypervisor: HypervisorName, vmid: Vmid, storage: StorageName, size_bytes: int, *, digest: str = ""
+    ) -> tuple[str, ...]:
+        self._call("add_model_disk")
+        vm = self._existing(vmid)
+        self._require_digest(vm, digest)
+        vm.model_disk = ModelDisk(storage, size_bytes, is_ours=True)
+        self.acts.append(f"model disk {vmid}")
         return ()
 
     def read_guest_file(self, hypervisor: HypervisorName, vmid: Vmid, path: str) -> str | None:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from provisioner.domain.measurement import MeasuredThing, Measurement
-from provisioner.ports.web import NoAnswer
+from provisioner.ports.web import NO_HEADERS, Headers, NoAnswer
 from tests.fakes.clock import FakeClock
 from tests.fakes.guests import FakeGuests
 
@@ -41,11 +41,13 @@ class FakeStreams:
     asked: list[dict[str, object]] = field(default_factory=list)
 
     @contextmanager
-    def open(self, url: str, body: object, *, seconds: float) -> Iterator[Iterator[str]]:
+    def open(self, url: str, body: object, *, seconds: float, headers: Headers = NO_HEADERS) -> Iterator[Iterator[str]]:
         assert isinstance(body, dict)
         answer = self.guests.get(url.rsplit("/v1/", 1)[0] + "/health", seconds=seconds)
         if answer.status != 200:
             raise NoAnswer(f"HTTP {answer.status}")
+        if self.guests.locks(url, headers):
+            raise NoAnswer("HTTP 401 Invalid API Key", 401)
         self.asked.append(body)
         lines = self._lines(int(body["max_tokens"]))
         yield lines

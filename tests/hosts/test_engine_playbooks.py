@@ -241,7 +241,7 @@ def test_vllm_from_packages_with_a_gated_model(guest: BootedGuest) -> None:
             launch(
                 "ml", ["{folder}/bin/vllm", "serve", "gated/model", "--port", "8000"], 8000,
                 environment={"HF_HOME": "{data}/huggingface"}, gpu=True,
-                secrets={"HF_TOKEN": "hf_wrong"}, conflicts=["chat", "long"],
+                secrets={"HF_TOKEN": "hf_wrong", "VLLM_API_KEY": "sk-right"}, conflicts=["chat", "long"],
             )
         ],
         "engine_active": "ml",
@@ -254,12 +254,14 @@ def test_vllm_from_packages_with_a_gated_model(guest: BootedGuest) -> None:
     wanted["engine_launches"][0]["secrets"]["HF_TOKEN"] = "hf_right"
     said = guest.play("deploy-vllm", wanted, "-v").text
     assert "hf_right" not in said
+    assert "sk-right" not in said
     server = told(guest, 8000)
+    assert server["environment"]["VLLM_API_KEY"] == "sk-right"
     assert server["argv"][1:] == ["serve", "gated/model", "--port", "8000"]
     assert server["uid"] == account(guest, "vllm")
     assert server["environment"]["HF_TOKEN"] == "hf_right"
     assert guest.run("stat -c '%a %U' /etc/llm/ml.env").stdout == "600 root\n"
-    guest.run("! grep -r hf_right /etc/systemd /run/llm-ml /run/llm-jobs")
+    guest.run("! grep -rE 'hf_right|sk-right' /etc/systemd /run/llm-ml /run/llm-jobs")
     guest.run("test -s /var/lib/llm/huggingface/hub/models--gated--model/blobs/weights")
     # It has the GPU now: the others are gone, and do not come back at the next boot.
     assert guest.run("systemctl is-active llm-chat", check=False).stdout == "inactive\n"
@@ -292,7 +294,7 @@ def test_tgi_in_a_container_under_its_own_account(guest: BootedGuest) -> None:
         "engine_launches": [
             launch(
                 "tgi", ["--model-id", "org/model", "--port", "3000"], 3000, gpu=True, shared_memory=True,
-                environment={"HF_HOME": "{data}/huggingface"}, secrets={"HF_TOKEN": "hf_right"},
+                environment={"HF_HOME": "{data}/huggingface"}, secrets={"HF_TOKEN": "hf_right", "API_KEY": "sk-right"},
                 conflicts=["chat", "long", "ml"], memory_max=2**30, cpu_quota=150,
             )
         ],
@@ -316,7 +318,8 @@ def test_tgi_in_a_container_under_its_own_account(guest: BootedGuest) -> None:
         "--memory": str(2**30),
         "--cpus": "1.5",
     }.items() <= dict(given).items()
-    assert "hf_right" not in json.dumps(given)
+    assert server["environment"]["API_KEY"] == "sk-right"
+    assert not {"hf_right", "sk-right"} & set(json.dumps(given).replace('"', " ").replace("=", " ").split())
     guest.run("test -d /var/lib/llm/huggingface/hub/models--org--model/blobs")
     assert guest.run("systemctl is-active llm-ml", check=False).stdout == "inactive\n"
     settles(guest, "deploy-tgi", wanted)
@@ -355,7 +358,8 @@ def test_open_webui_from_packages_with_hashes_serves_beside_the_engine(guest: Bo
         "engine_launches": [
             launch(
                 "open-webui", ["{folder}/bin/open-webui", "serve", "--host", "0.0.0.0", "--port", "8081"], 8081,
-                environment={"DATA_DIR": "{data}/open-webui/data"}, secrets={"WEBUI_ADMIN_PASSWORD": "pass word"},
+                environment={"DATA_DIR": "{data}/open-webui/data"},
+                secrets={"WEBUI_ADMIN_PASSWORD": "pass word", "OPENAI_API_KEYS": ["sk-right", "none"]},
             )
         ],
         "engine_active": "open-webui",
@@ -364,7 +368,9 @@ def test_open_webui_from_packages_with_hashes_serves_beside_the_engine(guest: Bo
     assert "THESE PACKAGES DO NOT MATCH THE HASHES" in guest.play("deploy-open-webui", wanted, code=2).text
     lock.write_text(f"open-webui==0.12.4 --hash=sha256:{stand_ins.pinned(wheel)['sha256']}\n")
     guest.play("deploy-open-webui", wanted)
-    assert told(guest, 8081)["cwd"] == "/var/lib/llm/open-webui", "where it keeps the key of its sessions"
+    page = told(guest, 8081)
+    assert page["cwd"] == "/var/lib/llm/open-webui", "where it keeps the key of its sessions"
+    assert page["environment"]["OPENAI_API_KEYS"] == "sk-right;none"
     assert guest.run("systemctl is-active llm-cpu").stdout == "active\n"
     settles(guest, "deploy-open-webui", wanted)
 

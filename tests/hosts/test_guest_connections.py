@@ -116,6 +116,24 @@ class TestTunnel:
                 tunnel.wait()
 
 
+class TestRunning:
+    """Programs that end."""
+
+    def test_a_connection_that_breaks_in_the_middle_is_no_exit_code(self, shell: GuestShell, host: PveHost) -> None:
+        mark = host.path("/tmp/running")
+        cutter = threading.Thread(target=_cut_once_there, args=(host, mark))
+        cutter.start()
+        with pytest.raises(GuestAway, match="the connection broke in the middle of sh"):
+            shell.run(["sh", "-c", "touch /tmp/running; sleep 60"], seconds=60)
+        cutter.join()
+
+
+def _cut_once_there(host: PveHost, mark: Path) -> None:
+    while not mark.exists():
+        threading.Event().wait(0.01)
+    host.cut_sessions()
+
+
 class TestLines:
     """Programs that go on."""
 

@@ -21,16 +21,17 @@ from provisioner.domain.mode import ArgumentValue, ModeSpec
 from provisioner.domain.names import ClusterName, ModeName, NodeName
 from provisioner.domain.notes import read_notes
 from provisioner.engines.registry import ENGINES
-from provisioner.errors import EngineError
+from provisioner.errors import EngineError, EngineKeyError
 from provisioner.lab.images.store import default_cache_dir
 from provisioner.lab.material import real_material
 from provisioner.planning.engine_help import help_step
 from provisioner.planning.launches import engine_variables, units_of
 from provisioner.planning.mode_judgement import engine_refusal
-from provisioner.ports.web import Answer, NoAnswer
+from provisioner.ports.web import NO_HEADERS, Answer, Headers, NoAnswer
 from provisioner.services.engine_help import check_arguments_in_guest
 from provisioner.services.events import ignore
 from provisioner.services.mode_switching import ModeSwitching
+from provisioner.services.playbook_secrets import with_secrets
 from provisioner.services.provisioning import Provisioning
 from tests.booted_guest import BootedGuest, why_not
 from tests.fakes.world import FakeWorld
@@ -39,6 +40,7 @@ from tests.hosts.test_engine_units import RootShell
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.skipif(why_not() is not None, reason=str(why_not()))]
 
+KEY = "sk-qweasd"
 MODES = """\
   locked: {engine: llama.cpp, model: second.gguf, context: 256, threads: 1, arguments: {mlock: true}}
   second: {engine: llama.cpp, model: second.gguf, context: 256, threads: 1}
@@ -55,17 +57,19 @@ class Inside:
     def open(self, node: NodeSpec, host_key: str) -> RootShell:
         return RootShell(self.guest)
 
-    def get(self, url: str, *, seconds: float) -> Answer:
-        return self.send("GET", url, None, seconds=seconds)
+    def get(self, url: str, *, seconds: float, headers: Headers = NO_HEADERS) -> Answer:
+        return self.send("GET", url, None, seconds=seconds, headers=headers)
 
-    def post_json(self, url: str, body: object, *, seconds: float) -> Answer:
-        return self.send("POST", url, body, seconds=seconds)
+    def post_json(self, url: str, body: object, *, seconds: float, headers: Headers = NO_HEADERS) -> Answer:
+        return self.send("POST", url, body, seconds=seconds, headers=headers)
 
-    def send(self, method: str, url: str, body: object, *, seconds: float) -> Answer:
+    def send(self, method: str, url: str, body: object, *, seconds: float, headers: Headers = NO_HEADERS) -> Answer:
         here = f"http://127.0.0.1:{url.split(':')[2]}"
         words = ["curl", "-s", "-X", method, "--max-time", str(seconds), "-w", "\\n%{http_code}", here]
         if body is not None:
             words += ["-H", "Content-Type: application/json", "-d", json.dumps(body)]
+        for name, value in headers.items():
+            words += ["-H", f"{name}: {value}"]
         done: subprocess.CompletedProcess[str] = self.guest.run(shlex.join(words), check=False)
         if done.returncode != 0:
             raise NoAnswer("connection refused")
@@ -98,7 +102,9 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> FleetSpec:
     text = text.replace("modes:\n", f"modes:\n{MODES}", 1).replace(
         "gpus: [rtx3090], modes: [small]", "modes: [small, second, junk]"
     )
-    return fleet_from(folder, text.replace("idle_after: 20m", "idle_after: 20m\n  engine_within: 60s"))
+    return fleet_from(
+        folder, text.replace("idle_after: 20m", "idle_after: 20m\n  engine_within: 60s\n  api_key: env:LLM_KEY")
+    )
 
 
 @pytest.fixture(scope="module")
@@ -107,8 +113,10 @@ def switching(
 ) -> tuple[ModeSwitching, FakeWorld]:
     node = fleet.nodes[NodeName("llm-gpu-01")]
     engine = ENGINES[fleet.mode_of(node).engine]
-    guest.play("deploy-llama-cpp", engine_variables(fleet, node, engine, units_of(fleet, node, ENGINES)))
+    variables = engine_variables(fleet, node, engine, units_of(fleet, node, ENGINES))
+    guest.play("deploy-llama-cpp", with_secrets(variables, lambda reference: KEY))
     world = FakeWorld()
+    world.secrets["env:LLM_KEY"] = KEY
     one = fleet_from(tmp_path_factory.mktemp("one"), FLEET.replace("gpus: [rtx3090], ", ""))
     Provisioning(one, world).up(one.nodes[node.name], ignore)
     inside = Inside(guest)
@@ -172,3 +180,22 @@ def test_a_model_that_cannot_be_loaded_is_rolled_back_with_its_own_words(
     assert 'mode "second" is back and answers' in caught.value.summary
     assert noted(world, node) == "second"
     assert mode.switch(node, "second", ignore).did == "in place"
+
+
+def test_the_engine_keeps_out_another_key_and_shows_its_own_to_nobody(
+    switching: tuple[ModeSwitching, FakeWorld], guest: BootedGuest, fleet: FleetSpec
+) -> None:
+    mode, world = switching
+    node = fleet.nodes[NodeName("llm-gpu-01")]
+    world.secrets["env:LLM_KEY"] = "sk-another"
+    with pytest.raises(EngineKeyError, match="its API key is not the one in env:LLM_KEY"):
+        mode.switch(node, "second", ignore)
+    world.secrets["env:LLM_KEY"] = KEY
+    assert mode.switch(node, "second", ignore).did == "in place"
+    journal = guest.run("journalctl --no-pager -u 'llm-*'").stdout
+    assert "llama" in journal
+    assert KEY not in journal
+    # Whoever lists processes, or reads units, finds it nowhere. The brackets keep the search from finding itself.
+    assert guest.run("grep -lE 'second[.]gguf' /proc/[0-9]*/cmdline").stdout
+    guest.run(f"! grep -lE '{KEY[:-1]}[{KEY[-1]}]' /proc/[0-9]*/cmdline")
+    guest.run(f"! grep -rl {KEY} /etc/systemd /run/llm-second")

@@ -28,7 +28,7 @@ from provisioner.ports.guest_shell import CommandResult
 from provisioner.ports.playbooks import PlaybookOutcome
 from provisioner.services.converging import still_is_as
 from tests.lab.qemu_world import MAC, OUTSIDE, VMID, World, prepare
-from tests.lab.stand_in_driver import publish
+from tests.stand_in_packages.nvidia_driver import publish
 
 pytestmark = [pytest.mark.qemu, pytest.mark.timeout(1800)]
 

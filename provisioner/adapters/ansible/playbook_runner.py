@@ -31,6 +31,7 @@ from provisioner.adapters.ssh.command_line import ssh_command
 from provisioner.adapters.ssh.login_key import LoginKey
 from provisioner.domain.fleet import NodeSpec, SshAccess
 from provisioner.errors import InputError, PlaybookError
+from provisioner.planning.playbook_diagnosis import failed_task
 from provisioner.ports.playbooks import OnTaskEvent, PlaybookOutcome, TaskEvent, TaskPhase
 
 _CALLBACK = "provisioner_events"
@@ -162,11 +163,20 @@ class AnsiblePlaybooks:
             try:
                 return play(target, playbook, variables_text(variables), tell, folder)
             except PlayFailed as failure:
-                raise PlaybookError(
-                    f'cannot configure the guest: playbook {playbook} failed at "{failure.task}": {failure.reason}',
-                    subject=node.subject,
-                    next_step=f"mend what it names, then run again: provisioner up {node.name} continues",
-                ) from failure
+                raise _explained(failure, playbook, node) from failure
+
+
+def _explained(failure: PlayFailed, playbook: str, node: NodeSpec) -> PlaybookError:
+    # Where nobody answered the words are those of our own way there, not the guest's.
+    found = None if failure.is_unreachable else failed_task(failure.reason, node.name)
+    mend = f"mend what it names, then run again: provisioner up {node.name} continues"
+    error = PlaybookError(
+        f'cannot configure the guest: playbook {playbook} failed at "{failure.task}": {failure.reason}',
+        subject=node.subject,
+        next_step=found.next_step if found else mend,
+    )
+    error.diagnosis = found.cause if found else None
+    return error
 
 
 @contextmanager

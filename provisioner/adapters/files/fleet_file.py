@@ -65,6 +65,7 @@ from provisioner.domain.fleet import (
 from provisioner.domain.gpu_driver import DRIVER_HELP, DRIVER_PATTERN
 from provisioner.domain.guest_software import GuestSoftware
 from provisioner.domain.mode import EngineTraits, Pull
+from provisioner.domain.model_keeping import ModelKeeping
 from provisioner.domain.names import (
     ClusterName,
     EngineName,
@@ -81,7 +82,7 @@ from provisioner.domain.routing_policy import Away, RoutingPolicy
 from provisioner.domain.templates import CloneChoice
 from provisioner.errors import InputError
 
-_SECRET_KEYS = {"secret", "api_key", "password", "huggingface_token", "engine_key"}
+_SECRET_KEYS = {"secret", "api_key", "password", "huggingface_token"}
 _LONGEST_FOUND = 120
 _PCI_ADDRESS = re.compile(r"([0-9a-fA-F]{4,}:)?[0-9a-fA-F]{2}:[0-9a-fA-F]{2}(\.[0-7])?")
 _MAPPING_NOT_ADDRESS = (
@@ -89,9 +90,11 @@ _MAPPING_NOT_ADDRESS = (
     "nobody notices when another card moves there; map the card (Datacenter > Resource Mappings)"
 )
 # What shapes a VM or its guest: on an adopted node it would have no effect, and a word without effect misleads.
-_OF_OUR_MAKING = frozenset(
-    ("image", "cores", "memory", "disk", "gateway", "nameservers", "extra_user_data", "numa", "hugepages")
-) | {"secure_boot", "protection", "tags", "cloud_init", "clone", "web_ui", "off_by_itself_after"}
+_OF_OUR_MAKING = (
+    frozenset(("image", "cores", "memory", "disk", "gateway", "nameservers", "extra_user_data", "numa", "hugepages"))
+    | {"secure_boot", "protection", "tags", "cloud_init", "clone", "web_ui", "off_by_itself_after"}
+    | {"model_disk", "model_storage", "model_budget"}
+)
 
 
 class FleetFileError(InputError):
@@ -167,10 +170,25 @@ def load_fleet(path: Path, *, engines: Mapping[EngineName, EngineTraits]) -> Fle
     if pointless:
         _refuse(path, document, pointless)
     fleet = _fleet(path, shape)
-    problems = cross_checks(fleet, engines=engines)
+    problems = (*cross_checks(fleet, engines=engines), *_keys_without_a_lock(shape, fleet, engines))
     if problems:
         _refuse(path, document, problems)
     return fleet
+
+
+def _keys_without_a_lock(
+    shape: FleetShape, fleet: FleetSpec, engines: Mapping[EngineName, EngineTraits]
+) -> Iterable[Problem]:
+    """Return the nodes that name a key of their own for engines none of which asks for one; a default may be idle."""
+    for name, entry in shape.nodes.items():
+        used = dict.fromkeys(mode.engine for mode in fleet.modes_of(fleet.nodes[NodeName(name)]))
+        if entry.api_key is not None and used and not any(engines[each].takes_key for each in used if each in engines):
+            yield Problem(
+                ("nodes", name, "api_key"),
+                f"api_key of a node that runs {', '.join(used)}, which asks nobody for a key",
+                "nothing, and allowed_networks to say who may reach it; a key is asked for by: "
+                + ", ".join(sorted(each for each, traits in engines.items() if traits.takes_key)),
+            )
 
 
 def _read(path: Path) -> Document:
@@ -408,6 +426,10 @@ def _node(name: NodeName, entry: NodeShape, defaults: DefaultsShape, folder: Pat
         own = getattr(entry, key)
         return getattr(defaults, key) if own is None else own
 
+    model_disk = chosen("model_disk")
+    # A default storage of model disks says nothing of a node without one.
+    model_storage = entry.model_storage or (defaults.model_storage if model_disk else None)
+
     vmid = Vmid(entry.vmid) if entry.vmid is not None else conventional_vmid(name)
     address = entry.address or conventional_address(name)
     assert vmid is not None  # noqa: S101 - the loader has refused the file otherwise
@@ -453,6 +475,7 @@ def _node(name: NodeName, entry: NodeShape, defaults: DefaultsShape, folder: Pat
             tags=frozenset(chosen("tags")),
         ),
         clone=CloneChoice(chosen("clone")),
+        api_key=_secret(key, folder) if (key := chosen("api_key")) else None,
+        models=ModelKeeping(model_disk, StorageName(model_storage) if model_storage else None, chosen("model_budget")),
         stands_in=entry.role == "fallback",
-        engine_key=_secret(entry.engine_key, folder) if entry.engine_key else None,
     )

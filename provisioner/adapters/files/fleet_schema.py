@@ -31,7 +31,7 @@ from provisioner.domain.awake import (
     parse_time_of_day,
 )
 from provisioner.domain.gpu_driver import DRIVER_HELP, DRIVER_PATTERN
-from provisioner.domain.quantities import MIB, parse_duration, parse_size
+from provisioner.domain.quantities import GIB, MIB, parse_duration, parse_size
 from provisioner.domain.service import ListenAddress, read_listen_address
 
 
@@ -41,6 +41,12 @@ def _size(value: object) -> int:
     size = parse_size(value)
     if size % MIB:
         raise ValueError("a size in whole MiB, such as 512MiB, 48GiB or 2TiB")
+    return size
+
+
+def _disk_size(value: object) -> int:
+    if (size := _size(value)) % GIB:
+        raise ValueError("a size in whole GiB, such as 500GiB or 2TiB")
     return size
 
 
@@ -129,6 +135,8 @@ def _text_schema(pattern: str, example: str) -> WithJsonSchema:
 
 
 Size = Annotated[int, BeforeValidator(_size), _text_schema(r"^\d+(\.\d+)?\s?(KiB|MiB|GiB|TiB)$", "48GiB")]
+# Proxmox takes the size of a new disk in GiB.
+DiskSize = Annotated[int, BeforeValidator(_disk_size), _text_schema(r"^\d+(\.\d+)?\s?(GiB|TiB)$", "500GiB")]
 DURATION = r"^\d+(\.\d+)?\s?[smhd]$"
 Duration = Annotated[float, BeforeValidator(_duration), _text_schema(DURATION, "20m")]
 Secret = Annotated[str, BeforeValidator(_secret), _text_schema(r"^(env|file):.+$", "env:PROXMOX_TOKEN_SECRET")]
@@ -413,6 +421,9 @@ class DefaultsShape(Shape):
     cores: Annotated[int, Field(ge=1, le=1024)] = 4
     memory: Size = 16 * 1024 * MIB
     disk: Size = 64 * 1024 * MIB
+    model_disk: DiskSize | None = None
+    model_storage: StorageId | None = None
+    model_budget: Size | None = None
     idle_after: Duration = 1200.0
     rest_after: Duration | None = None
     min_uptime: Duration | None = None
@@ -437,6 +448,7 @@ class DefaultsShape(Shape):
     unattended_upgrades: bool = True
     cuda_toolkit: CudaToolkit | None = None
     clone: Clone = "auto"
+    api_key: Secret | None = None
     priority: Priority = 0
     min_residence: Duration = 300.0
     gpu_wait: Duration = 900.0
@@ -458,6 +470,13 @@ class NodeShape(Shape):
     cores: Annotated[int, Field(ge=1, le=1024)] | None = None
     memory: Size | None = None
     disk: Size | None = None
+    model_disk: DiskSize | None = Field(None, description="A disk for models alone, which grows and never shrinks.")
+    model_storage: StorageId | None = Field(
+        None, description="The storage of the model disk; by default that of the boot disks."
+    )
+    model_budget: Size | None = Field(
+        None, description="The most that models may take: the least recently used that no mode keeps make room."
+    )
     idle_after: Duration | None = None
     rest_after: Duration | None = Field(
         None,
@@ -503,6 +522,9 @@ class NodeShape(Shape):
     clone: Clone | None = Field(
         None, description="auto: a linked clone of a template where several nodes share image and storage."
     )
+    api_key: Secret | None = Field(
+        None, description="What clients of its engine must send: env:NAME or file:PATH. Ollama and exo take none."
+    )
     priority: Priority | None = Field(
         None, description="Who gets a GPU that several nodes want; a higher one need not wait until the other is quiet."
     )
@@ -517,9 +539,6 @@ class NodeShape(Shape):
     adopt: bool = Field(False, description="true: a VM that exists; woken, slept and watched, never reconfigured.")
     role: Literal["fallback"] | None = Field(
         None, description="fallback: it answers with its own model for those whose nodes are away."
-    )
-    engine_key: Secret | None = Field(
-        None, description="What its engine asks for, where it asks: env:NAME or file:PATH. The gateway shows it."
     )
 
     @model_validator(mode="after")

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 from provisioner.adapters.proxmox.changes import Change
 from provisioner.adapters.proxmox.templates import TemplateCalls
 from provisioner.adapters.proxmox.vm_calls import vm_path, vm_seen
-from provisioner.adapters.proxmox.vm_config import both_configs, create_parameters, disk_size
-from provisioner.adapters.proxmox.vm_traits import BOOT_DISK, change_settings, is_as_asked
+from provisioner.adapters.proxmox.vm_config import both_configs, create_parameters, disk_size, model_disk
+from provisioner.adapters.proxmox.vm_traits import BOOT_DISK, MODEL_DISK, change_settings, is_as_asked
 from provisioner.domain.fleet import ImageSpec
+from provisioner.domain.model_keeping import VmDisk
 from provisioner.domain.names import HypervisorName, MappingId, StorageName, Vmid
 from provisioner.domain.snapshot import (
     ClusterSnapshot,
@@ -159,16 +160,36 @@ class ProxmoxHypervisors(TemplateCalls):
         ).in_full()
 
     def grow_disk(
-        self, hypervisor: HypervisorName, vmid: Vmid, size_bytes: int, *, digest: str = ""
+        self,
+        hypervisor: HypervisorName,
+        vmid: Vmid,
+        size_bytes: int,
+        *,
+        disk: VmDisk = VmDisk.BOOT,
+        digest: str = "",
     ) -> tuple[str, ...]:
-        """Grow the boot disk."""
-        size = disk_size(size_bytes)
-        what, path = f"grow the disk of VM {vmid} to {size}", f"{vm_path(hypervisor, vmid)}/resize"
+        """Grow a disk."""
+        size, key = disk_size(size_bytes), BOOT_DISK if disk is VmDisk.BOOT else MODEL_DISK
+        what, path = f"grow the {disk.value} of VM {vmid} to {size}", f"{vm_path(hypervisor, vmid)}/resize"
         return self._change(
             what,
-            lambda: self._session.call("PUT", path, purpose=what, disk=BOOT_DISK, size=size, digest=digest or None),
-            is_so=lambda: (self.config(hypervisor, vmid).disk_bytes or 0) >= size_bytes,
+            lambda: self._session.call("PUT", path, purpose=what, disk=key, size=size, digest=digest or None),
+            is_so=lambda: (self.config(hypervisor, vmid).bytes_of(disk) or 0) >= size_bytes,
             under_way=self._task_finder(hypervisor, vmid, "resize"),
+        ).in_full()
+
+    def add_model_disk(
+        self, hypervisor: HypervisorName, vmid: Vmid, storage: StorageName, size_bytes: int, *, digest: str = ""
+    ) -> tuple[str, ...]:
+        """Give a VM an empty disk for models."""
+        what, path = f"give VM {vmid} a model disk", f"{vm_path(hypervisor, vmid)}/config"
+        settings = model_disk(storage, size_bytes)
+        # A task, not a plain call: a storage that writes the disk out takes minutes for it.
+        return self._change(
+            what,
+            lambda: self._session.call("POST", path, purpose=what, digest=digest or None, **settings),
+            is_so=lambda: self.config(hypervisor, vmid).model_disk is not None,
+            under_way=self._task_finder(hypervisor, vmid, "qmconfig"),
         ).in_full()
 
     def read_guest_file(self, hypervisor: HypervisorName, vmid: Vmid, path: str) -> str | None:

@@ -140,6 +140,12 @@ class SimulatedPlaybooks:
         return PlaybookOutcome(1, (f"Pretend to run {playbook}",) if changed else ())
 
 
+def _key_sum(secrets: Mapping[str, str]) -> str:
+    """Return the checksum of the key that clients must send, "" for none; the key itself goes nowhere."""
+    key = next((value for name, value in secrets.items() if name.endswith("API_KEY")), "")
+    return hashlib.sha256(key.encode()).hexdigest() if key else ""
+
+
 def _order(playbook: str, variables: Mapping[str, object]) -> dict[str, object]:
     """Return what a simulated guest needs to know of an engine's variables: its units, and which of them runs."""
     # Which unit runs is no part of what is laid down: the guest looks at that by itself.
@@ -157,6 +163,7 @@ def _order(playbook: str, variables: Mapping[str, object]) -> dict[str, object]:
                 "engine": name,
                 "model": next(iter(launch["models"]), ""),
                 "port": launch["port"],
+                "key_sha256": _key_sum(launch["secrets"]),
             }
             for launch in launches
         },

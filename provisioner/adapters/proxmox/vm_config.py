@@ -12,8 +12,9 @@ from collections.abc import Iterable, Mapping
 
 from provisioner.adapters.proxmox.native_drive import SEED_DRIVE, native_drive_settings
 from provisioner.adapters.proxmox.property_strings import parts_of
-from provisioner.adapters.proxmox.vm_traits import BOOT_DISK, efi_disk, passed_devices, tags_of, traits_of
+from provisioner.adapters.proxmox.vm_traits import BOOT_DISK, MODEL_DISK, efi_disk, passed_devices, tags_of, traits_of
 from provisioner.domain.conventions import TAG
+from provisioner.domain.model_keeping import MODEL_DISK_SERIAL, ModelDisk
 from provisioner.domain.names import StorageName, Vmid
 from provisioner.domain.quantities import GIB, MIB
 from provisioner.domain.snapshot import VmConfig
@@ -129,10 +130,9 @@ def read_config(rows: Iterable[Mapping[str, object]]) -> VmConfig:
     traits = traits_of(settled)
     # Mostly nothing waits.
     before = traits if now == settled else traits_of(now)
-    size = _SIZE.fullmatch(parts_of(settled.get(BOOT_DISK), "file").get("size", ""))
     return VmConfig(
         notes=str(settled.get("description", "")),
-        disk_bytes=int(float(size[1]) * _UNITS[size[2]]) if size else None,
+        disk_bytes=_size(settled, BOOT_DISK),
         digest=str(settled.get("digest", "")),
         traits=traits,
         waiting=tuple(Drift(trait, before[trait], traits[trait]) for trait in traits if before[trait] != traits[trait]),
@@ -140,7 +140,28 @@ def read_config(rows: Iterable[Mapping[str, object]]) -> VmConfig:
         devices=(devices := passed_devices(settled)),
         running_devices=devices if now == settled else passed_devices(now),
         seed=_seed(settled),
+        model_disk=_model_disk(settled),
     )
+
+
+def model_disk(storage: StorageName, size_bytes: int) -> dict[str, str | int]:
+    """Return what gives a VM an empty disk for models; Proxmox takes the size in GiB, as a number alone."""
+    settings = f"discard=on,iothread=1,ssd=1,serial={MODEL_DISK_SERIAL}"
+    return {MODEL_DISK: f"{storage}:{size_bytes // GIB},{settings}"}
+
+
+def _size(options: Mapping[str, object], disk: str) -> int | None:
+    size = _SIZE.fullmatch(parts_of(options.get(disk), "file").get("size", ""))
+    return int(float(size[1]) * _UNITS[size[2]]) if size else None
+
+
+def _model_disk(options: Mapping[str, object]) -> ModelDisk | None:
+    """Return what is in the place of the model disk."""
+    parts = parts_of(options.get(MODEL_DISK), "file")
+    if not parts:
+        return None
+    storage = StorageName(parts.get("file", "").partition(":")[0])
+    return ModelDisk(storage, _size(options, MODEL_DISK) or 0, parts.get("serial") == MODEL_DISK_SERIAL)
 
 
 def _seed(options: Mapping[str, object]) -> tuple[StorageName, str] | None:

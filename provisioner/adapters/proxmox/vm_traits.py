@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from provisioner.domain.actions import VmChange
 
 BOOT_DISK: Final = "scsi0"
+MODEL_DISK: Final = "scsi1"
 Options = Mapping[str, object]
 Settings = dict[str, str | int]
 

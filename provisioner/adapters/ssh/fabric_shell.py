@@ -91,6 +91,8 @@ class _FabricShell:
             raise GuestAway(f"{command[0]} took longer than {seconds:g} s") from error
         except (OSError, EOFError, paramiko.SSHException, invoke.exceptions.ThreadException) as error:
             raise GuestAway(_words(error)) from error
+        if result.exited < 0:
+            raise GuestAway(f"the connection broke in the middle of {command[0]}, or a signal ended it")
         return CommandResult(result.exited, result.stdout, result.stderr)
 
     def lines(self, command: Sequence[str], *, privileged: bool = False) -> Iterator[str]:

@@ -25,6 +25,7 @@ _START = f'echo "{_MARK}"; eval "$(cat)"'
 # Between its end there and ours here: what `timeout` needs to end it, and a slow line.
 _KILL_SECONDS = 3
 _GRACE_SECONDS = 6.0
+_BREAKING_SECONDS = 1.0
 _TIMED_OUT = (124, 137)  # as timeout(1) says it, and when it had to kill
 
 
@@ -90,10 +91,16 @@ class FabricHostShell:
             if not channel.status_event.wait(max(0.0, end - time.monotonic())):
                 raise TimeoutError
             code = channel.recv_exit_status()
-            if code < 0 and not self._connection.transport.is_active():
+            if code < 0 and self._has_broken():
                 raise EOFError("the connection broke")
             err.join(_GRACE_SECONDS)
         return out.decode(errors="replace"), err.text, code
+
+    def _has_broken(self) -> bool:
+        """Tell a connection that is gone from a program that a signal ended; neither has an exit code."""
+        # Paramiko closes the channels of a broken connection a moment before its thread ends.
+        self._connection.transport.join(_BREAKING_SECONDS)
+        return not self._connection.transport.is_active()
 
     def _too_slow(self, seconds: float) -> HypervisorError:
         return HypervisorError(

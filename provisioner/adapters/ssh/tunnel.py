@@ -6,7 +6,7 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import IO
 
@@ -32,11 +32,15 @@ _OPTIONS = (
 
 @dataclass(frozen=True, slots=True)
 class Forward:
-    """A port of the guest, under the name of what listens there, and the port here that leads to it; 0 is any."""
+    """A port of the guest, under the name of what listens there, and the port here that leads to it; 0 is any.
+
+    With `needs_key` clients must send the node's API key.
+    """
 
     name: str
     remote_port: int
     local_port: int
+    needs_key: bool = False
 
     @property
     def url(self) -> str:
@@ -50,6 +54,7 @@ class Forward:
             "url": self.url,
             "local_port": self.local_port,
             "remote_port": self.remote_port,
+            "needs_key": self.needs_key,
         }
 
 
@@ -158,7 +163,7 @@ class Tunnel:
                     subject=f"{forward.name} of {self._subject}",
                     next_step="choose another with --port PORT, or --port 0 for any that is free",
                 ) from error
-            return Forward(forward.name, forward.remote_port, int(probe.getsockname()[1]))
+            return replace(forward, local_port=int(probe.getsockname()[1]))
 
     def _failure(self, what: str) -> GuestError:
         words = ""

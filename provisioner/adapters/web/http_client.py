@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import requests
 
-from provisioner.ports.web import Answer, NoAnswer
+from provisioner.ports.web import NO_HEADERS, Answer, Headers, NoAnswer
 
 
 class HttpClient:
@@ -16,26 +16,29 @@ class HttpClient:
     def __init__(self) -> None:
         self._local = threading.local()
 
-    def get(self, url: str, *, seconds: float) -> Answer:
+    def get(self, url: str, *, seconds: float, headers: Headers = NO_HEADERS) -> Answer:
         """Fetch. Raises NoAnswer."""
-        return self._send("GET", url, None, seconds)
+        return self._send("GET", url, None, seconds, headers)
 
-    def post_json(self, url: str, body: object, *, seconds: float) -> Answer:
+    def post_json(self, url: str, body: object, *, seconds: float, headers: Headers = NO_HEADERS) -> Answer:
         """Send a JSON document. Raises NoAnswer."""
-        return self._send("POST", url, body, seconds)
+        return self._send("POST", url, body, seconds, headers)
 
-    def send(self, method: str, url: str, body: object, *, seconds: float) -> Answer:
+    def send(self, method: str, url: str, body: object, *, seconds: float, headers: Headers = NO_HEADERS) -> Answer:
         """Send a JSON document with any method. Raises NoAnswer."""
-        return self._send(method, url, body, seconds)
+        return self._send(method, url, body, seconds, headers)
 
-    def lines(self, method: str, url: str, body: object, *, silence_seconds: float) -> Iterator[str]:
+    def lines(
+        self, method: str, url: str, body: object, *, silence_seconds: float, headers: Headers = NO_HEADERS
+    ) -> Iterator[str]:
         """Yield an answer's lines as they come. Raises NoAnswer."""
         try:
             with self._session().request(
-                method, url, json=body, timeout=silence_seconds, allow_redirects=False, stream=True
+                method, url, json=body, timeout=silence_seconds, allow_redirects=False, stream=True, headers=headers
             ) as response:
                 if response.status_code != 200:
-                    raise NoAnswer(f"HTTP {response.status_code} {response.text.strip()[:200]}")
+                    status = response.status_code
+                    raise NoAnswer(f"HTTP {status} {response.text.strip()[:200]}", status)
                 # Sign by sign: a larger piece is waited for, and a line that came would be told with the next one.
                 for line in response.iter_lines(chunk_size=1):
                     if line:
@@ -43,9 +46,11 @@ class HttpClient:
         except requests.exceptions.RequestException as error:
             raise _no_answer(error) from error
 
-    def _send(self, method: str, url: str, body: object, seconds: float) -> Answer:
+    def _send(self, method: str, url: str, body: object, seconds: float, headers: Headers) -> Answer:
         try:
-            response = self._session().request(method, url, json=body, timeout=seconds, allow_redirects=False)
+            response = self._session().request(
+                method, url, json=body, timeout=seconds, allow_redirects=False, headers=headers
+            )
             return Answer(response.status_code, response.text)
         except requests.exceptions.RequestException as error:
             raise _no_answer(error) from error

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import requests
 import urllib3
 
-from provisioner.ports.web import NoAnswer
+from provisioner.ports.web import NO_HEADERS, Headers, NoAnswer
 
 _CONNECT_SECONDS = 5.0
 _PART_BYTES = 1 << 16
@@ -19,17 +19,22 @@ class HttpStreams:
     """Streams from engines."""
 
     @contextmanager
-    def open(self, url: str, body: object, *, seconds: float) -> Iterator[Iterator[str]]:
+    def open(self, url: str, body: object, *, seconds: float, headers: Headers = NO_HEADERS) -> Iterator[Iterator[str]]:
         """Send a JSON document; yield the lines of the answer."""
         with requests.Session() as session:
             # Nodes are on the local network; a proxy meant for the internet has no way there.
             session.trust_env = False
             try:
                 response = session.post(
-                    url, json=body, stream=True, timeout=(_CONNECT_SECONDS, seconds), allow_redirects=False
+                    url,
+                    json=body,
+                    stream=True,
+                    timeout=(_CONNECT_SECONDS, seconds),
+                    allow_redirects=False,
+                    headers=headers,
                 )
                 if response.status_code != 200:
-                    raise NoAnswer(f"HTTP {response.status_code} {response.text[:_WORDS]}")
+                    raise NoAnswer(f"HTTP {response.status_code} {response.text[:_WORDS]}", response.status_code)
             except requests.exceptions.Timeout as error:
                 raise NoAnswer("no answer yet") from error
             except requests.exceptions.RequestException as error:

@@ -16,8 +16,11 @@ if TYPE_CHECKING:
     from provisioner.errors import ProvisionerError
 
 
-@click.command(epilog="Examples: provisioner doctor pve1; provisioner doctor pve1 --save pve1.txt; "
-    "provisioner doctor --from-file pve1.txt")  # fmt: skip
+@click.command(
+    short_help="Check that hypervisors can take the fleet's nodes.",
+    epilog="Examples: provisioner doctor pve1; provisioner doctor pve1 --save pve1.txt; "
+    "provisioner doctor --from-file pve1.txt",
+)
 @click.argument("hypervisor", required=False)
 @click.option(
     "--from-file",

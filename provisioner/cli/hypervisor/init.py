@@ -31,7 +31,7 @@ Examples:
 """
 
 
-@click.command(epilog=EPILOG)
+@click.command(short_help="Look at a cluster and write a fleet file with what is there.", epilog=EPILOG)
 @click.argument("api_url", metavar="URL", required=False)
 @click.option("--api", "api_option", metavar="URL", help="The same as URL.")
 @click.option("--token-id", metavar="USER@REALM!ID", help="Log in with this API token.")

@@ -40,7 +40,7 @@ class Wishes:
     wait_seconds: float
 
 
-@click.command(epilog=EPILOG)
+@click.command(short_help="Make a hypervisor ready for GPUs and for our token.", epilog=EPILOG)
 @click.argument("hypervisor")
 @click.option("--only", type=click.Choice(["host", "access"]), help="Do one half: the server itself, or the rights.")
 @click.option("--undo", is_flag=True, help="Take back what earlier runs changed, but for what was edited since.")

@@ -38,6 +38,7 @@ GUEST_FAULTS: Mapping[str, str] = {
     "engine_fails": "boots; its engine answers every question with 500",
     "engine_garbage": "boots; its engine answers with something that is no JSON",
     "engine_wrong_model": "boots; its engine serves another model",
+    "engine_wants_key": "boots; its engine asks for an API key that nobody was told of",
     "engine_silent_numbers": "boots and serves, but does not tell how busy it is",
 }
 """Guest fault -> what such a guest does. Looked up at each power on."""

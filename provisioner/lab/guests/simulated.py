@@ -254,6 +254,7 @@ class SimulatedBackend:
             if kind == "ollama" and guest.agent is not None
             else None,
             loading_seconds=self._engine_seconds,
+            key_sha256=str(disk.engine.get("key_sha256", "")),
             fault=next(iter(sorted(ENGINE_FAULTS & guest.faults)), None),
         )
         guest.engine = engine

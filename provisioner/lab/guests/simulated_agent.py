@@ -13,6 +13,7 @@ from provisioner.lab.guests.base import AgentRefused
 from provisioner.lab.guests.simulated_disk import CLOUD_INIT_OFF, SimulatedDisk
 from provisioner.lab.guests.simulated_gpu import ENGINE_PID, tells_of_gpus
 from provisioner.lab.guests.simulated_journal import Entry, journalctl
+from provisioner.lab.guests.simulated_models import models_answer, tells_of_models
 from provisioner.lab.guests.simulated_units import lay_down, systemctl
 
 _HOST_KEY = "/etc/ssh/ssh_host_ed25519_key.pub"
@@ -185,6 +186,8 @@ class SimulatedAgent:
                 return self._systemctl(words[1:])
             case "journalctl":
                 return _Finished(0, journalctl(words[1:], self._journal()))
+            case "python3" if tells_of_models(words):
+                return _Finished(0, models_answer(words, self._disk.stored))
             case "sh" if tells_of_gpus(words):
                 return _Finished(0, self._gpus(words))
             case "cat" if words[1:] == [_PROCESSES]:

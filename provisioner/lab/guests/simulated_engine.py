@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -21,6 +22,7 @@ ENGINE_FAULTS = frozenset(
         "engine_fails",
         "engine_garbage",
         "engine_wrong_model",
+        "engine_wants_key",
         "engine_silent_numbers",
     }
 )
@@ -42,12 +44,14 @@ class SimulatedEngine:
         loading_seconds: float = 0.0,
         token_seconds: float = 0.0,
         fault: str | None = None,
+        key_sha256: str = "",
     ) -> None:
         self._host = host
         self._port = port
         self._model = "another-model" if fault == "engine_wrong_model" else model
         self._fault = fault
         self._kind = kind
+        self._key_sha256 = "a key of somebody else" if fault == "engine_wants_key" else key_sha256
         self._ollama = ollama
         self._ready_at = time.monotonic() + loading_seconds
         self._token_seconds = token_seconds
@@ -104,7 +108,20 @@ class SimulatedEngine:
                 return web.Response(body=b"\x00<<<>>>", content_type="application/octet-stream")
             case "engine_silent_numbers" if request.path == "/metrics":
                 return web.json_response({"error": {"code": 501, "message": "not supported"}}, status=501)
+        if self._wants_key(request):
+            error = {"code": 401, "message": "Invalid API Key", "type": "authentication_error"}
+            return web.json_response({"error": error}, status=401)
         return await handler(request)
+
+    def _wants_key(self, request: web.Request) -> bool:
+        """Say whether a request lacks the key where this kind of engine asks for one."""
+        guarded = request.path != "/health" if self._kind == "llama.cpp" else request.path.startswith("/v1")
+        if self._kind == "tgi" and request.path == "/v1/models":
+            guarded = False
+        if not self._key_sha256 or not guarded:
+            return False
+        kind, _, key = request.headers.get("Authorization", "").partition(" ")
+        return kind != "Bearer" or hashlib.sha256(key.encode()).hexdigest() != self._key_sha256
 
     def _is_ready(self) -> bool:
         return self._fault != "engine_loads_forever" and time.monotonic() >= self._ready_at

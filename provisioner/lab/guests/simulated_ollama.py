@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from aiohttp import web
 
-_MODEL_BYTES = 4_920_753_328
+MODEL_BYTES = 4_920_753_328
 _KEEP_SECONDS = 300.0
 _PARTS = 4
 NOBODY = "nobody/"
@@ -49,7 +49,7 @@ class SimulatedOllama:
             self._entry(name)
             | {
                 "expires_at": datetime.fromtimestamp(at, UTC).isoformat(),
-                "size_vram": _MODEL_BYTES if self._on_gpu else 0,
+                "size_vram": MODEL_BYTES if self._on_gpu else 0,
             }
             for name, at in self._expiries.items()
         ]
@@ -60,6 +60,8 @@ class SimulatedOllama:
         name = str(wish.get("model", ""))
         if _tagged(name) not in self.stored:
             return web.json_response({"error": f"model '{name}' not found"}, status=404)
+        # The last one in the store is the one that was used last.
+        self._store([*(each for each in self.stored if each != _tagged(name)), _tagged(name)])
         keep = wish.get("keep_alive", _KEEP_SECONDS)
         if keep == 0:
             self._expiries.pop(_tagged(name), None)
@@ -81,8 +83,8 @@ class SimulatedOllama:
             await say(error="pull model manifest: file does not exist")
         else:
             for part in range(_PARTS + 1):
-                done = {"completed": _MODEL_BYTES * part // _PARTS} if part else {}
-                await say(status="pulling 667b0c1932bc", digest="sha256:667b0c1932bc", total=_MODEL_BYTES, **done)
+                done = {"completed": MODEL_BYTES * part // _PARTS} if part else {}
+                await say(status="pulling 667b0c1932bc", digest="sha256:667b0c1932bc", total=MODEL_BYTES, **done)
             for status in ("verifying sha256 digest", "writing manifest", "success"):
                 await say(status=status)
             self._store([*self.stored, _tagged(name)])
@@ -103,7 +105,7 @@ class SimulatedOllama:
 
     @staticmethod
     def _entry(name: str) -> dict[str, object]:
-        return {"name": name, "model": name, "size": _MODEL_BYTES, "digest": "667b0c1932bc", "details": {}}
+        return {"name": name, "model": name, "size": MODEL_BYTES, "digest": "667b0c1932bc", "details": {}}
 
 
 def _tagged(name: str) -> str:

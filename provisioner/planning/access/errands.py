@@ -33,7 +33,8 @@ def _looks(wanted: AccessWanted, undoing: bool) -> Iterator[tuple[str, tuple[str
     yield "/access", ("Sys.Audit", "Permissions.Modify")
     yield "/access/groups", ("User.Modify", "Sys.Audit")
     storage = wanted.cluster.storage
-    for name in dict.fromkeys((storage.disks, storage.images, storage.iso)):
+    disks = wanted.fleet.disk_storages(wanted.cluster.name)
+    for name in dict.fromkeys((*disks, storage.images, storage.iso)):
         yield f"/storage/{name}", ("Datastore.Audit", "Datastore.AllocateSpace")
     servers = [server for server in wanted.fleet.hypervisors.values() if server.cluster == wanted.cluster.name]
     mappings = dict.fromkeys(gpu.mapping for server in servers for gpu in server.gpus.values())

@@ -54,7 +54,8 @@ def _storages(seen: AccessSeen, wanted: AccessWanted) -> Iterator[AccessStep | O
     needed: dict[str, list[str]] = {}
     for name, content in ((roles.images, "import"), (roles.iso, "iso")):
         needed.setdefault(name, []).append(content)
-    for name in dict.fromkeys((roles.disks, roles.images, roles.iso)):
+    disks = wanted.fleet.disk_storages(wanted.cluster.name)
+    for name in dict.fromkeys((*disks, roles.images, roles.iso)):
         storage = seen.storages.get(name)
         if storage is None:
             there = ", ".join(sorted(seen.storages)) or "none"

@@ -149,7 +149,7 @@ def paths_of(place: Place, fleet: FleetSpec, cluster: ClusterSpec) -> Sequence[t
         case Place.NODE:
             paths = [f"/nodes/{server.name}" for server in servers]
         case Place.DISKS:
-            paths = [f"/storage/{cluster.storage.disks}"]
+            paths = [f"/storage/{storage}" for storage in fleet.disk_storages(cluster.name)]
         case Place.IMAGES:
             paths = [f"/storage/{cluster.storage.images}"]
         case Place.SEEDS:

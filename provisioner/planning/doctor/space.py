@@ -23,7 +23,11 @@ def storages_have_room(facts: DoctorFacts) -> list[Check]:
     roles = facts.cluster.storage
     return [
         *_images(_storage(facts, roles.images)),
-        *_disks(facts, _storage(facts, roles.disks)),
+        *(
+            each
+            for name in facts.fleet.disk_storages(facts.cluster.name)
+            for each in _disks(facts, _storage(facts, name))
+        ),
     ]
 
 
@@ -48,8 +52,17 @@ def _disks(facts: DoctorFacts, storage: StorageSeen | None) -> list[Check]:
     coming = [node for node in facts.nodes if node.vmid not in facts.api.snapshot.vms]
     if not coming:
         return []
-    wanted = sum(node.disk_bytes for node in coming)
-    names = ", ".join(node.name for node in coming)
+    is_first = storage.name == facts.cluster.storage.disks
+    sizes = {
+        node.name: (node.disk_bytes if is_first else 0)
+        + ((node.models.disk_bytes or 0) if facts.fleet.model_storage(node) == storage.name else 0)
+        for node in coming
+    }
+    wanted = sum(sizes.values())
+    if not wanted:
+        return []
+    id_ = "space_disks" if is_first else f"space_models_{storage.name}"
+    names = ", ".join(name for name, size in sizes.items() if size)
     found = f'{names} will want {about(wanted)} of disk; "{storage.name}" has {about(storage.free_bytes)} free'
     is_thick = storage.kind in _THICK
     why = (
@@ -58,6 +71,7 @@ def _disks(facts: DoctorFacts, storage: StorageSeen | None) -> list[Check]:
         else "disks take what is written to them; a storage that fills up stops every VM on it"
     )
     if wanted <= storage.free_bytes:
-        return [ok("space_disks", found, why)]
-    step = f'lower disk of these nodes, free space on "{storage.name}", or name another under storage.disks'
-    return [Check("space_disks", CheckStatus.FAIL if is_thick else CheckStatus.WARN, found, why, step)]
+        return [ok(id_, found, why)]
+    key, storage_key = ("disk", "storage.disks") if is_first else ("model_disk", "model_storage")
+    step = f'lower {key} of these nodes, free space on "{storage.name}", or name another under {storage_key}'
+    return [Check(id_, CheckStatus.FAIL if is_thick else CheckStatus.WARN, found, why, step)]

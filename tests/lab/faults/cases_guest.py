@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from provisioner.errors import EngineError, NotReadyError, RefusedError, ShutdownIgnoredError
+from provisioner.errors import EngineError, EngineKeyError, NotReadyError, RefusedError, ShutdownIgnoredError
 from tests.lab.faults.bench import Case, Yard
 
 BRIEF = {"boot_within": "2s", "engine_within": "2s"}
@@ -95,6 +95,21 @@ CASES = (
             ("the engine fails at every question", "engine_fails", "CUDA error"),
             ("the engine talks nonsense", "engine_garbage", "cannot read its list of models"),
             ("the engine serves another model", "engine_wrong_model", "it serves: another-model"),
+        )
+        for verb, given in (("up", "absent"), ("wake", "asleep"))
+    ),
+    *(
+        Case(
+            "the engine asks for an API key",
+            verb,
+            given,
+            rules=guest("engine_wants_key"),
+            times=BRIEF,
+            error=EngineKeyError,
+            says=["it answers HTTP 401 to /v1/models", "the fleet file names no API key"],
+            then=["write api_key: env:NAME or file:PATH for node llm-gpu-01"],
+            left="running",
+            mend=reset,
         )
         for verb, given in (("up", "absent"), ("wake", "asleep"))
     ),

@@ -12,7 +12,12 @@ from pathlib import Path
 import pytest
 
 from provisioner.adapters.ansible import playbook_runner
-from provisioner.adapters.ansible.playbook_runner import MOST_PLAYBOOKS_AT_ONCE, AnsiblePlaybooks, verify_local_files
+from provisioner.adapters.ansible.playbook_runner import (
+    MOST_PLAYBOOKS_AT_ONCE,
+    AnsiblePlaybooks,
+    PlayFailed,
+    verify_local_files,
+)
 from provisioner.adapters.ssh.login_key import LoginKey
 from provisioner.domain.fleet import ConnectSpec, NodeSpec, SshAccess
 from provisioner.errors import InputError, PlaybookError
@@ -52,6 +57,20 @@ def test_an_unreachable_guest_is_reported_with_the_task_and_nothing_is_left(tmp_
         runner.run("deploy-llama-cpp", away, "ssh-ed25519 AAAA", VARIABLES, tasks.append)
     assert tasks == ["See what stands in the guest"]
     assert set(Path("/tmp").glob(f"prov-{os.getpid()}-*")) == before
+
+
+@pytest.mark.parametrize(("is_unreachable", "diagnosis"), [(False, "no_network"), (True, None)])
+def test_the_cause_of_a_failure_is_named_where_the_guest_itself_spoke(
+    tmp_path: Path, node: NodeSpec, monkeypatch: pytest.MonkeyPatch, is_unreachable: bool, diagnosis: str | None
+) -> None:
+    def play(*_: object) -> PlaybookOutcome:
+        raise PlayFailed("Fetch", "No route to host", is_unreachable=is_unreachable)
+
+    monkeypatch.setattr(playbook_runner, "play", play)
+    with pytest.raises(PlaybookError, match=r'failed at "Fetch": No route to host') as refused:
+        AnsiblePlaybooks(SshAccess(), LoginKey(None, tmp_path)).run("deploy", node, "ssh-ed25519 AAAA", {}, print)
+    assert refused.value.as_dict().get("diagnosis") == diagnosis
+    assert f"provisioner up {node.name}" in (refused.value.next_step or "")
 
 
 def test_no_more_playbooks_run_at_once_than_a_machine_bears(

@@ -31,7 +31,7 @@ def test_nodes_stand_before_the_gateway(tmp_path: Path) -> None:
 
 
 def test_a_node_whose_engine_has_a_key_is_left_to_the_gateway(tmp_path: Path) -> None:
-    text = FLEET.replace("modes: [small], gateway", "modes: [small], engine_key: env:KEY, gateway")
+    text = FLEET.replace("modes: [small], gateway", "modes: [small], api_key: env:KEY, gateway")
     config = written(tmp_path, text)
     assert "server llm-gpu-01" not in config
     assert "server llm-gpu-02" in config

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
-from provisioner.domain.actions import CheckArguments, Refusal, RunPlaybook, StepKind
-from provisioner.domain.fleet import FleetSpec, NodeSpec
+from provisioner.domain.actions import CheckArguments, PullModels, Refusal, RunPlaybook, StepKind
+from provisioner.domain.fleet import FleetSpec, NodeSpec, SecretReference, SecretSource
 from provisioner.domain.mode import EngineSpec, WebUiSpec
+from provisioner.domain.model_keeping import ModelKeeping
 from provisioner.domain.names import EngineName, MappingId, ModeName, NodeName
+from provisioner.domain.quantities import GIB
 from provisioner.domain.snapshot import MappingSeen
 from provisioner.engines.base import Span
 from provisioner.engines.registry import ENGINES
@@ -20,6 +22,7 @@ from provisioner.planning.compute import compute_of
 from provisioner.planning.engine_steps import engine_steps
 from provisioner.planning.launches import setting_of, unit_of, units_of
 from provisioner.planning.mode_judgement import engine_refusal
+from provisioner.services.playbook_secrets import with_secrets
 from tests.fleets import FLEET, SUM, fleet_from
 
 ENGINE_LINES = f"""\
@@ -35,6 +38,7 @@ MODE_LINES = """\
   foreign: {engine: vllm, model: Qwen/Qwen2.5-7B-Instruct, arguments: {max-total-tokens: 4096}}
   chat: {engine: ollama, models: ["llama3.1:8b", "mistral:7b"], context: 4096}
   talk: {engine: ollama, model: "mistral:7b", context: 4096}
+  rare: {engine: ollama, models: ["qwen2.5:7b", "phi3:mini"], pinned: ["phi3:mini"], pull: demand}
   wide: {engine: ollama, model: "mistral:7b", context: 8192}
   tgi: {engine: tgi, model: tiiuae/falcon-7b}
   cloudy: {engine: ollama, model: "mistral:7b", arguments: {OLLAMA_NO_CLOUD: "0"}}
@@ -42,6 +46,7 @@ MODE_LINES = """\
   layered: {engine: llama.cpp, model: gemma-2-2b-it.gguf, gpu_layers: 20}
   sleepy: {engine: vllm, model: Qwen/Qwen2.5-7B-Instruct, arguments: {enable-sleep-mode: true}}
 """
+KEY = SecretReference(SecretSource.ENV, "LLM_KEY")
 CARDS = {"v100": "10de:1db4", "t4": "10de:1eb8", "rtx3090": "10de:2204", "amd": "1002:744c"}
 
 
@@ -102,6 +107,28 @@ class TestSteps:
         fleet, node = fleet_with(tmp_path, "ml", "chat", "talk")
         ollama, _ = engine_steps(fleet, node, ENGINES, StepKind.CHANGE)
         assert ollama.action.variables["engine_pulls"] == ["llama3.1:8b", "mistral:7b"]  # type: ignore[union-attr]
+
+    def test_what_is_rarely_used_is_not_fetched_before_it_is_asked_for_but_for_what_is_pinned(
+        self, tmp_path: Path
+    ) -> None:
+        fleet, node = fleet_with(tmp_path, "chat", "rare")
+        *_, pull = engine_steps(fleet, node, ENGINES, StepKind.CHANGE)
+        assert isinstance(pull.action, PullModels)
+        assert pull.action.models == ("llama3.1:8b", "mistral:7b", "phi3:mini")
+
+    def test_room_is_made_before_anything_is_fetched_where_models_have_a_budget(self, tmp_path: Path) -> None:
+        fleet, node = fleet_with(tmp_path, "chat", "rare")
+        node = replace(node, models=ModelKeeping(budget_bytes=40 * GIB))
+        laid, pull = engine_steps(fleet, node, ENGINES, StepKind.CHANGE)
+        # The playbook makes no room, so it fetches nothing.
+        assert laid.action.variables["engine_pulls"] == []  # type: ignore[union-attr]
+        assert isinstance(pull.action, PullModels)
+        assert "models take at most 40GiB" in pull.reason
+        fleet, node = fleet_with(tmp_path, "layered")
+        *_, only = engine_steps(
+            fleet, replace(node, models=ModelKeeping(budget_bytes=40 * GIB)), ENGINES, StepKind.ENSURE
+        )
+        assert (only.name, only.action) == ("models", PullModels((), node.patience.engine_seconds))
 
     @pytest.mark.parametrize(
         ("gpus", "words"),
@@ -275,6 +302,37 @@ def test_the_oldest_card_decides_what_can_be_computed(
     assert compute_of(fleet, node, {MappingId(name): mapping(name, *each) for name, each in ids.items()}) == compute
 
 
+class TestKeys:
+    """What a plan says of engines that ask their clients for a key, and of those that do not."""
+
+    def reasons(self, folder: Path, *modes: str) -> str:
+        fleet, node = fleet_with(folder, *modes)
+        steps = engine_steps(fleet, replace(node, api_key=KEY), ENGINES, StepKind.CHANGE)
+        return "\n".join(step.reason for step in steps)
+
+    def test_who_takes_none_is_named(self, tmp_path: Path) -> None:
+        told = self.reasons(tmp_path, "ml", "chat")
+        assert "Ollama takes no API key: whoever reaches port 11434 may use it" in told
+        assert "vLLM asks for the API key under /v1 only" in told
+
+    def test_tgi_does_not_log_its_arguments_then(self, tmp_path: Path) -> None:
+        assert "who lists processes in the guest reads it" in self.reasons(tmp_path, "tgi")
+        fleet, node = fleet_with(tmp_path, "tgi")
+        (unit,) = units_of(fleet, replace(node, api_key=KEY), ENGINES)
+        assert unit.launch.environment["LOG_LEVEL"] == "info,text_generation_launcher=warn"
+        (unit,) = units_of(fleet, node, ENGINES)
+        assert "LOG_LEVEL" not in unit.launch.environment
+
+    def test_tgi_with_another_log_level_is_refused(self, tmp_path: Path) -> None:
+        fleet, node = fleet_with(tmp_path, "tgi")
+        loud = replace(fleet.modes[ModeName("tgi")], arguments={"LOG_LEVEL": "debug"})
+        fleet = replace(fleet, modes={**fleet.modes, ModeName("tgi"): loud})
+        assert engine_refusal(fleet, node, ENGINES) is None
+        refusal = engine_refusal(fleet, replace(node, api_key=KEY), ENGINES)
+        assert refusal is not None
+        assert "take LOG_LEVEL out" in refusal.next_step
+
+
 class TestPage:
     """Open WebUI in front of the engines."""
 
@@ -306,6 +364,17 @@ class TestPage:
     def test_a_change_of_its_settings_takes_effect(self, tmp_path: Path) -> None:
         environment = self.variables(tmp_path, "chat")["engine_launches"][0]["environment"]
         assert environment["ENABLE_PERSISTENT_CONFIG"] == "False"
+
+    def test_the_nodes_key_is_handed_to_it_as_a_secret_for_those_that_ask(self, tmp_path: Path) -> None:
+        fleet, node = fleet_with(tmp_path, "chat", "ml", "tgi")
+        node = replace(node, web_ui=WebUiSpec("0.12.4"), api_key=KEY)
+        *_, step = engine_steps(fleet, node, ENGINES, StepKind.CHANGE)
+        assert isinstance(step.action, RunPlaybook)
+        launch = dict(step.action.variables)["engine_launches"][0]  # type: ignore[index]
+        assert launch["secrets"] == {"OPENAI_API_KEYS": [KEY, KEY]}
+        assert "OPENAI_API_KEYS" not in launch["environment"]
+        given = with_secrets(step.action.variables, lambda reference: "sk-x")
+        assert given["engine_launches"][0]["secrets"] == {"OPENAI_API_KEYS": ["sk-x", "sk-x"]}  # type: ignore[index]
 
     def test_it_stops_no_engine(self, tmp_path: Path) -> None:
         assert self.variables(tmp_path, "chat", "ml")["engine_launches"][0]["conflicts"] == []

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from provisioner.domain.quantities import GIB, MIB
-from provisioner.planning.guest_disk import filling
+from provisioner.planning.guest_disk import filling, filling_models
 
 
 def device(
@@ -44,6 +44,23 @@ def test_partition_then_filesystem_where_there_is_room(devices: list[dict[str, o
     found = filling(json.dumps({"blockdevices": devices}))
     assert [" ".join(command.words) for command in found.commands] == commands
     assert found.why_not == ""
+
+
+MODELS = [*ubuntu(200 * GIB, FULL), device("sdb", "disk", 600 * GIB, None, "/var/lib/llm", "ext4")]
+MODEL_ROWS = [
+    (MODELS, ["resize2fs /dev/sdb"]),
+    ([device("sdb", "disk", 600 * GIB, None, "/var/lib/llm", "xfs")], ["xfs_growfs /var/lib/llm"]),
+    (ubuntu(200 * GIB, FULL), []),
+    ([device("sdb", "disk", 600 * GIB)], []),
+]
+
+
+@pytest.mark.parametrize(("devices", "commands"), MODEL_ROWS, ids=[str(row[1]) for row in MODEL_ROWS])
+def test_the_disk_of_the_models_is_filled_where_it_is_mounted(
+    devices: list[dict[str, object]], commands: list[str]
+) -> None:
+    found = filling_models(json.dumps({"blockdevices": devices}))
+    assert [" ".join(command.words) for command in found.commands] == commands
 
 
 LVM = [

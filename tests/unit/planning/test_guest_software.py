@@ -47,7 +47,17 @@ def test_the_firewall_opens_the_ports_of_the_modes_only(tmp_path: Path) -> None:
         "guest_base_ports": [8080],
         "guest_base_upgrades": True,
         "guest_base_peers": [],
+        "guest_base_model_disk": "",
     }
+
+
+def test_a_guest_with_a_disk_for_models_has_it_mounted_before_any_engine(tmp_path: Path) -> None:
+    fleet = fleet_from(tmp_path, FLEET.replace("  idle_after: 20m", "  idle_after: 20m\n  model_disk: 500GiB"))
+    base, *_ = steps(fleet)
+    assert isinstance(base.action, ConvergeGuest)
+    assert base.action.units == ("provisioner-firewall.service", "var-lib-llm.mount")
+    assert base.action.variables["guest_base_model_disk"] == "llm-models"
+    assert base.reason.endswith("models on a disk of their own, at /var/lib/llm")
 
 
 def test_the_firewall_opens_the_port_of_the_web_ui_too(tmp_path: Path) -> None:

@@ -91,10 +91,10 @@ class TestTheFleetFile:
 
     def test_keys_of_engines_are_references_and_never_repeated(self, tmp_path: Path) -> None:
         with pytest.raises(InputError) as caught:
-            fleet_from(tmp_path, FLEET.replace("modes: [small]}", "modes: [small], engine_key: sk-oops-a-real-one}"))
+            fleet_from(tmp_path, FLEET.replace("modes: [small]}", "modes: [small], api_key: sk-oops-a-real-one}"))
         assert "sk-oops" not in str(caught.value)
-        fleet = fleet_from(tmp_path, FLEET.replace("modes: [small]}", "modes: [small], engine_key: env:KEY}"))
-        assert [str(node.engine_key) for node in fleet.nodes.values()] == ["None", "env:KEY"]
+        fleet = fleet_from(tmp_path, FLEET.replace("modes: [small]}", "modes: [small], api_key: env:KEY}"))
+        assert [str(node.api_key) for node in fleet.nodes.values()] == ["None", "env:KEY"]
 
     def test_what_a_mode_says_of_its_requests_is_read(self, tmp_path: Path) -> None:
         text = FLEET.replace(SMALL, SMALL + ", aliases: [a, b], away: fallback-and-wake, prefer_gpu: true")

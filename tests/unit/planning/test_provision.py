@@ -11,6 +11,7 @@ import pytest
 from provisioner.domain.actions import Plan, StepKind
 from provisioner.domain.conventions import TAG
 from provisioner.domain.fleet import FleetSpec, NodeSpec, VmOptions
+from provisioner.domain.model_keeping import ModelDisk, ModelKeeping
 from provisioner.domain.names import HypervisorName, MappingId, StorageName, Vmid
 from provisioner.domain.notes import write_notes
 from provisioner.domain.quantities import GIB
@@ -46,6 +47,8 @@ class Row:
 
 
 OFF = {"power": Power.STOPPED}
+MODELS = {"models": ModelKeeping(500 * GIB)}
+OURS = ModelDisk(LVM, 500 * GIB, is_ours=True)
 HALF_CLONED = {
     "tags": frozenset({TAG, TEMPLATE_TAG, "tpl-0123abcd"}), "seed": None, "disk_bytes": 3 * GIB, "devices": (),
 }  # fmt: skip
@@ -75,6 +78,25 @@ ROWS = [
         sealed=False),
     Row("disk grows", ["grow disk", *GUEST], wish={"disk_bytes": 300 * GIB}),
     Row("disk shrinks", refused="disks only grow", wish={"disk_bytes": 100 * GIB}),
+    Row("a model disk is wanted", ["model disk", *GUEST], wish=MODELS),
+    Row("a model disk is there", GUEST, wish=MODELS, config={"model_disk": OURS}),
+    Row("a model disk grows", ["grow model disk", *GUEST], wish=MODELS,
+        config={"model_disk": replace(OURS, size_bytes=300 * GIB)}),
+    Row("a model disk shrinks", refused="the model disk has 600GiB, wanted are 500GiB: disks only grow", wish=MODELS,
+        config={"model_disk": replace(OURS, size_bytes=600 * GIB)}),
+    Row("a model disk elsewhere", refused='on storage "tank", wanted is "local-lvm"', wish=MODELS,
+        config={"model_disk": replace(OURS, storage=StorageName("tank"))}),
+    Row("another's disk in its place", refused="scsi1, is taken by a disk that is not ours", wish=MODELS,
+        config={"model_disk": replace(OURS, is_ours=False)}),
+    Row("another's disk where none is wanted", GUEST, config={"model_disk": replace(OURS, is_ours=False)}),
+    Row("a model disk that nobody wants any more", GUEST, config={"model_disk": OURS}),
+    Row("a model disk on no storage", refused='no storage "tank" on pve1',
+        wish={"models": ModelKeeping(500 * GIB, StorageName("tank"))}),
+    Row("absent, with a model disk",
+        ["seed", "create", "grow disk", "model disk", "start", "guest", "seal seed", *LAST], vm=None, wish=MODELS),
+    Row("clone without its shape, with a model disk",
+        ["shape", "grow disk", "model disk", "start", "guest", "seal seed", *LAST], vm=OFF, config=HALF_CLONED,
+        sealed=False, wish=MODELS),
     Row("disk gone", refused="lost its boot disk", config={"disk_bytes": None}),
     Row("cores, running", ["change", "restart", *GUEST], wish={"cores": 4}, cold=("cores",)),
     Row("cores, off", ["change", "start", *GUEST], vm=OFF, wish={"cores": 4}),

@@ -95,6 +95,13 @@ def test_a_file_is_fetched_checked_and_named_only_when_whole(job: ModuleType, tm
     assert list(tmp_path.glob("*.part")) == []
 
 
+def test_who_watches_for_a_standstill_ends_with_the_work(job: ModuleType, tmp_path: Path) -> None:
+    before = threading.enumerate()
+    with published(Publisher()) as publisher:
+        assert job.work("j", "0.2", "fetch", publisher.url, SUM, str(tmp_path / "m.gguf")) == 0
+    assert threading.enumerate() == before, "else it would end the process some time later"
+
+
 def test_a_connection_that_breaks_off_costs_only_the_rest(
     job: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

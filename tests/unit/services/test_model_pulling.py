@@ -10,6 +10,7 @@ import pytest
 
 from provisioner.domain.fleet import NodeSpec
 from provisioner.domain.quantities import GIB
+from provisioner.engines.base import PullFailed
 from provisioner.engines.registry import ENGINES
 from provisioner.errors import EngineError
 from provisioner.ports.web import Answer, NoAnswer
@@ -65,7 +66,7 @@ def store() -> Store:
 
 
 def pulling(store: Store, node: NodeSpec, free: int | None = None) -> ModelPulling:
-    return ModelPulling(ENGINES["ollama"], node, HOST, store, store.clock, lambda: free)  # type: ignore[arg-type, index]
+    return ModelPulling(ENGINES["ollama"], node, HOST, store, store.clock, lambda model, needed: free)  # type: ignore[arg-type, index]
 
 
 def test_what_is_there_is_not_fetched(store: Store, node: NodeSpec) -> None:
@@ -103,6 +104,21 @@ def test_an_error_inside_the_answer_is_not_asked_for_again(store: Store, node: N
         pulling(store, node).ensure(("lama3.1:8b",), print)
     assert store.pulls == 1
     assert not caught.value.retryable
+
+
+def test_room_is_asked_for_before_a_part_comes_and_a_refusal_ends_it(store: Store, node: NodeSpec) -> None:
+    asked: list[tuple[str, int]] = []
+
+    def room(model: str, needed: int) -> int | None:
+        asked.append((model, needed))
+        raise PullFailed("no space left: 1.00 GiB too much for model_budget 3GiB")
+
+    puller = ModelPulling(ENGINES["ollama"], node, HOST, store, store.clock, room)  # type: ignore[arg-type, index]
+    with pytest.raises(EngineError, match="too much for model_budget 3GiB") as caught:
+        puller.ensure(("llama3.1:8b",), print)
+    assert asked == [("llama3.1:8b", 4 * GIB)]
+    assert store.got == 0
+    assert caught.value.next_step.startswith("raise model_budget")
 
 
 def test_what_does_not_fit_the_disk_is_not_fetched(store: Store, node: NodeSpec) -> None:
