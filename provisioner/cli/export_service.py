@@ -10,7 +10,11 @@ from provisioner.cli.context import Session, json_option, pass_session
 from provisioner.cli.output import print_json
 
 
-@click.command("systemd", epilog="Example: provisioner export systemd /etc/systemd/system")
+@click.command(
+    "systemd",
+    short_help="Write units for systemd: service and idle timer.",
+    epilog="Example: provisioner export systemd /etc/systemd/system",
+)
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--user", default="provisioner", show_default=True, help="Whom the units run as.")
 @click.option(
@@ -35,7 +39,11 @@ def systemd(session: Session, folder: Path, user: str, secrets: Path) -> None:
     click.echo("      (or, without a service: systemctl enable --now provisioner-idle.timer)")
 
 
-@click.command("haproxy", epilog="Example: provisioner export haproxy > /etc/haproxy/haproxy.cfg")
+@click.command(
+    "haproxy",
+    short_help="Print a configuration for HAProxy before the service.",
+    epilog="Example: provisioner export haproxy > /etc/haproxy/haproxy.cfg",
+)
 @click.option("--listen", default="127.0.0.1:8780", show_default=True, metavar="ADDRESS:PORT", help="For HAProxy.")
 @pass_session
 def haproxy(session: Session, listen: str) -> None:

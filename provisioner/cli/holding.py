@@ -31,7 +31,10 @@ def _me() -> str:
 _by = click.option("--by", metavar="NAME", default=_me, help="Whose hold it is [default: your login name].")
 
 
-@click.command(epilog='Example: provisioner hold llm-gpu-01 --for 2h --why "fine-tuning"')
+@click.command(
+    short_help="Keep a node as it is for a while.",
+    epilog='Example: provisioner hold llm-gpu-01 --for 2h --why "fine-tuning"',
+)
 @click.argument("node")
 @click.option("--for", "seconds", metavar="TIME", required=True, callback=_time, help=f"How long; {TIME_HELP}.")
 @_by

@@ -23,7 +23,7 @@ from provisioner.domain.snapshot import Power
 from provisioner.engines.registry import ENGINES
 from provisioner.errors import GpuTakenError, NotReadyError, ProvisionerError, RefusedError
 from provisioner.planning.arbiter import Verdict
-from provisioner.ports.web import Answer, NoAnswer
+from provisioner.ports.web import NO_HEADERS, Answer, Headers, NoAnswer
 from provisioner.services.arbitration import Arbitration, Claim, claim_of
 from provisioner.services.events import ignore
 from provisioner.services.sleeping import Sleeping
@@ -152,7 +152,7 @@ class SimWeb:
     def __init__(self, schedule: Schedule) -> None:
         self._schedule = schedule
 
-    def get(self, url: str, *, seconds: float) -> Answer:
+    def get(self, url: str, *, seconds: float, headers: Headers = NO_HEADERS) -> Answer:
         self._schedule.step()
         host = url.split("//")[1].split(":")[0]
         vm = next(self._schedule.cluster.vms[n.vmid] for n in self._schedule.nodes if str(n.address.ip) == host)

@@ -17,9 +17,9 @@ from provisioner.services.benchmarking import Benchmarking
 from provisioner.services.engine_web import EngineKey, EngineWeb
 from provisioner.services.events import ignore
 from provisioner.services.fleet_view import FleetView, NodeState
+from provisioner.services.idling import Idling
 from provisioner.services.node_testing import NodeTesting
 from provisioner.services.provisioning import Provisioning, UpReport
-from provisioner.services.sleeping import Sleeping
 from provisioner.services.waking import Waking
 from provisioner.services.watching import Watching
 from tests.fakes.world import FakeWorld
@@ -84,7 +84,7 @@ class TestTheRightKey:
         assert Benchmarking(fleet, world).bench(node, [1], 1.0, ignore).levels[0].replies > 0
         ((sample,),) = Watching(fleet, world).watch([node], 2.0, 1)
         assert (sample.state, sample.running) == ("serving", 0)
-        (decision,) = Sleeping(fleet, world).idle([node], ignore, dry_run=True)
+        (decision,) = Idling(fleet, world).idle([node], ignore, dry_run=True)
         assert "key" not in decision.reason
 
     def test_a_node_without_a_key_asks_for_none(self, fleet: FleetSpec, node: NodeSpec, world: FakeWorld) -> None:
@@ -128,7 +128,7 @@ class TestAnotherKey:
         assert "provisioner up llm-gpu-01" in check.next_step
 
     def test_idle_leaves_on_whom_it_cannot_ask(self, fleet: FleetSpec, node: NodeSpec, rotated: FakeWorld) -> None:
-        (decision,) = Sleeping(fleet, rotated).idle([node], ignore)
+        (decision,) = Idling(fleet, rotated).idle([node], ignore)
         assert (decision.verdict, "API key" in decision.reason) == (IdleVerdict.STAY, True)
 
     def test_a_key_that_the_fleet_file_does_not_name_is_told_apart(

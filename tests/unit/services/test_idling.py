@@ -16,7 +16,7 @@ from provisioner.domain.in_flight import InFlight
 from provisioner.domain.names import HypervisorName
 from provisioner.errors import RefusedError
 from provisioner.planning.idle import IdleVerdict
-from provisioner.ports.web import Answer
+from provisioner.ports.web import NO_HEADERS, Answer, Headers
 from provisioner.services.events import OnEvent, ignore
 from provisioner.services.idling import Idling
 from provisioner.services.provisioning import Provisioning
@@ -216,15 +216,15 @@ class SleepyEngine:
         self.sleeps = False
         self.told: list[str] = []
 
-    def get(self, url: str, *, seconds: float) -> Answer:
+    def get(self, url: str, *, seconds: float, headers: Headers = NO_HEADERS) -> Answer:
         if url.endswith("/is_sleeping"):
             return Answer(200, json.dumps({"is_sleeping": self.sleeps}))
-        return self._guests.get(url, seconds=seconds)
+        return self._guests.get(url, seconds=seconds, headers=headers)
 
-    def post_json(self, url: str, body: object, *, seconds: float) -> Answer:
-        return self._guests.post_json(url, body, seconds=seconds)
+    def post_json(self, url: str, body: object, *, seconds: float, headers: Headers = NO_HEADERS) -> Answer:
+        return self._guests.post_json(url, body, seconds=seconds, headers=headers)
 
-    def send(self, method: str, url: str, body: object, *, seconds: float) -> Answer:
+    def send(self, method: str, url: str, body: object, *, seconds: float, headers: Headers = NO_HEADERS) -> Answer:
         path = "/" + url.split("/", 3)[3]
         self.told.append(path)
         self.sleeps = path.startswith("/sleep")
