@@ -7,7 +7,8 @@ Run once a minute. The guest goes off when for SECONDS nobody used it and nobody
 of ours looked: as long as idle passes come, the decision is theirs, and a hold
 or awake hours are known to them alone. USER is whose sessions without a
 terminal are ours. The URLs are where engines tell their own numbers; a port that
-refuses has no engine. Whatever does not answer in time counts as use.
+refuses has no engine, and one that asks for a key gets the one that its unit was
+given. Whatever does not answer in time counts as use.
 """
 
 from __future__ import annotations
@@ -24,11 +25,25 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from glob import glob
 from pathlib import Path
 
 STATE = Path(os.environ.get("PROVISIONER_RUN", "/run/provisioner"))
 GROUPS = Path(os.environ.get("PROVISIONER_CGROUPS", "/sys/fs/cgroup/system.slice"))
 LOCKS = Path(os.environ.get("PROVISIONER_LOCKS", "/proc/locks"))
+SECRETS = Path(os.environ.get("PROVISIONER_SECRETS", "/etc/llm"))
+# The variables by which engines are told what clients must send.
+KEYS = frozenset({"LLAMA_API_KEY", "VLLM_API_KEY", "API_KEY"})
+# Where models are fetched to, and what a download under way is called there.
+DOWNLOADS = (
+    "/var/lib/llm",
+    "/usr/share/ollama/.ollama",
+    "/root/.ollama",
+    "/root/.cache/huggingface",
+    "/home/*/.ollama",
+    "/home/*/.cache/huggingface",
+)
+PARTS = ("*-partial", "*-partial-*", "*.incomplete")
 PACKAGE_LOCKS = (
     "/var/lib/dpkg/lock-frontend",
     "/var/lib/dpkg/lock",
@@ -45,6 +60,8 @@ IN_USE_NOW = re.compile(
 )
 LEAST_PERCENT = 5.0
 ASK_SECONDS = 20.0
+# Its engines are on this machine, whatever proxy the machine has for others.
+WEB = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class Unknown(Exception):
@@ -96,6 +113,7 @@ def looked(user: str, urls: Sequence[str]) -> tuple[list[str], str]:
     uses += list(sessions(user))
     uses += list(package_work())
     uses += list(jobs())
+    uses += list(downloads())
     uses += list(cards(set(ours)))
     return uses, "\n".join(marks)
 
@@ -103,10 +121,7 @@ def looked(user: str, urls: Sequence[str]) -> tuple[list[str], str]:
 def engine(url: str) -> tuple[list[str], str]:
     """Return what an engine is busy with, and its numbers."""
     try:
-        with urllib.request.urlopen(url, timeout=ASK_SECONDS) as answer:
-            text = answer.read(4_000_000).decode("utf-8", "replace")
-    except urllib.error.HTTPError as error:
-        raise Unknown(f"{url} answers {error.code}") from error
+        text = told(url)
     except OSError as error:
         if "refused" in str(error):
             return [], ""
@@ -116,6 +131,36 @@ def engine(url: str) -> tuple[list[str], str]:
     busy = sum(float(number) for number in IN_USE_NOW.findall(text))
     lines = [line for line in text.splitlines() if NUMBERS.match(line) and not AVERAGES.search(line)]
     return ([f"{busy:g} requests with the engine"] if busy else []), "\n".join(lines)
+
+
+def told(url: str) -> str:
+    """Return what a URL answers; one that asks for a key is asked again with ours."""
+    status = 0
+    for key in ["", *keys()]:
+        request = urllib.request.Request(url)
+        if key:
+            # For this machine only: it goes along to nobody to whom an answer may point.
+            request.add_unredirected_header("Authorization", f"Bearer {key}")
+        try:
+            with WEB.open(request, timeout=ASK_SECONDS) as answer:
+                return str(answer.read(4_000_000).decode("utf-8", "replace"))
+        except urllib.error.HTTPError as error:
+            error.close()
+            status = error.code
+            if status not in (401, 403):
+                break
+    raise Unknown(f"{url} answers {status}")
+
+
+def keys() -> Iterator[str]:
+    """Yield the keys that engines here were given, each once; only root can read them."""
+    found: set[str] = set()
+    for file in sorted(SECRETS.glob("*.env")):
+        for line in file.read_text(encoding="utf-8").splitlines():
+            name, _, value = line.partition("=")
+            if name in KEYS:
+                found.add(str(json.loads(value)))
+    yield from sorted(found)
 
 
 def documents(text: str) -> tuple[list[str], str]:
@@ -179,6 +224,15 @@ def jobs() -> Iterator[str]:
     yield from (line.split()[0] for line in units.splitlines() if line.strip())
 
 
+def downloads() -> Iterator[str]:
+    """Yield files that grew lately and are not whole yet: engines fetch models by themselves too."""
+    folders = [folder for pattern in DOWNLOADS for folder in glob(pattern)]
+    if not folders:
+        return
+    names = [word for part in PARTS for word in ("-o", "-name", part)][1:]
+    yield from ask("find", *folders, "-maxdepth", "7", "-type", "f", "(", *names, ")", "-mmin", "-3").splitlines()
+
+
 def cards(ours: set[int]) -> Iterator[str]:
     """Yield graphics cards that compute, and programs on them that are no engine of ours."""
     try:
@@ -198,7 +252,12 @@ def cards(ours: set[int]) -> Iterator[str]:
 def pids_of_engines() -> set[int]:
     """Return the processes of our engines' units."""
     found: set[int] = set()
-    for file in GROUPS.glob("llm-*.service/cgroup.procs"):
+    files = list(GROUPS.glob("llm-*.service/cgroup.procs"))
+    # One that runs in a container has only Docker's client in its own unit. Not told of, it is a stranger on the card.
+    with suppress(Unknown, FileNotFoundError):
+        for number in ask("docker", "ps", "--no-trunc", "--quiet", "--filter", "name=^llm-").split():
+            files += GROUPS.glob(f"docker-{number}.scope/cgroup.procs")
+    for file in files:
         found.update(int(word) for word in file.read_text(encoding="utf-8").split())
     return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -33,12 +34,13 @@ LATER = "2126-01-01T00:00:00Z"
 @pytest.fixture
 def timer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The script, in a guest of stand-ins where nothing happens."""
-    for name, folder in {"RUN": "run", "CGROUPS": "groups", "LOCKS": "locks"}.items():
+    for name, folder in {"RUN": "run", "CGROUPS": "groups", "LOCKS": "locks", "SECRETS": "llm"}.items():
         monkeypatch.setenv(f"PROVISIONER_{name}", str(tmp_path / folder))
     tools = tmp_path / "tools"
     tools.mkdir()
     monkeypatch.setenv("PATH", f"{tools}:/usr/bin:/bin")
-    for name in ("loginctl", "systemctl"):
+    # Who is logged in on the machine that runs the tests is no use of theirs.
+    for name in ("loginctl", "systemctl", "ps"):
         tool(tmp_path, name, "true")
     path = shipped_folder("playbooks") / "files/idle_timer.py"
     spec = importlib.util.spec_from_file_location("idle_timer", path)
@@ -46,6 +48,7 @@ def timer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    module.DOWNLOADS = (str(tmp_path / "models*"),)
     return module
 
 
@@ -59,7 +62,8 @@ class Engine:
     """Tells a text over HTTP."""
 
     def __init__(self) -> None:
-        self.text, self.status, self.url = "", 200, ""
+        self.text, self.status, self.url, self.key = "", 200, "", ""
+        self.shown: list[str | None] = []
 
 
 @pytest.fixture
@@ -68,9 +72,11 @@ def engine() -> Iterator[Engine]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.send_response(told.status)
+            told.shown.append(self.headers["Authorization"])
+            is_let_in = not told.key or told.shown[-1] == f"Bearer {told.key}"
+            self.send_response(told.status if is_let_in else 401)
             self.end_headers()
-            self.wfile.write(told.text.encode())
+            self.wfile.write(told.text.encode() if is_let_in else b"")
 
         def log_message(self, *_: object) -> None: ...
 
@@ -141,6 +147,34 @@ def test_an_engine_that_does_not_run_uses_nothing_and_one_that_says_nonsense_doe
         assert quiet(timer, 120, engine.url) is None
 
 
+def test_an_engine_that_asks_for_a_key_gets_the_one_of_its_unit(
+    timer: ModuleType, engine: Engine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine.text, engine.key = LLAMA % (0, 7, 31), 'k"ey'
+    assert quiet(timer, 60, engine.url) is None
+    (tmp_path / "llm").mkdir()
+    (tmp_path / "llm/a.env").write_text('HF_TOKEN="hf_x"\n\nVLLM_API_KEY="another"\n')
+    (tmp_path / "llm/b.env").write_text(f"LLAMA_API_KEY={json.dumps(engine.key)}\n")
+    assert quiet(timer, 120, engine.url) == 0
+    assert quiet(timer, 3720, engine.url) == 3600
+    engine.text = LLAMA % (1, 7, 31)
+    assert quiet(timer, 3780, engine.url) is None
+    engine.key = "a new one"
+    assert quiet(timer, 3840, engine.url) is None
+    assert not any("hf_x" in (each or "") for each in engine.shown)
+    told = capsys.readouterr().out
+    assert "401" in told
+    assert 'k"ey' not in told
+
+
+def test_an_engine_that_asks_for_no_key_is_shown_none(timer: ModuleType, engine: Engine, tmp_path: Path) -> None:
+    (tmp_path / "llm").mkdir()
+    (tmp_path / "llm/b.env").write_text('LLAMA_API_KEY="secret"\n')
+    engine.text = LLAMA % (0, 7, 31)
+    assert quiet(timer, 60, engine.url) == 0
+    assert engine.shown == [None]
+
+
 def test_a_look_of_ours_begins_it_anew(timer: ModuleType, tmp_path: Path) -> None:
     quiet(timer, 60)
     assert quiet(timer, 120) == 60
@@ -201,6 +235,27 @@ def test_downloads_and_held_package_databases_are_use(timer: ModuleType, tmp_pat
     assert quiet(timer, 120) is None
     (tmp_path / "locks").write_text("")
     assert quiet(timer, 180) == 0
+
+
+def test_an_engine_that_fetches_its_model_by_itself_is_use(timer: ModuleType, tmp_path: Path) -> None:
+    folder = tmp_path / "models/hub"
+    folder.mkdir(parents=True)
+    part = folder / "blob.incomplete"
+    part.touch()
+    assert quiet(timer, 60) is None
+    os.utime(part, (1, 1))
+    assert quiet(timer, 120) == 0
+
+
+def test_an_engine_in_a_container_is_no_stranger_on_the_card(timer: ModuleType, tmp_path: Path) -> None:
+    tool(tmp_path, "nvidia-smi", 'case $1 in --query-gpu=*) echo 0 ;; *) echo "77, text-generation-server" ;; esac')
+    tool(tmp_path, "docker", "exit 1")
+    assert quiet(timer, 60) is None
+    tool(tmp_path, "docker", "echo 0af3")
+    scope = tmp_path / "groups/docker-0af3.scope"
+    scope.mkdir(parents=True)
+    (scope / "cgroup.procs").write_text("77\n")
+    assert quiet(timer, 120) == 0
 
 
 def test_the_power_goes_only_when_it_is_time(
