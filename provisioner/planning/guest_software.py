@@ -55,7 +55,7 @@ def software_steps(
     if not _has_software(fleet, node):
         return ()
     has_disk = node.models.disk_bytes is not None
-    base = ConvergeGuest("configure-guest-base", base_variables(fleet, node, engines), _base_units(node))
+    base = ConvergeGuest("configure-guest-base", base_variables(fleet, node, engines), _base_units(fleet, node))
     allowed = ", ".join(map(str, node.software.allowed_networks))
     models = f"; models on a disk of their own, at {MODEL_FOLDER}" if has_disk else ""
     return (
@@ -75,19 +75,25 @@ def base_variables(fleet: FleetSpec, node: NodeSpec, engines: Engines) -> dict[s
         "guest_base_upgrades": node.software.upgrades_itself,
         "guest_base_peers": _peers(fleet, node),
         "guest_base_model_disk": MODEL_DISK_SERIAL if node.models.disk_bytes is not None else "",
-        **_going_off(node, [engines[name] for name in sorted(used)]),
+        **_going_off(fleet, node, [engines[name] for name in sorted(used)]),
     }
 
 
-def _base_units(node: NodeSpec) -> tuple[str, ...]:
-    timer = () if node.software.off_by_itself_seconds is None else ("provisioner-idle.timer",)
+def _base_units(fleet: FleetSpec, node: NodeSpec) -> tuple[str, ...]:
+    timer = () if _off_by_itself_seconds(fleet, node) is None else ("provisioner-idle.timer",)
     mount = () if node.models.disk_bytes is None else (MODEL_MOUNT,)
     return ("provisioner-firewall.service", *mount, *timer)
 
 
-def _going_off(node: NodeSpec, engines: Sequence[InferenceEngine]) -> dict[str, object]:
+def _off_by_itself_seconds(fleet: FleetSpec, node: NodeSpec) -> float | None:
+    """Return after how long a guest shuts itself down; never where one of its GPUs would not come back from that."""
+    is_fragile = any(not gpu.survives_stop for gpu in fleet.gpus_of(node))
+    return None if is_fragile else node.software.off_by_itself_seconds
+
+
+def _going_off(fleet: FleetSpec, node: NodeSpec, engines: Sequence[InferenceEngine]) -> dict[str, object]:
     """Return what makes a guest shut itself down when nobody needs it; nothing where it is not to."""
-    seconds = node.software.off_by_itself_seconds
+    seconds = _off_by_itself_seconds(fleet, node)
     if seconds is None:
         return {}
     return {

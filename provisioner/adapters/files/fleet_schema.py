@@ -494,7 +494,9 @@ class NodeShape(Shape):
         None, description="true: idle cuts the power of a guest that will not shut down; its unsaved data is lost."
     )
     off_by_itself_after: SelfOff | None = Field(
-        None, description="The guest shuts itself down when nobody has used it or looked at it for so long."
+        None,
+        description="The guest shuts itself down when nobody has used it or looked at it for so long; not where "
+        "one of its GPUs has survives_stop: false.",
     )
     boot_within: Duration | None = None
     engine_within: Duration | None = None

@@ -206,3 +206,12 @@ def test_a_guest_that_may_go_off_by_itself_is_told_when_and_where_its_engines_te
     base = steps(fleet, mapping("2204"))[0].action
     assert isinstance(base, ConvergeGuest)
     assert base.units == ("provisioner-firewall.service", "provisioner-idle.timer")
+
+
+def test_a_guest_whose_gpu_would_not_come_back_never_goes_off_by_itself(tmp_path: Path) -> None:
+    text = FLEET.replace("modes: [small], gateway", "modes: [small], off_by_itself_after: 6h, gateway")
+    fleet = fleet_from(tmp_path, text.replace("vram: 24GiB", "vram: 24GiB, survives_stop: false"))
+    assert "guest_base_off_seconds" not in base_variables(fleet, fleet.nodes[NAME], ENGINES)
+    base = steps(fleet, mapping("2204"))[0].action
+    assert isinstance(base, ConvergeGuest)
+    assert "provisioner-idle.timer" not in base.units
