@@ -42,13 +42,18 @@ NO_TRAFFIC = NodeTraffic()
 class _Lane:
     """One node's counters."""
 
-    __slots__ = ("is_open", "last", "running", "waiting")
+    __slots__ = ("closed", "last", "running", "waiting")
 
     def __init__(self) -> None:
         self.running = 0
         self.waiting = 0
         self.last: float | None = None
-        self.is_open = True
+        self.closed = 0
+        """How many keep the gate closed."""
+
+    @property
+    def is_open(self) -> bool:
+        return not self.closed
 
 
 class InFlight:
@@ -91,14 +96,14 @@ class InFlight:
             self._lane(node).waiting -= 1
 
     def close(self, node: NodeName) -> None:
-        """Let no request in from now on; those inside go on."""
+        """Let no request in from now on; those inside go on. Who closes it several times opens it as often."""
         with self._lock:
-            self._lane(node).is_open = False
+            self._lane(node).closed += 1
 
     def open(self, node: NodeName) -> None:
-        """Let requests in."""
+        """Let requests in, unless somebody else keeps the gate closed."""
         with self._lock:
-            self._lane(node).is_open = True
+            self._lane(node).closed -= 1
 
     def of(self, node: NodeName) -> NodeTraffic:
         """Return one node's traffic."""

@@ -67,7 +67,7 @@ class GpuLending:
             step.detail = f'"{other.name}", with the GPUs of {node.name}'
             try:
                 with naming_gpu_holder(self._fleet, node, api):
-                    ticket = self._slots.start(self._claim(node, wanted, other), step.say)
+                    ticket = self._slots.start(self._claim(node, wanted, other), step.say, on_event)
                     if ticket is not None:
                         ticket.wait()
             except ProvisionerError:

@@ -90,14 +90,23 @@ class Sleeping:
                 return self.rest(node, on_event, may_rest=may_rest)
             return self.shut_down(node, on_event, force=force)
 
-    def give_way(self, node: NodeSpec, leases: tuple[Lease, ...], on_event: OnEvent) -> SleepReport:
+    def give_way(
+        self, node: NodeSpec, leases: tuple[Lease, ...], on_event: OnEvent, *, is_drained: bool = False
+    ) -> SleepReport:
         """Shut a node down for another that gets its GPUs, as the arbiter has decided; raises as `sleep`.
+
+        Args:
+            node: which.
+            leases: its own, as they were when that was decided.
+            on_event: told about the steps.
+            is_drained: its gate was closed for this; who waits behind it is served after the other, and does not keep
+                it on.
 
         Raises:
             OvertakenError: the leases are no longer the ones that it was decided on.
         """
         with self._world.locks.held(node.name):
-            return self.shut_down(node, on_event, yielding=leases)
+            return self.shut_down(node, on_event, yielding=leases, is_drained=is_drained)
 
     def shut_down(
         self,
@@ -106,6 +115,7 @@ class Sleeping:
         *,
         force: bool = False,
         yielding: tuple[Lease, ...] = (),
+        is_drained: bool = False,
         look_inside: bool = True,
     ) -> SleepReport:
         """Shut a node down for a caller that holds its lock already; raises as `sleep`.
@@ -114,7 +124,8 @@ class Sleeping:
             node: which.
             on_event: told about the steps.
             force: as in `sleep`.
-            yielding: as in `give_way`.
+            yielding: the leases of `give_way`.
+            is_drained: as in `give_way`.
             look_inside: ask the guest too; not where its host key is being changed and nobody gets in.
         """
         clock = self._world.clock
@@ -129,7 +140,7 @@ class Sleeping:
                 self._require_no_hold(node)
                 self._drain(node)
                 if look_inside:
-                    self._require_unused(node, vm)
+                    self._require_unused(node, vm, with_waiting=not is_drained)
                 else:
                     self.require_quiet(noted(self._fleet, api, node)[0])
             self._looks.leave(node.name)
@@ -244,19 +255,21 @@ class Sleeping:
     def use_of(self, node: NodeSpec) -> tuple[Use, str]:
         """Return whether requests are with a node that runs, which is in the mode that is noted; and that in words.
 
-        Asked again and again while somebody waits for its GPU: who is logged in is asked when it is to go.
+        Asked again and again while somebody waits for its GPU: who is logged in is asked when it is to go. Who waits
+        behind a closed gate does not count: else one that is drained would never be quiet.
         """
         activity, why = self._looks.engine(node)
-        busy = busy_reasons(activity, self._looks.traffic(node))
+        is_open = self._world.in_flight.of(node.name).is_open
+        busy = busy_reasons(activity, self._looks.traffic(node, with_waiting=is_open))
         if busy:
             return Use.BUSY, "; ".join(busy)
         if activity is None:
             return Use.UNKNOWN, why
         return (Use.UNKNOWN, activity.doubt) if activity.doubt else (Use.QUIET, "nobody uses it")
 
-    def _require_unused(self, node: NodeSpec, vm: VmSeen) -> NodeUse:
+    def _require_unused(self, node: NodeSpec, vm: VmSeen, *, with_waiting: bool = True) -> NodeUse:
         """Look again at everything that may be using a node. Raises RefusedError."""
-        use = self._looks.look(node, vm)
+        use = self._looks.look(node, vm, with_waiting=with_waiting)
         self._refuse(use, Act.SLEEP)
         return use
 

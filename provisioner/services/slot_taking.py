@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 from provisioner.domain.fleet import FleetSpec, NodeSpec
 from provisioner.domain.lease import GpuSlot, Lease, LeasePage, LeasePhase, Waiter, joined
-from provisioner.domain.names import Vmid
+from provisioner.domain.names import NodeName, Vmid
 from provisioner.domain.quantities import duration_text
 from provisioner.domain.snapshot import Power, VmSeen
 from provisioner.errors import NotReadyError, OvertakenError, RefusedError
@@ -16,7 +16,7 @@ from provisioner.planning.lease_words import slots_of
 from provisioner.planning.ownership import Act, objection
 from provisioner.ports.hypervisors import Hypervisors, Ticket
 from provisioner.services.arbitration import Arbitration, Claim, claim_of
-from provisioner.services.events import ignore
+from provisioner.services.events import OnEvent, ignore
 from provisioner.services.noted_modes import noted
 from provisioner.services.sleeping import Sleeping
 from provisioner.services.world import World
@@ -39,6 +39,23 @@ class Taken:
     leases: tuple[Lease, ...] = ()
 
 
+class _Gates:
+    """The gates of those who are drained for somebody: they take no new requests through this process."""
+
+    def __init__(self, world: World) -> None:
+        self._in_flight = world.in_flight
+        self.closed: frozenset[NodeName] = frozenset()
+
+    def close_only(self, nodes: Iterable[NodeName]) -> None:
+        """Have the gates of just these nodes closed."""
+        wanted = frozenset(nodes)
+        for node in wanted - self.closed:
+            self._in_flight.close(node)
+        for node in self.closed - wanted:
+            self._in_flight.open(node)
+        self.closed = wanted
+
+
 class SlotTaking:
     """Takes slots for VMs. One object may serve several threads."""
 
@@ -50,26 +67,31 @@ class SlotTaking:
         # Starts of dead processes, and when each was first noticed by a clock that never jumps.
         self._orphans: dict[tuple[GpuSlot, int], float] = {}
 
-    def start_node(self, node: NodeSpec, say: Say) -> Ticket | None:
+    def start_node(self, node: NodeSpec, say: Say, on_event: OnEvent = ignore) -> Ticket | None:
         """Start a node's VM once its slots are its own; None if it runs, or somebody else is starting it.
+
+        Args:
+            node: which.
+            say: told what it waits for.
+            on_event: told about the steps of others, who give way.
 
         Raises:
             RefusedError: it does not get them; the reason says who has them.
             NotReadyError: nor did it within its `gpu_wait`.
             HypervisorError: Proxmox refused.
         """
-        return self.start(claim_of(self._fleet, node), say)
+        return self.start(claim_of(self._fleet, node), say, on_event)
 
-    def start(self, claim: Claim, say: Say) -> Ticket | None:
+    def start(self, claim: Claim, say: Say, on_event: OnEvent = ignore) -> Ticket | None:
         """Do what `start_node` does for any VM."""
         api = self._api(claim)
-        taken = self.take(claim, say)
+        taken = self.take(claim, say, on_event)
         if taken.verdict is not Verdict.GRANT:
             say(taken.reason)
             return None
         return self._arbitration.start(api, claim, taken.leases)
 
-    def take(self, claim: Claim, say: Say) -> Taken:
+    def take(self, claim: Claim, say: Say, on_event: OnEvent = ignore) -> Taken:
         """Wait until a VM may be started with its slots; raises as `start_node`."""
         if not claim.slots:
             return Taken(Verdict.GRANT, "it needs no GPU")
@@ -81,6 +103,7 @@ class SlotTaking:
         own: Fenced = frozenset()
         said, unwilling = "", ""
         pauses = iter(_PAUSES)
+        gates = _Gates(self._world)
         try:
             while True:
                 scene = self._look(claim, own)
@@ -99,10 +122,13 @@ class SlotTaking:
                 reason = answer.reason
                 if answer.verdict is Verdict.YIELD:
                     say(reason)
-                    unwilling = self._make_way(claim, answer, say)
+                    unwilling = self._make_way(claim, answer, say, on_event, gates.closed)
                     if not unwilling:
                         continue
                     reason = unwilling
+                # What else than requests keeps a node on may last: then it goes on serving until it is drained again.
+                drained = answer.yielding if answer.verdict is Verdict.DRAIN else ()
+                gates.close_only(node.name for each in drained if (node := self._node(claim, each.vmid)) is not None)
                 if reason != said:
                     say(reason)
                     said = reason
@@ -111,6 +137,7 @@ class SlotTaking:
                     raise self._too_late(claim, reason)
                 clock.sleep(min(next(pauses, _LATER_PAUSES), left))
         finally:
+            gates.close_only(())
             if waiter.number:
                 with book.turn() as turn:
                     turn.page = given_up(turn.page, waiter, own)
@@ -124,15 +151,17 @@ class SlotTaking:
             retryable=True,
         )
 
-    def _make_way(self, claim: Claim, answer: Answer, say: Say) -> str:
-        """Put those to sleep who give way; return why one did not, or nothing."""
+    def _make_way(
+        self, claim: Claim, answer: Answer, say: Say, on_event: OnEvent, drained: Collection[NodeName]
+    ) -> str:
+        """Put those to sleep who give way, some of them drained by now; return why one did not, or nothing."""
         for vmid in dict.fromkeys(lease.vmid for lease in answer.yielding):
             node = self._node(claim, vmid)
             if node is None:
                 continue
             leases = tuple(lease for lease in answer.yielding if lease.vmid == vmid)
             try:
-                self._sleeping.give_way(node, leases, ignore)
+                self._sleeping.give_way(node, leases, on_event, is_drained=node.name in drained)
             except OvertakenError:
                 return f"{node.name} stays after all"
             except RefusedError as busy:

@@ -42,6 +42,7 @@ from provisioner.services.world import World
 _MOST_AT_ONCE = 32
 # Within it nvidia-smi on a sick card, which is given up after 15 s by the script itself, has had its time.
 _LOOK_SECONDS = 40.0
+_GATEWAY = "gateway"
 
 
 @dataclass(slots=True)
@@ -85,9 +86,19 @@ class UseLooks:
                 looks = {use.node.name: use for use in found}
         return tuple(looks.get(node.name) or self._unasked(node, vm) for node, vm in pairs)
 
-    def look(self, node: NodeSpec, vm: VmSeen) -> NodeUse:
-        """Return what is known now of the use of one node that runs; its engine and its guest are both asked."""
-        return self._running(node, vm, self._world.leases.read(), closely=True)
+    def look(self, node: NodeSpec, vm: VmSeen, *, with_waiting: bool = True) -> NodeUse:
+        """Return what is known now of the use of one node that runs; its engine and its guest are both asked.
+
+        Args:
+            node: which.
+            vm: its own.
+            with_waiting: requests use it too that it has not let in.
+        """
+        use = self._running(node, vm, self._world.leases.read(), closely=True)
+        if with_waiting:
+            return use
+        others = tuple(each for each in use.signals if each.source != _GATEWAY)
+        return replace(use, signals=self.traffic(node, with_waiting=False) + others)
 
     def close(self) -> None:
         """End all connections; a later look makes new ones."""
@@ -105,12 +116,14 @@ class UseLooks:
             with inside.lock:
                 inside.let_go()
 
-    def traffic(self, node: NodeSpec) -> tuple[Signal, ...]:
-        """Return what goes through us to a node."""
+    def traffic(self, node: NodeSpec, *, with_waiting: bool = True) -> tuple[Signal, ...]:
+        """Return what goes through us to a node, as `look` does."""
         traffic = self._world.in_flight.of(node.name)
+        if not with_waiting:
+            traffic = replace(traffic, waiting=0)
         mark = "" if traffic.last_request_at is None else f"{traffic.last_request_at:.3f}"
         busy = f"{traffic.running} requests through us running, {traffic.waiting} waiting" if traffic.is_busy else ""
-        return (Signal("gateway", Evidence.BUSY if busy else Evidence.QUIET, busy, mark),)
+        return (Signal(_GATEWAY, Evidence.BUSY if busy else Evidence.QUIET, busy, mark),)
 
     def engine(self, node: NodeSpec) -> tuple[EngineActivity | None, str]:
         """Return an engine's own numbers, or None and why there are none."""

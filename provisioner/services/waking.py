@@ -92,7 +92,7 @@ class Waking:
         require_gpus(self._fleet, node)
         engine_key(self._fleet, self._world, node).require()
         patience = node.patience.boot_seconds + node.patience.engine_seconds
-        start = _Start(api, self._slots, node, clock, patience)
+        start = _Start(api, self._slots, node, clock, patience, on_event)
         if decision.need is WakeNeed.START:
             with running_step(on_event, node, "start", clock) as step:
                 start.begin(step.say)
@@ -180,8 +180,17 @@ class _BootOverdue(Exception):
 class _Start:
     """The start of one VM, watched while its engine is being probed. `patience` is counted from its end."""
 
-    def __init__(self, api: Hypervisors, slots: SlotTaking, node: NodeSpec, clock: Clock, patience: float) -> None:
+    def __init__(
+        self,
+        api: Hypervisors,
+        slots: SlotTaking,
+        node: NodeSpec,
+        clock: Clock,
+        patience: float,
+        on_event: OnEvent,
+    ) -> None:
         self._api = api
+        self._on_event = on_event
         self._slots = slots
         self._node = node
         self._clock = clock
@@ -227,7 +236,7 @@ class _Start:
 
     def begin(self, say: Callable[[str], None]) -> None:
         """Power on, once its GPUs are free; Proxmox has accepted it when this returns, or somebody else starts it."""
-        self._ticket = self._slots.start_node(self._node, say)
+        self._ticket = self._slots.start_node(self._node, say, self._on_event)
         self._pending = self._ticket is not None
 
     def look(self) -> None:

@@ -22,7 +22,7 @@ from provisioner.errors import (
 from provisioner.planning.arbiter import Verdict
 from provisioner.planning.idle import IdleVerdict
 from provisioner.services.arbitration import Arbitration, claim_of
-from provisioner.services.events import Event, ignore
+from provisioner.services.events import Event, Phase, ignore
 from provisioner.services.fleet_view import FleetView
 from provisioner.services.idling import Idling
 from provisioner.services.provisioning import Provisioning
@@ -67,6 +67,26 @@ def second(world: FakeWorld) -> FakeWorld:
     return process
 
 
+def clients(world: FakeWorld, node: NodeName, *, every: float, each: float) -> None:
+    """Have requests come to a node through the gateway for an hour; who is not let in waits."""
+    clock, flight = world.clock, world.in_flight
+
+    def leave() -> None:
+        flight.leave(node, clock.now())
+        world.guests.running = flight.of(node).running
+
+    def come() -> None:
+        if world.cluster.vms[Vmid(5001)].seen.power is Power.RUNNING and flight.enter(node, clock.now()):
+            world.guests.running = flight.of(node).running
+            clock.at(each, leave)
+        else:
+            flight.start_waiting(node, clock.now(), most=1000)
+
+    come()
+    for number in range(1, int(3600 / every)):
+        clock.at(number * every, come)
+
+
 class TestTaking:
     """One VM has the card; the other gets it by the rule."""
 
@@ -106,6 +126,46 @@ class TestTaking:
         assert (page.leases[SLOT].vmid, page.leases[SLOT].phase) == (node.vmid, LeasePhase.HELD)
         assert page.waiters == ()
         assert shared.cluster.acts == []
+
+    def test_one_whose_requests_never_stop_coming_takes_no_more_of_them_once_it_is_to_give_way(
+        self, fleet: FleetSpec, node: NodeSpec, other: NodeSpec, shared: FakeWorld
+    ) -> None:
+        clock, flight = shared.clock, shared.in_flight
+        clients(shared, node.name, every=8, each=20)
+        before = clock.monotonic()
+        events: list[Event] = []
+        Waking(fleet, shared).wake(other, events.append)
+        assert shared.cluster.acts == ["shut down 5001", "start 5002"]
+        told = [event.phase for event in events if (event.node, event.step) == (node.name, "shut down")]
+        assert told == [Phase.STARTED, Phase.DONE], "whoever sends requests learns that it is off"
+        # Not before half of its time, and soon after that: the requests inside ended by themselves.
+        half = other.gpu_wait_seconds / 2
+        assert half <= clock.monotonic() - before < half + 60
+        assert flight.of(node.name).waiting > 0, "who came meanwhile waits, and wakes it again"
+        assert flight.of(node.name).is_open
+
+    def test_the_gate_of_one_that_does_not_get_quiet_in_time_opens_again(
+        self, fleet: FleetSpec, node: NodeSpec, other: NodeSpec, shared: FakeWorld
+    ) -> None:
+        assert shared.in_flight.enter(node.name, shared.clock.now())
+        seen: list[bool] = []
+        for at in (10, other.gpu_wait_seconds * 0.6):
+            shared.clock.at(at, lambda: seen.append(shared.in_flight.of(node.name).is_open))
+        with pytest.raises(NotReadyError, match="is drained"):
+            Waking(fleet, shared).wake(other, ignore)
+        assert seen == [True, False]
+        assert shared.in_flight.of(node.name).is_open
+        assert shared.cluster.acts == []
+
+    def test_one_that_was_drained_in_vain_is_served_while_somebody_works_in_it(
+        self, fleet: FleetSpec, node: NodeSpec, other: NodeSpec, shared: FakeWorld
+    ) -> None:
+        shared.guests.shows["connections"] = "session 7\nName=alice\nTTY=pts/0\nprogram pts/0 -bash"
+        clients(shared, node.name, every=8, each=20)
+        with pytest.raises(NotReadyError, match="alice"):
+            Waking(fleet, shared).wake(other, ignore)
+        assert shared.cluster.acts == []
+        assert shared.in_flight.of(node.name).is_open
 
     def test_a_start_under_way_in_another_process_is_joined(
         self, fleet: FleetSpec, node: NodeSpec, shared: FakeWorld
