@@ -117,8 +117,8 @@ class Arbitration:
     ) -> Iterator[Callable[[], None]]:
         """Free a running VM's slots by the block, which shuts it down; if it does not, they stay.
 
-        What is given to the block is to be called right before the power goes: it raises OvertakenError when the
-        node is to stay on after all, because somebody holds it.
+        What is given to the block is to be called right before the power goes: it raises OvertakenError, or without
+        slots RefusedError, when the node is to stay on after all, because somebody holds it.
 
         Args:
             api: its cluster.
@@ -130,10 +130,10 @@ class Arbitration:
             OvertakenError: the decision has been overtaken.
             RefusedError: somebody holds it.
         """
-        if not claim.slots and not yielding:
-            yield lambda: None
-            return
         book = self._world.leases
+        if not claim.slots and not yielding:
+            yield lambda: None if despite_holds else self._require_no_hold(book.read(), claim)
+            return
         with book.turn() as turn:
             leases = yielding
             if yielding:

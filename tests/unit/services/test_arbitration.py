@@ -319,6 +319,18 @@ class TestHolding:
             held_meanwhile()
         assert shared.leases.read().leases[SLOT].phase is LeasePhase.HELD
 
+    def test_a_hold_comes_in_time_for_a_node_without_a_gpu_too(
+        self, fleet: FleetSpec, node: NodeSpec, shared: FakeWorld
+    ) -> None:
+        arbitration = Arbitration(fleet, shared)
+        # A request runs that the drain waits for; meanwhile somebody says that the node is to stay.
+        assert shared.in_flight.enter(node.name, shared.clock.now())
+        shared.clock.at(5, lambda: arbitration.hold(node, by="anna", seconds=7200))
+        shared.clock.at(10, lambda: shared.in_flight.leave(node.name, shared.clock.now()))
+        with pytest.raises(RefusedError, match="held by anna"):
+            Sleeping(fleet, shared).sleep(replace(node, gpus=()), ignore)
+        assert shared.cluster.acts == []
+
     def test_a_shutdown_that_fails_leaves_the_card_where_it_is(
         self, fleet: FleetSpec, node: NodeSpec, shared: FakeWorld
     ) -> None:
