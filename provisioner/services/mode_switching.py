@@ -176,19 +176,21 @@ class ModeSwitching:
                     proof = self._prove(wanted, shell, step.say)
                     step.detail, step.changed = proof.endpoint.url, False
                 return proof.endpoint
-            if is_up and not force:
-                way_out = "; the same command with --force does not ask"
-                Arbitration(self._fleet, self._world).require_no_hold(node, Act.SWITCH, way_out=way_out)
-                # An engine that has died serves nobody; one that runs is asked.
-                self._sleeping.require_quiet(node, Act.SWITCH)
-            with running_step(on_event, node, "switch", self._world.clock) as step:
-                step.detail = decision.reason
-                try:
-                    self._bring(decision, node, wanted, shell, is_up=is_up)
-                    proof = self._prove(wanted, shell, step.say)
-                except (EngineError, GuestError) as failure:
-                    raise self._rolled_back(failure, decision, node, wanted, shell, step.say) from failure
-        self._note(wanted, waits=False)
+            # Closed before it is asked: a request that came in between would be cut off.
+            with self._sleeping.gate_closed(node):
+                if is_up and not force:
+                    way_out = "; the same command with --force does not ask"
+                    Arbitration(self._fleet, self._world).require_no_hold(node, Act.SWITCH, way_out=way_out)
+                    # An engine that has died serves nobody; one that runs is asked.
+                    self._sleeping.require_quiet(node, Act.SWITCH)
+                with running_step(on_event, node, "switch", self._world.clock) as step:
+                    step.detail = decision.reason
+                    try:
+                        self._bring(decision, node, wanted, shell, is_up=is_up)
+                        proof = self._prove(wanted, shell, step.say)
+                    except (EngineError, GuestError) as failure:
+                        raise self._rolled_back(failure, decision, node, wanted, shell, step.say) from failure
+                self._note(wanted, waits=False)
         self._world.activity.forget(node.name)
         return proof.endpoint
 

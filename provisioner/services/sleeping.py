@@ -135,7 +135,7 @@ class Sleeping:
         if vm is None or vm.power is Power.STOPPED:
             return SleepReport(node.name, was_running=False, seconds=clock.monotonic() - begun)
         require(node, vm, Act.SLEEP)
-        with self._gate_closed(node):
+        with self.gate_closed(node):
             if not force:
                 self._require_no_hold(node)
                 self._drain(node)
@@ -165,7 +165,7 @@ class Sleeping:
         if vm is None or vm.power is Power.STOPPED:
             return SleepReport(node.name, was_running=False, seconds=clock.monotonic() - begun)
         require(node, vm, Act.SLEEP)
-        with self._gate_closed(node):
+        with self.gate_closed(node):
             self._require_no_hold(node)
             self._drain(node)
             use = self._require_unused(node, vm)
@@ -219,7 +219,7 @@ class Sleeping:
                 step.detail = "power cut"
 
     @contextmanager
-    def _gate_closed(self, node: NodeSpec) -> Iterator[None]:
+    def gate_closed(self, node: NodeSpec) -> Iterator[None]:
         """Let no request in meanwhile. Whatever comes of it the gate opens: who waits is served or wakes the node."""
         try:
             self._world.in_flight.close(node.name)

@@ -154,6 +154,18 @@ class TestRunning:
         (status,) = fleet.status()
         assert status.state is NodeState.SERVING
 
+    def test_no_request_gets_in_between_the_look_and_the_switch(self, fleet: Fleet) -> None:
+        flight, name = fleet.world.in_flight, NodeName(NODE)
+        entered: list[bool] = []
+
+        def tell(event: Event) -> None:
+            if (event.step, event.phase) == ("switch", Phase.STARTED):
+                entered.append(flight.enter(name, 0.0))
+
+        fleet.mode(NODE, "r1", on_event=tell)
+        assert entered == [False]
+        assert flight.of(name).is_open
+
     def test_while_it_is_busy_it_is_refused_unless_forced(self, fleet: Fleet, site: Site) -> None:
         engine = site.lab.lab.backend._running[5001].engine  # type: ignore[attr-defined]
         engine._processing = 2
