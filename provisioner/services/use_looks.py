@@ -52,6 +52,8 @@ class _Inside:
     lock: threading.Lock
     shell: GuestShell | None = None
     host_key: str = ""
+    is_over: bool = False
+    """Nobody will close it any more: who came too late for it begins another."""
 
     def let_go(self) -> None:
         shell, self.shell = self.shell, None
@@ -105,16 +107,20 @@ class UseLooks:
         with self._lock:
             guests, self._guests = list(self._guests.values()), {}
         for inside in guests:
-            with inside.lock:
-                inside.let_go()
+            self._end(inside)
 
     def leave(self, node: NodeName) -> None:
         """End the connection to a guest that goes off."""
         with self._lock:
             inside = self._guests.pop(node, None)
         if inside is not None:
-            with inside.lock:
-                inside.let_go()
+            self._end(inside)
+
+    @staticmethod
+    def _end(inside: _Inside) -> None:
+        with inside.lock:
+            inside.is_over = True
+            inside.let_go()
 
     def traffic(self, node: NodeSpec, *, with_waiting: bool = True) -> tuple[Signal, ...]:
         """Return what goes through us to a node, as `look` does."""
@@ -144,6 +150,8 @@ class UseLooks:
         with self._lock:
             inside = self._guests.setdefault(node.name, _Inside(threading.Lock()))
         with inside.lock:
+            if inside.is_over:
+                return self.guest(node)
             try:
                 return self._inside(node, inside)
             except (GuestAway, GuestRefuses, AnswerCut) as reason:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -63,8 +64,6 @@ def shell(host: PveHost, fleet: FleetSpec, node: NodeSpec, tmp_path: Path) -> It
     """A shell as services get one."""
     ssh = host.ssh
     shells = FabricShells(SshAccess(user=ssh.user), LoginKey(ssh.private_key, tmp_path))
-    from dataclasses import replace
-
     there = replace(node, connect=ConnectSpec(ssh.address, ssh.port))
     with shells.open(there, host.host_key) as opened:
         yield opened
@@ -126,6 +125,41 @@ class TestRunning:
         with pytest.raises(GuestAway, match="the connection broke in the middle of sh"):
             shell.run(["sh", "-c", "touch /tmp/running; sleep 60"], seconds=60)
         cutter.join()
+
+    def test_a_guest_that_has_gone_silent_is_not_waited_for_before_a_command(
+        self, host: PveHost, node: NodeSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("provisioner.adapters.ssh.fabric_shell._OPEN_SECONDS", 0.5)
+        ssh, silent = host.ssh, threading.Event()
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            relay = threading.Thread(target=_relay, args=(server, (ssh.address, ssh.port), silent))
+            relay.start()
+            shells = FabricShells(SshAccess(user=ssh.user), LoginKey(ssh.private_key, tmp_path))
+            there = replace(node, connect=ConnectSpec("127.0.0.1", server.getsockname()[1]))
+            with shells.open(there, host.host_key) as opened:
+                assert opened.run(["true"], seconds=10).exit_code == 0
+                silent.set()
+                with pytest.raises(GuestAway, match="Timeout opening channel"):
+                    opened.run(["true"], seconds=10)
+            relay.join()
+
+
+def _relay(server: socket.socket, there: tuple[str, int], silent: threading.Event) -> None:
+    """Carry one connection's bytes both ways; once it is silent they are taken and lost."""
+    with server.accept()[0] as here, socket.create_connection(there) as beyond:
+        for one in (here, beyond):
+            one.settimeout(0.05)
+        others = {here: beyond, beyond: here}
+        while True:
+            for one, other in others.items():
+                try:
+                    part = one.recv(1 << 16)
+                except TimeoutError:
+                    continue
+                if not part:
+                    return
+                if not silent.is_set():
+                    other.sendall(part)
 
 
 def _cut_once_there(host: PveHost, mark: Path) -> None:

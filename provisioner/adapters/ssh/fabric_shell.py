@@ -73,6 +73,8 @@ class FabricShells:
         except (OSError, EOFError, paramiko.SSHException, paramiko.ssh_exception.NoValidConnectionsError) as error:
             connection.close()
             raise GuestAway(_words(error)) from error
+        # Of a guest that hangs the network says nothing; paramiko would wait for an hour before each command.
+        connection.transport.channel_timeout = _OPEN_SECONDS
         return _FabricShell(connection)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 from threading import Event
@@ -21,7 +22,9 @@ from provisioner.services.events import OnEvent, ignore
 from provisioner.services.idling import Idling
 from provisioner.services.provisioning import Provisioning
 from provisioner.services.sleeping import Sleeping
+from provisioner.services.use_looks import UseLooks, _Inside
 from provisioner.services.waking import WakeReport, Waking
+from tests.fakes.guests import FakeShell
 from tests.fakes.world import FakeWorld
 
 PVE1 = HypervisorName("pve1")
@@ -44,6 +47,35 @@ def passes(idling: Idling, world: FakeWorld, node: NodeSpec, minutes: int) -> li
         found.append(idling.idle([node], ignore)[0].verdict)
         world.clock.advance(60)
     return found
+
+
+class LeftJustBefore:
+    """A lock of a guest's connection: whoever comes first to it finds that the guest has been left meanwhile."""
+
+    def __init__(self, leave: Callable[[], None]) -> None:
+        self._deeds = [leave]
+
+    def __enter__(self) -> None:
+        while self._deeds:
+            self._deeds.pop()()
+
+    def __exit__(self, *rest: object) -> None: ...
+
+
+class TestConnections:
+    """Those to guests stay open from look to look, and no longer."""
+
+    def test_one_that_is_opened_while_another_is_being_left_is_closed_too(
+        self, fleet: FleetSpec, node: NodeSpec, awake: FakeWorld, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        closed: list[object] = []
+        monkeypatch.setattr(FakeShell, "__exit__", lambda shell, *rest: closed.append(shell))
+        looks, before = UseLooks(fleet, awake), awake.guests.logins
+        lock = LeftJustBefore(lambda: looks.leave(node.name))
+        looks._guests[node.name] = _Inside(lock)  # type: ignore[arg-type]
+        assert looks.guest(node)
+        looks.close()
+        assert len(closed) == awake.guests.logins - before == 1
 
 
 class TestLookingAgain:
