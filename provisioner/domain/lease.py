@@ -251,6 +251,12 @@ def joined(page: LeasePage, waiter: Waiter) -> tuple[LeasePage, Waiter]:
     return replace(page, waiters=(*page.waiters, numbered), last_number=numbered.number), numbered
 
 
+def rejoined(page: LeasePage, waiter: Waiter) -> LeasePage:
+    """Have somebody who waits stand in his place, by his number, under the name that he has now."""
+    others = [each for each in page.waiters if each.number != waiter.number]
+    return replace(page, waiters=tuple(sorted((*others, waiter), key=lambda each: each.number)))
+
+
 def left(page: LeasePage, number: int) -> LeasePage:
     """Take somebody off those who wait."""
     return replace(page, waiters=tuple(waiter for waiter in page.waiters if waiter.number != number))

@@ -25,6 +25,10 @@ class LeaseBook(Protocol):
         """The name of this process; no other has or gets it."""
         ...
 
+    def renounce(self) -> None:
+        """Be another process from now on: what this one was at work on may be taken over, as that of a dead one."""
+        ...
+
     def read(self) -> LeasePage:
         """Return what stands in the book, without waiting for a writer."""
         ...

@@ -47,6 +47,7 @@ from provisioner.errors import (
 from provisioner.planning.lease_words import held_words, slots_of
 from provisioner.planning.ownership import Act
 from provisioner.ports.hypervisors import Hypervisors, Ticket
+from provisioner.ports.lease_book import LeaseBook, LeaseTurn
 from provisioner.services.world import World
 
 # The longest that a person may keep a node; who needs it longer says so again.
@@ -81,6 +82,21 @@ def claim_of(fleet: FleetSpec, node: NodeSpec) -> Claim:
     )
 
 
+@contextmanager
+def last_turn(book: LeaseBook) -> Iterator[LeaseTurn]:
+    """Take a turn that says how an act ended.
+
+    If that cannot be written, the disk is full for instance, nobody may believe that this process is still at work:
+    it does not end for that, and would be waited for as long as it lives.
+    """
+    try:
+        with book.turn() as turn:
+            yield turn
+    except InputError:
+        book.renounce()
+        raise
+
+
 class Arbitration:
     """Leases and holds, and the acts that they fence."""
 
@@ -97,7 +113,7 @@ class Arbitration:
         """
         if not leases:
             return api.start_vm(claim.hypervisor, claim.vmid)
-        with self._world.leases.turn() as turn:
+        with last_turn(self._world.leases) as turn:
             turn.page = issuing(turn.page, leases)
         ending = _Ending(self._world, api, claim, leases)
         try:
@@ -155,7 +171,7 @@ class Arbitration:
         except BaseException:
             ending.stays_unless_off()
             raise
-        with suppress(OvertakenError), book.turn() as turn:
+        with suppress(OvertakenError), last_turn(book) as turn:
             turn.page = freed(turn.page, leases)
 
     def _require_no_hold(self, page: LeasePage, claim: Claim) -> None:
@@ -278,7 +294,7 @@ class _Ending:
 
     def runs(self) -> None:
         """The VM runs. Raises OvertakenError."""
-        with self._world.leases.turn() as turn:
+        with last_turn(self._world.leases) as turn:
             turn.page = held(turn.page, self._leases)
 
     def failed(self, error: HypervisorError) -> None:
@@ -318,7 +334,7 @@ class _Ending:
         return vm.power if vm is not None else Power.STOPPED
 
     def _write(self, law: Callable[[LeasePage, tuple[Lease, ...]], LeasePage]) -> None:
-        with suppress(OvertakenError), self._world.leases.turn() as turn:
+        with suppress(OvertakenError), last_turn(self._world.leases) as turn:
             require_current(turn.page, self._leases)
             turn.page = law(turn.page, self._leases)
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from provisioner.domain.fleet import FleetSpec, NodeSpec
-from provisioner.domain.lease import GpuSlot, Lease, LeasePage, LeasePhase, Waiter, joined
+from provisioner.domain.lease import GpuSlot, Lease, LeasePage, LeasePhase, Waiter, joined, rejoined
 from provisioner.domain.names import NodeName, Vmid
 from provisioner.domain.quantities import duration_text
 from provisioner.domain.snapshot import Power, VmSeen
@@ -15,7 +15,7 @@ from provisioner.planning.arbiter import Answer, Fenced, HolderSeen, Scene, Use,
 from provisioner.planning.lease_words import slots_of
 from provisioner.planning.ownership import Act, objection
 from provisioner.ports.hypervisors import Hypervisors, Ticket
-from provisioner.services.arbitration import Arbitration, Claim, claim_of
+from provisioner.services.arbitration import Arbitration, Claim, claim_of, last_turn
 from provisioner.services.events import OnEvent, ignore
 from provisioner.services.noted_modes import noted
 from provisioner.services.sleeping import Sleeping
@@ -107,10 +107,14 @@ class SlotTaking:
         try:
             while True:
                 scene = self._look(claim, own)
+                # Another thread may have renounced the name that we came with, and then we are on the page no more.
+                waiter = replace(waiter, owner=book.owner)
                 with book.turn() as turn:
                     page = turn.page
                     if waiter.number == 0:
                         page, waiter = joined(page, waiter)
+                    else:
+                        page = rejoined(page, waiter)
                     turn.page, answer = decided(page, waiter, scene, clock.now())
                 own = frozenset((lease.slot, lease.fence) for lease in answer.yielding)
                 if answer.verdict in (Verdict.GRANT, Verdict.RUNS, Verdict.JOIN):
@@ -139,7 +143,7 @@ class SlotTaking:
         finally:
             gates.close_only(())
             if waiter.number:
-                with book.turn() as turn:
+                with last_turn(book) as turn:
                     turn.page = given_up(turn.page, waiter, own)
 
     @staticmethod

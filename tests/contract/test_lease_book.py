@@ -25,7 +25,7 @@ from provisioner.domain.lease import (
     left,
 )
 from provisioner.domain.names import GpuName, HypervisorName, NodeName, Vmid
-from provisioner.errors import OvertakenError
+from provisioner.errors import InputError, OvertakenError
 from provisioner.ports.lease_book import LeaseBook
 from tests.fakes.leases import MemoryLeaseBook, MemoryLeases
 
@@ -100,3 +100,22 @@ def test_a_process_is_alive_until_it_ends(open_book: Open) -> None:
     assert one.is_alive(two.owner)
     assert one.is_alive(one.owner)
     assert not one.is_alive("")
+
+
+def test_who_renounces_is_another_from_then_on(open_book: Open) -> None:
+    mine, theirs = open_book(), open_book()
+    before = mine.owner
+    assert theirs.is_alive(before)
+    mine.renounce()
+    assert not theirs.is_alive(before)
+    assert not mine.is_alive(before)
+    assert mine.owner != before
+    assert theirs.is_alive(mine.owner)
+
+
+def test_a_folder_that_cannot_be_looked_into_is_named(tmp_path: Path) -> None:
+    # Stands for one that is closed to us, which root never sees.
+    hidden = tmp_path / ("x" * 300) / "provisioner.sqlite"
+    with pytest.raises(InputError, match="cannot keep the leases of GPUs") as caught:
+        SqliteLeaseBook(hidden).read()
+    assert "PROVISIONER_STATE" in caught.value.next_step

@@ -33,6 +33,10 @@ class MemoryLeaseBook:
         self.shared = shared or MemoryLeases()
         self.owner = owner
 
+    def renounce(self) -> None:
+        self.shared.dead.add(self.owner)
+        self.owner += "'"
+
     def read(self) -> LeasePage:
         return self.shared.page
 

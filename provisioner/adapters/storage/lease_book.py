@@ -11,7 +11,7 @@ import sqlite3
 import threading
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,23 +99,30 @@ class SqliteLeaseBook:
         except BlockingIOError:
             return True
         else:
-            (self._folder / owner).unlink(missing_ok=True)
+            with suppress(OSError):
+                (self._folder / owner).unlink(missing_ok=True)
             return False
         finally:
             os.close(lock)
 
-    def close(self) -> None:
-        """Be a dead process from now on: what this one was at work on may be taken over."""
+    def renounce(self) -> None:
+        """Let go of the lock; the next act gets a new name."""
         with self._naming:
             if self._own_lock is not None:
-                (self._folder / self._owner).unlink(missing_ok=True)
+                # Unlocked, it says enough; the disk may take nothing now, not even that.
+                with suppress(OSError):
+                    (self._folder / self._owner).unlink(missing_ok=True)
                 os.close(self._own_lock)
                 self._own_lock, self._owner = None, ""
 
     def read(self) -> LeasePage:
         """Return the last page that was kept."""
-        if not self._path.exists():
+        try:
+            self._path.stat()
+        except FileNotFoundError:
             return LeasePage()
+        except OSError as error:
+            raise self._unusable(error) from error
         with self._connection() as connection:
             connection.execute("BEGIN")
             return _page(connection)

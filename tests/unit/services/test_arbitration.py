@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
 
 from provisioner.domain.fleet import FleetSpec, NodeSpec
-from provisioner.domain.lease import GpuSlot, LeasePhase
+from provisioner.domain.lease import GpuSlot, LeasePage, LeasePhase
 from provisioner.domain.names import GpuName, HypervisorName, MappingId, NodeName, Vmid
 from provisioner.domain.quantities import GIB
 from provisioner.domain.snapshot import Power, VmSeen
 from provisioner.errors import (
     GpuTakenError,
     HypervisorError,
+    InputError,
     NotReadyError,
     OvertakenError,
     RefusedError,
@@ -30,7 +33,7 @@ from provisioner.services.sleeping import Sleeping
 from provisioner.services.slot_taking import IN_FLIGHT_SECONDS, SlotTaking
 from provisioner.services.waking import Waking
 from tests.fakes.hypervisors import FakeVm, refusal
-from tests.fakes.leases import MemoryLeaseBook
+from tests.fakes.leases import MemoryLeaseBook, MemoryTurn
 from tests.fakes.world import FakeWorld
 
 PVE1 = HypervisorName("pve1")
@@ -85,6 +88,67 @@ def clients(world: FakeWorld, node: NodeName, *, every: float, each: float) -> N
     come()
     for number in range(1, int(3600 / every)):
         clock.at(number * every, come)
+
+
+class FullDisk(MemoryLeaseBook):
+    """A book that cannot be written once, when `at` says of the page before and the one after that it is time."""
+
+    def __init__(self, world: FakeWorld, at: Callable[[LeasePage, LeasePage], bool]) -> None:
+        super().__init__(world.leases.shared, world.leases.owner)
+        self._at = [at]
+
+    @contextmanager
+    def turn(self) -> Iterator[MemoryTurn]:
+        with super().turn() as turn:
+            before = turn.page
+            yield turn
+            if self._at and self._at[0](before, turn.page):
+                self._at.clear()
+                raise InputError("database or disk is full", subject="book", next_step="make room")
+
+
+class TestDiskFull:
+    """What could not be written is no work under way: a service lives on for months."""
+
+    def test_a_node_that_went_off_does_not_pass_for_one_that_is_being_shut_down(
+        self, fleet: FleetSpec, node: NodeSpec, other: NodeSpec, shared: FakeWorld
+    ) -> None:
+        shared.leases = FullDisk(shared, lambda before, after: SLOT in before.leases and SLOT not in after.leases)
+        with pytest.raises(InputError, match="disk is full"):
+            Sleeping(fleet, shared).sleep(node, ignore)
+        assert Waking(fleet, shared).wake(other, ignore).started
+
+    def test_a_start_whose_end_was_not_written_is_not_waited_for(
+        self, fleet: FleetSpec, node: NodeSpec, shared: FakeWorld
+    ) -> None:
+        Sleeping(fleet, shared).sleep(node, ignore)
+        shared.leases = FullDisk(shared, lambda _, after: any(each.issued for each in after.leases.values()))
+        with pytest.raises(InputError, match="disk is full"):
+            Waking(fleet, shared).wake(node, ignore)
+        assert Waking(fleet, shared).wake(node, ignore).started
+
+    def test_one_who_waits_no_longer_keeps_nobody_waiting(
+        self, fleet: FleetSpec, node: NodeSpec, other: NodeSpec, shared: FakeWorld
+    ) -> None:
+        shared.guests.running = 1
+        shared.leases = FullDisk(shared, lambda before, after: len(after.waiters) < len(before.waiters))
+        with pytest.raises(InputError, match="disk is full"):
+            Waking(fleet, shared).wake(other, ignore)
+        assert shared.leases.read().waiters
+        shared.guests.running = 0
+        Sleeping(fleet, shared).sleep(node, ignore)
+        assert Waking(fleet, shared).wake(node, ignore).started
+
+    def test_those_who_wait_beside_it_keep_their_place(
+        self, fleet: FleetSpec, other: NodeSpec, shared: FakeWorld
+    ) -> None:
+        shared.guests.running = 1
+        shared.clock.at(50, shared.leases.renounce)
+        shared.clock.at(100, lambda: setattr(shared.guests, "running", 0))
+        numbers: list[int] = []
+        shared.clock.at(60, lambda: numbers.extend(each.number for each in shared.leases.read().waiters))
+        assert Waking(fleet, shared).wake(other, ignore).started
+        assert len(numbers) == 1
 
 
 class TestTaking:
