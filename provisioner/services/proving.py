@@ -114,6 +114,17 @@ class EngineProbe:
         """Return what the engine says of its sleep. Raises NoAnswer."""
         return self._text(self._engine.resting_path)
 
+    def rests(self) -> bool:
+        """Say whether it sleeps with its model out of the GPU and asking for the model does not wake it."""
+        wakes_itself = self._engine.load(self._mode.model) is not None
+        if wakes_itself or not self._engine.resting_path or not self._engine.wake(self._mode.models):
+            return False
+        try:
+            return self._engine.is_resting(self.resting_text())
+        except (NoAnswer, AnswerUnreadable):
+            # One that was not started to sleep does not know the question.
+            return False
+
     def _text(self, path: str) -> str:
         answer = self._web.get(self._address + path, seconds=_PROBE_SECONDS)
         if answer.status != 200:
@@ -199,16 +210,9 @@ class EngineProbe:
 
     def _rouse(self, deadline: float) -> None:
         """Wake an engine that sleeps with its model out of the GPU, where asking for the model does not do that."""
-        requests = self._engine.wake(self._mode.models)
-        if not requests or not self._engine.resting_path or self._engine.load(self._mode.model) is not None:
+        if not self.rests():
             return
-        try:
-            if not self._engine.is_resting(self.resting_text()):
-                return
-        except (NoAnswer, AnswerUnreadable):
-            # One that was not started to sleep does not know the question.
-            return
-        for request in requests:
+        for request in self._engine.wake(self._mode.models):
             left = max(deadline - self._clock.monotonic(), _LEAST_LOAD_SECONDS)
             try:
                 answer = self._web.send(request.method, self._address + request.path, request.body, seconds=left)

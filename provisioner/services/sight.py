@@ -53,10 +53,16 @@ class Sight:
         self._fleet = fleet
         self._world = world
         self._noted: dict[NodeName, _Noted] = {}
+        self._off: set[NodeName] = set()
+        """Nodes whose VM did not run when Proxmox last told."""
         self._lock = threading.Lock()
 
     def look(self, nodes: Iterable[NodeSpec]) -> dict[NodeName, Looked]:
-        """Return how each node was found; a cluster that does not answer makes its nodes unknown."""
+        """Return how each node was found.
+
+        Those of a cluster that does not answer are unknown, but for engines that answer all the same: requests need
+        those, and not Proxmox.
+        """
         nodes = tuple(nodes)
         names = {self._fleet.cluster_of(node).name for node in nodes}
         if not nodes:
@@ -64,7 +70,7 @@ class Sight:
         with ThreadPoolExecutor(_MOST_KNOCKS_AT_ONCE) as pool:
             clusters = dict(zip(names, pool.map(self._snapshot, names), strict=True))
             found: dict[NodeName, Looked] = {}
-            knock: list[tuple[NodeSpec, VmSeen]] = []
+            knock: list[tuple[NodeSpec, VmSeen | str]] = []
             for node in nodes:
                 judged = self._judged(node, clusters[self._fleet.cluster_of(node).name])
                 if isinstance(judged, Looked):
@@ -85,16 +91,24 @@ class Sight:
         except ProvisionerError as error:
             return error.summary
 
-    def _judged(self, node: NodeSpec, cluster: ClusterSnapshot | str) -> Looked | VmSeen:
-        """Return what the cluster's word alone tells, or the VM when its notes or its engine must be asked too."""
+    def _judged(self, node: NodeSpec, cluster: ClusterSnapshot | str) -> Looked | VmSeen | str:
+        """Return what the cluster's word alone tells, or the VM when its notes or its engine must be asked too.
+
+        Where the cluster has no word, that is why, and the engine alone is asked.
+        """
         if isinstance(cluster, str):
-            return Looked(node, Phase.UNKNOWN, cluster)
+            return Looked(node, Phase.UNKNOWN, cluster) if node.name in self._off else cluster
         vm = cluster.vms.get(node.vmid)
+        if vm is None or vm.power is Power.STOPPED:
+            self._off.add(node.name)
+        elif vm.power is not Power.UNKNOWN:
+            self._off.discard(node.name)
         if vm is None:
             reason = "there is no such VM to adopt" if node.adopt else f"no VM yet: provisioner up {node.name}"
             return Looked(node, Phase.ABSENT, reason)
         if vm.power is Power.UNKNOWN:
-            return Looked(node, Phase.UNKNOWN, f"{vm.hypervisor} has not reported for a while")
+            reason = f"{vm.hypervisor} has not reported for a while"
+            return Looked(node, Phase.UNKNOWN, reason) if node.name in self._off else reason
         found = objection(node, vm, Act.SLEEP)
         # A backup's lock does not keep an engine from answering.
         if found is not None and found.why in _FOREIGN:
@@ -103,11 +117,28 @@ class Sight:
             return Looked(node, Phase.ASLEEP, "its VM is off")
         return vm
 
-    def _knock(self, node: NodeSpec, vm: VmSeen) -> Looked:
+    def _knock(self, node: NodeSpec, vm: VmSeen | str) -> Looked:
         try:
-            node = self._in_its_mode(node, vm.power)
+            return self._blindly(node, vm) if isinstance(vm, str) else self._knocked(node, vm)
         except ProvisionerError as error:
+            # Something in front of one engine wants a password, say; the other nodes are looked at all the same.
             return Looked(node, Phase.UNKNOWN, error.summary)
+
+    def _blindly(self, node: NodeSpec, why: str) -> Looked:
+        """Ask an engine while Proxmox says nothing of its VM; it is in the mode that was last noted."""
+        with self._lock:
+            known = self._noted.get(node.name)
+        node = known.node if known is not None else node
+        if (known is None and len(node.modes) > 1) or self._fleet.release_of(node) is not None:
+            return Looked(node, Phase.UNKNOWN, why)
+        engine = self._world.engines[self._fleet.mode_of(node).engine]
+        probe = EngineProbe(self._fleet, node, engine, engine_web(self._fleet, self._world, node), self._world.clock)
+        if probe.health():
+            return Looked(node, Phase.UNKNOWN, why)
+        return Looked(node, Phase.READY, f"{engine.name} is healthy; {why}", probe.endpoint.url)
+
+    def _knocked(self, node: NodeSpec, vm: VmSeen) -> Looked:
+        node = self._in_its_mode(node, vm.power)
         if vm.power is Power.STOPPED:
             release = self._fleet.release_of(node)
             if release is None:
@@ -117,6 +148,9 @@ class Sight:
         engine = self._world.engines[self._fleet.mode_of(node).engine]
         probe = EngineProbe(self._fleet, node, engine, engine_web(self._fleet, self._world, node), self._world.clock)
         trouble = probe.health()
+        if not trouble and probe.rests():
+            # It says that it is healthy, and refuses requests until it is woken.
+            return Looked(node, Phase.ASLEEP, f"{engine.name} rests, its model out of the GPU", None, vm.uptime_seconds)
         if not trouble:
             return Looked(node, Phase.READY, f"{engine.name} is healthy", probe.endpoint.url, vm.uptime_seconds)
         # Whoever answers at all, if only to say "not yet", is up and loads its model.

@@ -12,6 +12,9 @@ from provisioner.domain.fleet import FleetSpec
 from provisioner.domain.names import NodeName
 from provisioner.domain.serving import Phase
 from provisioner.domain.snapshot import Power
+from provisioner.engines.base import JsonRequest
+from provisioner.engines.llama_cpp import LlamaCpp
+from provisioner.ports.web import NO_HEADERS, Answer, Headers
 from provisioner.services.events import Event, ignore
 from provisioner.services.events import Phase as StepPhase
 from provisioner.services.journaling import Journal
@@ -128,15 +131,75 @@ def test_a_shut_down_shows_as_draining_and_then_as_asleep(site: Site) -> None:
     assert phases == [Phase.DRAINING, Phase.ASLEEP]
 
 
-def test_a_cluster_that_is_away_makes_its_nodes_unknown(site: Site) -> None:
+def test_a_cluster_that_is_away_makes_nodes_unknown_whose_engines_are_silent(site: Site) -> None:
     site.keeper.look()
     site.world.cluster.fails["snapshot"] = refusal("cannot reach it")
+    site.world.guests.engine_dead = True
     site.keeper.look()
     assert (site.phase(), site.keeper.seen()[ONE].reason) == (Phase.UNKNOWN, "cannot reach it")
 
 
-def test_a_server_that_has_not_reported_makes_its_nodes_unknown_and_not_asleep(site: Site) -> None:
+def test_an_engine_that_answers_serves_on_while_its_cluster_is_away(site: Site) -> None:
+    site.keeper.look()
+    site.world.cluster.fails["snapshot"] = refusal("cannot reach it")
+    site.keeper.look()
+    assert (site.phase(), site.keeper.seen()[ONE].reason) == (Phase.READY, "llama.cpp is healthy; cannot reach it")
+    assert site.keeper.of(ONE).url == f"http://{site.fleet.nodes[ONE].reach.address}:8080/v1"
+
+
+def test_who_was_off_when_its_cluster_went_away_is_not_knocked_at(site: Site) -> None:
+    site.sleep()
+    site.keeper.look()
+    site.world.cluster.fails["snapshot"] = refusal("cannot reach it")
+    knocks = len(site.world.guests.asked)
+    site.keeper.look()
+    assert (site.phase(), len(site.world.guests.asked)) == (Phase.UNKNOWN, knocks)
+
+
+def test_a_server_that_has_not_reported_makes_silent_nodes_unknown_and_not_asleep(site: Site) -> None:
     vm = site.world.cluster.vms[site.fleet.nodes[ONE].vmid]
     vm.seen = replace(vm.seen, power=Power.UNKNOWN)
+    site.world.guests.engine_dead = True
     site.keeper.look()
     assert site.phase() is Phase.UNKNOWN
+
+
+class Sleeper(LlamaCpp):
+    """An engine that is put to sleep by our word, and woken by it alone; it says that it is healthy all the while."""
+
+    resting_path = "/is_sleeping"
+
+    def wake(self, models: tuple[str, ...]) -> tuple[JsonRequest, ...]:
+        return (JsonRequest("/wake_up"),)
+
+
+class Asked:
+    """What the fake guests answer, but for one page of one engine."""
+
+    def __init__(self, site: Site, page: str, answer: Answer) -> None:
+        self._web, self._page, self._answer = site.world.web, page, answer
+
+    def get(self, url: str, *, seconds: float, headers: Headers = NO_HEADERS) -> Answer:
+        return self._answer if url.endswith(self._page) else self._web.get(url, seconds=seconds, headers=headers)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._web, name)
+
+
+def test_an_engine_that_rests_is_asleep_however_healthy_it_says_it_is(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(site.world, "engines", dict(site.world.engines) | {LlamaCpp.name: Sleeper()})
+    monkeypatch.setattr(site.world, "web", Asked(site, "/is_sleeping", Answer(200, '{"is_sleeping": true}')))
+    site.keeper.look()
+    assert site.phase() is Phase.ASLEEP
+    monkeypatch.setattr(site.world, "web", Asked(site, "/is_sleeping", Answer(404, "")))
+    site.keeper.look()
+    assert site.phase() is Phase.READY
+
+
+def test_one_engine_that_lets_nobody_in_does_not_hide_the_others(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(site.world, "web", Asked(site, "/health", Answer(401, "who are you")))
+    site.keeper.look()
+    assert (site.phase(), site.phase(TWO)) == (Phase.UNKNOWN, Phase.ABSENT)
+    assert "HTTP 401" in site.keeper.seen()[ONE].reason
