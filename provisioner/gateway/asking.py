@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
+from itertools import islice
 from urllib.parse import parse_qs
 
 from provisioner.domain.routing_policy import Away, RoutingPolicy
@@ -12,9 +13,13 @@ from provisioner.gateway.dialects import Dialect, Fault
 
 Headers = list[tuple[bytes, bytes]]
 
-_FORM_MODEL = re.compile(rb'name="?model"?\r\n(?:[^\r\n]+\r\n)*\r\n([^\r\n]{1,512})\r\n', re.IGNORECASE)
+_FORM_FIELD = re.compile(rb'name="?model"?\r\n')
+# The rest of the field's headers, and its value. Few and short: what follows is looked through again for each find.
+_FORM_VALUE = re.compile(rb"(?:[^\r\n]{1,200}\r\n){0,4}\r\n([^\r\n]{1,512})\r\n")
+_MOST_FINDS = 100
 _CONTENT_TYPE = re.compile(r"[\w.+-]+/[\w.+-]+(\s*;\s*[\w-]+=(\"[^\"\\]*\"|[\w.+:'()/-]+))*", re.ASCII)
 _LONGEST_NAME = 256
+_FORM = "multipart/form-data"
 
 
 class BadRequest(Exception):
@@ -27,20 +32,20 @@ class BadRequest(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A request as far as we must understand it. `document` is its JSON body, None for any other."""
+    """A request as far as we must understand it; what is asked stands in its body alone, and goes when that goes."""
 
     model: str
     is_stream: bool
     content_type: str
-    document: dict[str, object] | None
 
     def body_for(self, model: str, body: bytes) -> bytes:
         """Return the body with the name that the engine knows."""
-        if self.document is not None:
-            if model == self.model:
-                return body
-            return json.dumps(self.document | {"model": model}).encode()
-        return _FORM_MODEL.sub(lambda found: found[0].replace(found[1] + b"\r\n", model.encode() + b"\r\n"), body, 1)
+        if model == self.model or not body:
+            return body
+        if self.content_type.startswith(_FORM):
+            place = _place_in_form(body)
+            return body if place is None else body[: place.start] + model.encode() + body[place.stop :]
+        return json.dumps(json.loads(body) | {"model": model}).encode()
 
 
 def header(headers: Headers, name: bytes) -> str | None:
@@ -56,13 +61,13 @@ def read_question(dialect: Dialect, headers: Headers, query: bytes, body: bytes)
     content_type = header(headers, b"content-type") or "application/json"
     if len(content_type) > _LONGEST_NAME or not _CONTENT_TYPE.fullmatch(content_type):
         raise _bad("bad_content_type", "cannot read the request: its Content-Type is none")
-    if content_type.startswith("multipart/form-data"):
-        found = _FORM_MODEL.search(body)
-        model = found[1].decode(errors="replace") if found else ""
-        return Question(_named(model), False, content_type, None)
+    if content_type.startswith(_FORM):
+        place = _place_in_form(body)
+        written = body[place].decode(errors="replace") if place is not None else ""
+        return Question(_named(written), False, content_type)
     if not body:
         asked = parse_qs(query.decode("latin-1")).get("model", [""])[0]
-        return Question(_named(asked), False, "", None)
+        return Question(_named(asked), False, "")
     try:
         document = json.loads(body)
     except (ValueError, RecursionError) as error:
@@ -75,7 +80,7 @@ def read_question(dialect: Dialect, headers: Headers, query: bytes, body: bytes)
         raise _bad("bad_model", "cannot read the request: model is no text")
     stream = document.get("stream")
     is_stream = dialect.streams_by_default if stream is None else stream is True
-    return Question(_named(model or ""), is_stream, "application/json", document)
+    return Question(_named(model or ""), is_stream, "application/json")
 
 
 def policy_of(headers: Headers, policy: RoutingPolicy) -> tuple[Away, bool, bool]:
@@ -105,6 +110,15 @@ def policy_of(headers: Headers, policy: RoutingPolicy) -> tuple[Away, bool, bool
             raise _bad("bad_header", "cannot read header X-Provisioner-Wake: it is one of yes, no")
         may_wake = said.strip().lower() == "yes"
     return away, prefers_gpu, may_wake
+
+
+def _place_in_form(body: bytes) -> slice | None:
+    """Return where the model's name stands in a form, in time that grows with the form and no faster."""
+    for find in islice(_FORM_FIELD.finditer(body), _MOST_FINDS):
+        value = _FORM_VALUE.match(body, find.end())
+        if value is not None:
+            return slice(*value.span(1))
+    return None
 
 
 def _named(model: str) -> str:
