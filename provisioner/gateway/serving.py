@@ -35,14 +35,22 @@ _ELSEWHERE = frozenset({429, 500, 502, 503, 504})
 _PASSED_ON = frozenset({b"content-type", b"content-length", b"retry-after", b"cache-control"})
 
 
-class Failed(Exception):
-    """No answer can be had. `is_cut` is for one that broke off and cannot say so itself."""
+_STOPPING = Fault(503, "stopping", "cannot hold the request any longer: the service is stopped", "ask again", 1.0)
 
-    def __init__(self, fault: Fault, outcome: Outcome, *, is_cut: bool = False) -> None:
+
+class Failed(Exception):
+    """No answer can be had.
+
+    `is_cut` is for one that broke off and cannot say so itself. `reason` is what is kept of it: what an engine says may
+    repeat what it was asked, and that is its client's alone.
+    """
+
+    def __init__(self, fault: Fault, outcome: Outcome, *, is_cut: bool = False, reason: str = "") -> None:
         super().__init__(fault.summary)
         self.fault = fault
         self.outcome = outcome
         self.is_cut = is_cut
+        self.reason = reason or fault.summary
 
 
 @dataclass(slots=True)
@@ -98,16 +106,20 @@ class Serving:
                 exchange.abort()
         except Failed as failed:
             outcome = failed.outcome
-            self._record.reason = failed.fault.summary
+            self._record.reason = failed.reason
             if not failed.is_cut:
                 await self._refuse(pulse, failed.fault)
         except asyncio.CancelledError:
-            if not self.client.has_left:
+            is_half_told = self.client.has_begun and not self.question.is_stream
+            if not self.client.has_left and is_half_told:
                 raise
             task = asyncio.current_task()
             if task is not None:
                 task.uncancel()
-            outcome = Outcome.LEFT
+            outcome = Outcome.LEFT if self.client.has_left else Outcome.FAILED
+            if not self.client.has_left:
+                # The drain is over; whoever asks again is held by the next service.
+                await self._refuse(pulse, _STOPPING)
         finally:
             self.client.unwatch()
             self._write(at, size, outcome)
@@ -143,8 +155,12 @@ class Serving:
             exchange = None
             try:
                 exchange, head = await self._send(offer)
+                if head.status == 401:
+                    # It is our key that it refuses; its client has shown a token that is good.
+                    raise EngineAway(Trouble.REFUSED, "it refuses our API key (HTTP 401)")
                 if head.status in _ELSEWHERE and await self._is_better_elsewhere(offer, head):
-                    raise EngineAway(Trouble.BROKEN, f"it answers {head.status}")
+                    trouble = Trouble.FULL if head.status == 429 else Trouble.BROKEN
+                    raise EngineAway(trouble, f"it answers {head.status}")
                 if head.status not in (429, 503) or not self._may_ask_again():
                     if pulse is not None:
                         await pulse.stop()
@@ -343,7 +359,8 @@ class Serving:
 
     def _failed_at(self, node: NodeName, away: EngineAway) -> None:
         """Remember that a node failed this request. Raises Failed when that has been enough."""
-        self.parts.health.failed(node, str(away))
+        if away.trouble is not Trouble.FULL:
+            self.parts.health.failed(node, str(away))
         self.ask = replace(self.ask, tried=self.ask.tried | {node})
         self._record.reason = str(away)
         if self._record.tries >= _MOST_TRIES:
@@ -386,7 +403,7 @@ class Serving:
             pass
         words = " ".join(said[:_TAIL].decode(errors="replace").split())[:500]
         fault = Fault(head.status, "engine_refused", f"cannot answer: {node} answers {head.status} {words}".rstrip())
-        raise Failed(fault, Outcome.FAILED)
+        raise Failed(fault, Outcome.FAILED, reason=f"{node} answers {head.status}")
 
     def _headers(self, head: Head, node: NodeName) -> Headers:
         headers = [pair for pair in head.headers if pair[0] in _PASSED_ON]

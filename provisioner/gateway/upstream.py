@@ -34,6 +34,8 @@ class Trouble(Enum):
     SILENT = "silent"
     BROKEN = "broken"
     GARBAGE = "garbage"
+    FULL = "full"
+    """It is well, and has no room for this one."""
 
 
 class EngineAway(Exception):
