@@ -49,13 +49,24 @@ class Power(Protocol):
 
 
 def power_over(fleet: Fleet) -> Power:
-    """Return who acts on a fleet: the service that runs for it in the same state folder, else the fleet itself."""
+    """Return who acts on a fleet: the service that runs for it in the same state folder, else the fleet itself.
+
+    Raises:
+        NotReadyError: a service is there and does not answer. Acting beside it would cut off what runs through it.
+    """
     service = PrivateService(fleet.settings.state_folder)
     if not service.exists():
         return fleet
     try:
         about = service.ask("GET", "/api/service")
-    except ServiceGone:
+    except ServiceGone as gone:
+        if gone.was_there:
+            raise NotReadyError(
+                f"cannot go through the control service: it is there and does not answer ({gone})",
+                subject=f"state folder {fleet.settings.state_folder}",
+                next_step="run the same command again in a moment; if that does not help, stop the service first",
+                retryable=True,
+            ) from gone
         # It was killed, and its socket is left.
         return fleet
     if about.value.get("fleet_file") != str(fleet.spec.path.resolve()) or about.value.get("draining"):
@@ -76,7 +87,7 @@ class RemoteFleet:
     ) -> WakeReport:
         """Return when a node's model has answered."""
         if node is None and model is not None:
-            node = str(self._ask("POST", "/api/route", {"model": model}, on_event)["node"])
+            node = str(self._ask("POST", "/api/route", {"model": model, "away": "wait"}, on_event)["node"])
         name = self._fleet.spec.node(node or "").name
         found = self._ask("POST", f"/api/nodes/{quote(name)}/wake", {}, on_event, node=name)
         return WakeReport(
@@ -183,8 +194,8 @@ class _Watcher(threading.Thread):
         return self._service.events(self._after, None)
 
 
-def _endpoint(found: dict[str, str]) -> Endpoint:
-    return Endpoint(found["node"], found["url"], found["api"], found["model"])
+def _endpoint(found: dict[str, Any]) -> Endpoint:
+    return Endpoint(found["node"], found["url"], found["api"], found["model"], bool(found.get("needs_key")))
 
 
 def _error(document: dict[str, object], subject: str) -> ProvisionerError:

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SOCKET = "serve.sock"
-_KNOCK_SECONDS = 5.0
+# Longer than a service that starts waits for its first look.
+_KNOCK_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,14 @@ class ServiceAnswer:
 
 
 class ServiceGone(Exception):
-    """No service answers there, or it went away before it had answered."""
+    """No service answers there, or it went away before it had answered.
+
+    `was_there` is False only where nobody listens: its process has ended. One that does not answer may be busy.
+    """
+
+    def __init__(self, reason: str, *, was_there: bool = True) -> None:
+        super().__init__(reason)
+        self.was_there = was_there
 
 
 @contextmanager
@@ -93,7 +101,8 @@ class PrivateService:
                 opened.connect(path)
         except OSError as error:
             opened.close()
-            raise ServiceGone(str(error)) from error
+            nobody = isinstance(error, (ConnectionRefusedError, FileNotFoundError))
+            raise ServiceGone(str(error) or type(error).__name__, was_there=not nobody) from error
         connection = http.client.HTTPConnection("localhost", timeout=seconds)
         connection.sock = opened
         return connection
