@@ -68,4 +68,4 @@ async def events(
 
 def _event(entry: Entry) -> bytes:
     data = json.dumps(entry.as_dict(), ensure_ascii=False, separators=(",", ":"))
-    return f"id: {entry.number}\nevent: {entry.kind.value}\ndata: {data}\n\n".encode()
+    return f"id: {entry.number}\nevent: {entry.kind.value}\ndata: {data}\n\n".encode(errors="replace")

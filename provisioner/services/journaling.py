@@ -10,6 +10,7 @@ import logging
 import queue
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 from provisioner.domain.events import Entry, Kind, NewEntry
 from provisioner.errors import ProvisionerError
@@ -77,10 +78,16 @@ class Journal:
         except ProvisionerError as error:
             _LOGGER.error("%s; next: %s", error.summary, error.next_step)  # noqa: TRY400 - told, not traced
             return
+        except Exception:
+            # Who asks for the last number waits for this thread: it must not end over an entry.
+            _LOGGER.exception("an entry of the journal is lost")
+            return
         with self._lock:
             listeners = list(self._listeners.values())
         for tell in listeners:
-            tell()
+            # A listener's event loop may be closed between its own look and its call.
+            with suppress(RuntimeError):
+                tell()
 
     def telling(self, by: str) -> OnEvent:
         """Return what keeps the steps of somebody's work; `by` is who asked for it."""

@@ -311,6 +311,8 @@ def _gist(text: str) -> str:
     """Return the message inside an error body, or its first line."""
     try:
         error = json.loads(text)["error"]
-        return str(error if isinstance(error, str) else error["message"])[:200]
+        said = str(error if isinstance(error, str) else error["message"])[:200]
+        # JSON may name halves of signs, which no file and no database takes.
+        return said.encode(errors="replace").decode()
     except (ValueError, KeyError, TypeError):
         return text.strip().splitlines()[0][:200] if text.strip() else ""

@@ -91,6 +91,9 @@ class SqliteLedger:
                     self._insert(rows)
             except InputError as error:
                 _log.warning("%s; %d requests are not recorded", error.summary, len(rows))
+            except Exception:
+                # Who reads waits for this thread: it must not end over an entry.
+                _log.exception("%d requests are not recorded", len(rows))
             for each in batch:
                 if isinstance(each, threading.Event):
                     each.set()
