@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from http import HTTPStatus
@@ -28,7 +29,9 @@ from provisioner.errors import ProvisionerError
 _LOGGER = logging.getLogger("provisioner.api")
 # The longest body that makes sense is a model's name and a sentence.
 _LONGEST_BODY = 64 * 1024
-_LATEST_NUMBER = 2**53
+_LONGEST_NUMBER = 15
+# Such a body comes in one piece from whoever means it.
+_BODY_SECONDS = 15.0
 # What is embedded is ours; nothing else may run on our pages, and nobody may frame them.
 _PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
@@ -71,6 +74,9 @@ class Api:
         except HTTPException as error:
             found = _http_problem(error)
             await _response(found)(scope, receive, send)
+        except ClientDisconnect:
+            # Nobody is left who could be told.
+            return
 
     def _endpoint(self, route: Route) -> Any:
         async def answer(request: Request) -> Response:
@@ -121,7 +127,7 @@ class Api:
         if not self._caller(request).is_allowed(May.READ):
             raise ForbiddenCall
         after = request.headers.get("last-event-id") or request.query_params.get("after")
-        if after is not None and not (after.isascii() and after.isdigit() and int(after) <= _LATEST_NUMBER):
+        if after is not None and not (after.isascii() and after.isdigit() and len(after) <= _LONGEST_NUMBER):
             words = "Last-Event-ID, or after, is the number of an event"
             raise Refused(problem(HTTPStatus.BAD_REQUEST, "bad-number", words))
         node = request.query_params.get("node")
@@ -140,11 +146,17 @@ class Api:
 
 async def _body(request: Request, route: Route) -> BaseModel | None:
     raw = bytearray()
-    async for piece in request.stream():
-        raw += piece
-        if len(raw) > _LONGEST_BODY:
-            words = f"a body has at most {_LONGEST_BODY} bytes"
-            raise Refused(problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body-too-long", words))
+    try:
+        async with asyncio.timeout(_BODY_SECONDS):
+            async for piece in request.stream():
+                raw += piece
+                if len(raw) > _LONGEST_BODY:
+                    words = f"a body has at most {_LONGEST_BODY} bytes"
+                    raise Refused(problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body-too-long", words))
+    except TimeoutError:
+        words = f"the body did not come within {_BODY_SECONDS:g} s"
+        away = {"Connection": "close"}
+        raise Refused(problem(HTTPStatus.REQUEST_TIMEOUT, "body-too-slow", words, headers=away)) from None
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     # Also without a body: a page in somebody's browser may send text/plain anywhere, application/json nowhere.
     if media_type != "application/json" and (raw or "content-type" in request.headers or "origin" in request.headers):
@@ -198,9 +210,14 @@ def _literal_first(routes: tuple[Route, ...]) -> list[Route]:
 
 def _json(value: object, status: HTTPStatus = HTTPStatus.OK, headers: dict[str, str] | None = None) -> Response:
     text = json.dumps(value, ensure_ascii=False, default=str)
-    return Response(text.encode(), status.value, {"Cache-Control": "no-store", **(headers or {})}, "application/json")
+    return Response(
+        text.encode(errors="replace"),
+        status.value,
+        {"Cache-Control": "no-store", **(headers or {})},
+        "application/json",
+    )
 
 
 def _response(found: Problem) -> Response:
     text = json.dumps(found.document, ensure_ascii=False, default=str)
-    return Response(text.encode(), found.status.value, found.headers, MEDIA_TYPE)
+    return Response(text.encode(errors="replace"), found.status.value, found.headers, MEDIA_TYPE)

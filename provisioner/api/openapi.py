@@ -27,7 +27,7 @@ _EVENTS = {
         "description": "Takes scope read. An event's id is its number in the journal; after=0 begins with the oldest.",
         "security": [{"token": []}],
         "parameters": [
-            {"name": "after", "in": "query", "schema": {"type": "integer", "minimum": 0, "maximum": 2**53}},
+            {"name": "after", "in": "query", "schema": {"type": "integer", "minimum": 0, "maximum": 10**15 - 1}},
             {"name": "node", "in": "query", "schema": {"type": "string", "minLength": 1}},
             {"name": "Last-Event-ID", "in": "header", "schema": {"type": "string", "pattern": "^[0-9]{1,15}$"}},
         ],
