@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import socket
 import ssl
@@ -40,6 +41,10 @@ from provisioner.serving.waker import NodeWaker
 # end it and no request meets a connection that is just being closed.
 _KEEP_ALIVE_SECONDS = 75
 _FIRST_LOOK_SECONDS = 5.0
+# A request that is held takes two, and a shell usually allows 1,024. Not more: what selects by number gets no further.
+_MOST_FILES = 65_536
+# Work that was begun gets at least this when requests have used up the time of the drain.
+_LAST_SECONDS = 1.0
 _GATEWAYS = ("/v1/", "/ollama/")
 
 
@@ -70,6 +75,7 @@ class Service:
         require_closed_or_private(self._listen, callers)
         keys = KeysOfFleet(self._fleet.spec, self._fleet.world)
         tls = self._tls()
+        allow_many_files()
         with ExitStack() as stack:
             folder = self._fleet.settings.state_folder
             stack.enter_context(only_one(folder))
@@ -142,10 +148,11 @@ class Service:
             journal.add(NewEntry(Kind.SERVICE, phase="draining", detail="asked to stop"))
             control.is_draining = True
             loops.stop()
+            drained_by = asyncio.get_running_loop().time() + spec.drain_seconds
             for server in servers:
                 server.should_exit = True
             await asyncio.gather(*serving)
-            await control.finish(spec.drain_seconds)
+            await control.finish(max(drained_by - asyncio.get_running_loop().time(), _LAST_SECONDS))
             await gateway.close()
             await control.in_thread(acts.close)
             ledger.close()
@@ -231,6 +238,16 @@ def _private(app: Any) -> Any:
         await app(scope, receive, send)
 
     return marked
+
+
+def allow_many_files() -> None:
+    """Let this process open as many connections as whoever started it lets it allow itself."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        # systemd's filter may forbid it; there the unit says how many.
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:
