@@ -218,7 +218,10 @@ class Serving:
     def _refusal(self, found: Route) -> Failed:
         if found.refusal is Refusal.MAY_NOT_WAKE:
             fault = Fault(
-                503, "asleep", f'cannot answer for model "{self.entry.name}" without a wake: {found.reason}', "allow it"
+                503,
+                "asleep",
+                f'cannot answer for model "{self.entry.name}" without a wake: {found.reason}',
+                "X-Provisioner-Wake: yes",
             )
             return Failed(fault, Outcome.REFUSED)
         status, code = (503, "no_node_available") if not self._barred else (503, "wake_failed")

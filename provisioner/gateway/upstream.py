@@ -9,6 +9,7 @@ cookies. Its parser is llhttp; what that does not understand is garbage.
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections import deque
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ import httptools
 
 # A dropped SYN is sent again after a second; a node on this network answers within milliseconds or is gone.
 CONNECT_SECONDS = 0.8
+# A guest whose power is cut says nothing any more, and an answer that is long in coming would be waited for for ever;
+# within 10 + 3 * 5 seconds its connections are known to be dead. The kernel of a guest whose engine is busy answers.
+_KEEP_ALIVE = ((socket.TCP_KEEPIDLE, 10), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3))
 # uvicorn, which vLLM runs on, closes a connection that has been idle for five seconds.
 _IDLE_SECONDS = 4.0
 _MOST_IDLE = 128
@@ -250,8 +254,9 @@ class Exchange:
     # The parser's callbacks.
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take one header."""
-        self._headers.append((name.lower(), value))
+        """Take one header; what follows a body is nobody's, and may go on without end."""
+        if self._head is None:
+            self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         """Take the head; an interim one (100, 103) is not the answer."""
@@ -336,6 +341,10 @@ class Engines:
         except OSError as error:
             reason = error.strerror or str(error)
             raise EngineAway(Trouble.REFUSED, f"no connection to {target}: {reason}") from None
+        opened = connection.transport.get_extra_info("socket")
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in _KEEP_ALIVE:
+            opened.setsockopt(socket.IPPROTO_TCP, option, value)
         return connection
 
     def keep(self, target: Target, connection: _Connection) -> None:

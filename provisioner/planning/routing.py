@@ -18,6 +18,9 @@ from provisioner.domain.quantities import duration_text
 from provisioner.domain.routing_policy import Away
 from provisioner.domain.serving import NodeNow, Phase
 
+# Of one that goes to sleep, and of one of which nothing is known, waiting means that it is started.
+_NEEDS_A_WAKE = (Phase.ASLEEP, Phase.DRAINING, Phase.UNKNOWN)
+
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
@@ -88,7 +91,7 @@ class Refusal(Enum):
     NOBODY = "nobody"
     """Nobody can serve it now."""
     MAY_NOT_WAKE = "may not wake"
-    """Somebody could after a wake, and this caller may not ask for one."""
+    """Somebody could after a wake, and this request asks for none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,8 +152,8 @@ def route(ask: Ask, candidates: Sequence[Candidate]) -> Route:
     if not comes:
         return Route(Way.REFUSE, _why_away(candidates), refusal=Refusal.NOBODY)
     first = comes[0]
-    if not ask.may_wake and first.now.phase is Phase.ASLEEP:
-        why = f"{first.node} would have to be woken ({first.now.reason}), and this token may not wake"
+    if not ask.may_wake and first.now.phase in _NEEDS_A_WAKE:
+        why = f"{first.node} would have to be woken ({first.now.reason}), and the request says not to"
         return Route(Way.REFUSE, why, refusal=Refusal.MAY_NOT_WAKE)
     return Route(Way.WAIT, _why_wait(first), first.node, first.model, first.stands_in)
 

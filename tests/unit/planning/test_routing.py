@@ -109,10 +109,11 @@ class TestWaking:
         assert (found.way, found.node) == (Way.WAIT, "a")
         assert "connection refused" in found.reason
 
-    def test_who_may_not_wake_is_told_so(self) -> None:
-        found = route(replace(ASK, may_wake=False), [node("a", Phase.ASLEEP)])
+    @pytest.mark.parametrize("phase", [Phase.ASLEEP, Phase.DRAINING, Phase.UNKNOWN])
+    def test_who_may_not_wake_is_told_so(self, phase: Phase) -> None:
+        found = route(replace(ASK, may_wake=False), [node("a", phase)])
         assert (found.way, found.refusal) == (Way.REFUSE, Refusal.MAY_NOT_WAKE)
-        assert "this token may not wake" in found.reason
+        assert "the request says not to" in found.reason
 
     def test_who_may_not_wake_may_join_a_wake(self) -> None:
         assert route(replace(ASK, may_wake=False), [node("a", Phase.BOOTING)]).way is Way.WAIT
