@@ -164,7 +164,7 @@ class Gateway:
         elif dialect is OLLAMA and is_read and path == "/api/version":
             found = {"version": _OLLAMA_VERSION}
         elif dialect is OLLAMA and path == "/api/show" and client.method == "POST":
-            body = await client.body(self.parts.limits)
+            body = await self._body(client)
             # Older clients call it name.
             body = body.replace(b'"name"', b'"model"', 1) if b'"model"' not in body else body
             name = read_question(dialect, client.headers, b"", body).model
@@ -190,10 +190,7 @@ class Gateway:
 
     async def _route(self, client: Client, dialect: Dialect, path: str, caller: Caller) -> None:
         parts = self.parts
-        body = await client.body(parts.limits)
-        if parts.held + len(body) > parts.limits.held_bytes:
-            summary = "cannot take more requests: those that wait fill the memory that they may"
-            raise BadRequest(Fault(429, "too_much_waiting", summary, "ask again later", 10.0))
+        body = await self._body(client)
         question = read_question(dialect, client.headers, client.query, body)
         entry = self.table.find(question.model)
         if entry is None:
@@ -215,6 +212,10 @@ class Gateway:
             path=path + query,
             body=body,
         ).run()
+
+    async def _body(self, client: Client) -> bytes:
+        with self.parts.room() as take:
+            return await client.body(self.parts.limits, take)
 
     def _unknown(self, name: str) -> BadRequest:
         known = self.table.names

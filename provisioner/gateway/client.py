@@ -52,15 +52,21 @@ class Client:
         self._send = send
         self._watch: asyncio.TimerHandle | asyncio.Task[None] | None = None
 
-    async def body(self, limits: Limits) -> bytes:
-        """Read the body. Raises TooMuch, ClientLeft."""
+    async def body(self, limits: Limits, take: Callable[[int], None]) -> bytes:
+        """Read the body. Raises TooMuch, ClientLeft.
+
+        Args:
+            limits: bounds.
+            take: told of each piece's size before it is kept. Raises TooMuch.
+        """
         announced = header(self.headers, b"content-length")
         if announced is not None and int(announced) > limits.body_bytes:
             raise TooMuch(_too_large(limits))
         pieces: list[bytes] = []
         size = 0
         try:
-            async with asyncio.timeout(limits.body_seconds):
+            async with asyncio.timeout(limits.body_seconds) as patience:
+                began = asyncio.get_running_loop().time()
                 while True:
                     message = await self._receive()
                     if message["type"] == "http.disconnect":
@@ -70,11 +76,13 @@ class Client:
                     size += len(piece)
                     if size > limits.body_bytes:
                         raise TooMuch(_too_large(limits))
+                    take(len(piece))
                     pieces.append(piece)
                     if not message.get("more_body", False):
                         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+                    patience.reschedule(began + limits.body_seconds + size / limits.body_rate)
         except TimeoutError:
-            words = f"cannot read the request: its body did not come within {limits.body_seconds:g} s"
+            words = "cannot read the request: its body comes too slowly"
             raise TooMuch(Fault(408, "body_too_slow", words, "send it faster")) from None
 
     def watch(self) -> None:

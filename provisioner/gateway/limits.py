@@ -23,7 +23,8 @@ class Limits:
     running: int = 1000
     hold_seconds: float = 1200.0
     body_seconds: float = 30.0
-    """A client takes no longer than this from one piece of its body to the next."""
+    """A client takes no longer than this for its body, and what it takes at `body_rate`, in bytes a second."""
+    body_rate: float = 64 * 1024.0
     first_byte_seconds: float = 1.5
     """A stream that has nothing to say by then says that it waits; clients are promised two."""
     heartbeat_seconds: float = 5.0

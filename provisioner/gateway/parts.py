@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from provisioner.domain.in_flight import InFlight
 from provisioner.domain.names import NodeName
 from provisioner.errors import ProvisionerError
+from provisioner.gateway.client import TooMuch
+from provisioner.gateway.dialects import Fault
 from provisioner.gateway.health import Health
 from provisioner.gateway.limits import Limits
 from provisioner.gateway.power import Power
@@ -22,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Parts:
-    """The gateway's tools. `held` is the size of all bodies that are kept for another try."""
+    """The gateway's tools. `held` is the size of all bodies that are read or kept for another try."""
 
     power: Power
     flight: InFlight
@@ -34,6 +37,24 @@ class Parts:
     now: Callable[[], float]
     held: int = 0
     _beside: dict[NodeName, asyncio.Task[None]] = field(default_factory=dict)
+
+    @contextmanager
+    def room(self) -> Iterator[Callable[[int], None]]:
+        """Count a body that is being read, in `held`; what is given takes a piece's size, or raises TooMuch."""
+        taken = 0
+
+        def take(size: int) -> None:
+            nonlocal taken
+            if self.held + size > self.limits.held_bytes:
+                summary = "cannot take more requests: those that wait fill the memory that they may"
+                raise TooMuch(Fault(429, "too_much_waiting", summary, "ask again later", 10.0))
+            self.held += size
+            taken += size
+
+        try:
+            yield take
+        finally:
+            self.held -= taken
 
     def retry_seconds(self, node: NodeName) -> float | None:
         """Return how long a failed wake is not tried again."""

@@ -76,6 +76,15 @@ class GuardedHttp(HttpToolsProtocol):
 
     def _end(self, answer: bytes) -> None:
         self._slow = None
-        if not self.transport.is_closing():
-            self.transport.write(answer)
-            self.transport.close()
+        if self.transport.is_closing():
+            return
+        if self.cycle is not None and not self.cycle.response_complete:
+            # An answer is under way, and words of ours would be taken for a part of it. Old clients end a body with an
+            # empty line that nobody announced; too many bytes before an answer are nobody's mistake.
+            if answer is _TOO_SLOW:
+                self._await_head()
+            else:
+                self.transport.close()
+            return
+        self.transport.write(answer)
+        self.transport.close()
