@@ -56,7 +56,7 @@ def _no_secret(reference: SecretReference) -> str:
     raise AssertionError(f"a plan with secrets needs a way to read {reference}")
 
 
-def _refuse_to_stop() -> None:
+def _refuse_to_stop(look_inside: bool) -> None:
     raise AssertionError("a plan that restarts a VM needs a way to shut it down")
 
 
@@ -82,8 +82,8 @@ class Executor:
     """Held while an image is fetched to a storage."""
     secret: Callable[[SecretReference], str] = _no_secret
     """Reads a secret for a playbook."""
-    shut_down: Callable[[], object] = _refuse_to_stop
-    """Puts the node to sleep as `sleep` does; raises RefusedError while it is busy."""
+    shut_down: Callable[[bool], object] = _refuse_to_stop
+    """Puts the node to sleep as `sleep` does, told whether its guest can be asked; raises RefusedError while busy."""
     start: Callable[[Callable[[str], None]], Ticket | None] = _refuse_to_start
     """Starts the node's VM with its GPUs; None where somebody else does."""
     left_for_next_start: str = ""
@@ -187,7 +187,8 @@ class Executor:
         if not boots_anew and not cold_drifts(self.fleet, self.node, self.hypervisors.config(here, vmid)):
             return Outcome(False, "everything took effect at once")
         try:
-            self.shut_down()
+            # While its host key is being changed nobody gets in to ask.
+            self.shut_down(not boots_anew)
         except RefusedError as busy:
             self.left_for_next_start = busy.summary
             return Outcome(

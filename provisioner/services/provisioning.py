@@ -219,9 +219,20 @@ class Provisioning:
             maker=VmMaker(self._fleet, node, engine, api, world.seeds, world.clock, self._templates),
             image_lock=lambda storage, image: self._image_locks[cluster, storage, image],
             secret=lambda reference: world.secret(reference, subject=node.subject),
-            shut_down=lambda: Sleeping(self._fleet, world).shut_down(node, ignore, look_inside=False),
+            shut_down=lambda look_inside: self._shut_down(node, look_inside=look_inside),
             start=lambda say: SlotTaking(self._fleet, world).start_node(node, say),
         )
+
+    def _shut_down(self, node: NodeSpec, *, look_inside: bool) -> None:
+        """Shut a node down to start it again. Raises RefusedError while it is busy, or where it would lose a GPU."""
+        lost = [f"GPU {gpu.name}" for gpu in self._fleet.gpus_of(node) if not gpu.survives_stop]
+        if lost:
+            raise RefusedError(
+                f"cannot restart the node: {', '.join(lost)} would not come back from a stop of its VM",
+                subject=node.subject,
+                next_step=f"restart {node.hypervisor} when it suits; its next start takes the changes over",
+            )
+        Sleeping(self._fleet, self._world).shut_down(node, ignore, look_inside=look_inside)
 
     def _carry_out(self, plan: Plan, executor: Executor, changed: list[str], on_event: OnEvent) -> bool:
         """Run a plan's steps; return False when the rest must be planned anew."""

@@ -97,6 +97,24 @@ def test_a_busy_node_keeps_running_its_engine_too_and_the_change_waits(
     assert up(provisioning, wished).changed == ("restart", "configure")
 
 
+def test_a_node_that_somebody_works_in_keeps_running(fleet: FleetSpec, node: NodeSpec, settled: FakeWorld) -> None:
+    settled.guests.shows["connections"] = "session 7\nName=alice\nTTY=pts/0\nprogram pts/0 python3 train.py"
+    provisioning, wished = wishing(fleet, node, settled, cores=8)
+    assert "alice is logged in" in up(provisioning, wished).left_for_next_start
+    assert settled.cluster.acts == ["change 5001"]
+
+
+def test_a_node_whose_gpu_would_not_come_back_keeps_running(
+    fleet: FleetSpec, node: NodeSpec, settled: FakeWorld
+) -> None:
+    server = fleet.hypervisors[node.hypervisor]
+    fragile = replace(server, gpus={name: replace(gpu, survives_stop=False) for name, gpu in server.gpus.items()})
+    fleet = replace(fleet, hypervisors={**fleet.hypervisors, node.hypervisor: fragile})
+    provisioning, wished = wishing(fleet, node, settled, cores=8)
+    assert "GPU rtx3090 would not come back" in up(provisioning, wished).left_for_next_start
+    assert settled.cluster.acts == ["change 5001"]
+
+
 def test_an_engine_that_does_not_answer_counts_as_busy(fleet: FleetSpec, node: NodeSpec, settled: FakeWorld) -> None:
     provisioning, wished = wishing(fleet, node, settled, cores=8)
 
