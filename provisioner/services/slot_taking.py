@@ -13,7 +13,7 @@ from provisioner.domain.snapshot import Power, VmSeen
 from provisioner.errors import NotReadyError, OvertakenError, RefusedError
 from provisioner.planning.arbiter import Answer, Fenced, HolderSeen, Scene, Use, Verdict, decided, given_up
 from provisioner.planning.lease_words import slots_of
-from provisioner.planning.ownership import Act, objection
+from provisioner.planning.ownership import Act, Why, objection
 from provisioner.ports.hypervisors import Hypervisors, Ticket
 from provisioner.services.arbitration import Arbitration, Claim, claim_of, last_turn
 from provisioner.services.events import OnEvent, ignore
@@ -211,7 +211,13 @@ class SlotTaking:
             return HolderSeen(vmid, name, Power.STOPPED, is_being_started=starting)
         if vmid == claim.vmid:
             return HolderSeen(vmid, claim.name, vm.power, claim.slots, uptime_seconds=vm.uptime_seconds)
-        if node is None or objection(node, vm, Act.SLEEP) is not None:
+        found = objection(node, vm, Act.SLEEP) if node is not None else None
+        if node is not None and found is not None and found.why is Why.LOCKED:
+            return HolderSeen(
+                vmid, name, vm.power, slots_of(node), node.name, vm.uptime_seconds,
+                stays=found.reason, stays_next=found.next_step,
+            )  # fmt: skip
+        if node is None or found is not None:
             # Whether it has a GPU is known only if the book, or Proxmox's refusal, says so.
             return HolderSeen(vmid, vm.name, vm.power, uptime_seconds=vm.uptime_seconds)
         return self._rival(api, node, vm)

@@ -265,6 +265,16 @@ class TestTaking:
         shared.cluster.stop_vm(PVE1, WINDOWS)
         assert Waking(fleet, shared).wake(node, ignore).started
 
+    def test_a_node_that_is_being_backed_up_is_no_stranger(
+        self, fleet: FleetSpec, node: NodeSpec, other: NodeSpec, shared: FakeWorld
+    ) -> None:
+        vm = shared.cluster.vms[node.vmid]
+        vm.seen = replace(vm.seen, lock="backup")
+        with pytest.raises(RefusedError, match=r"llm-gpu-01 \(vm 5001\) .* its VM is locked \(backup\)") as caught:
+            Waking(fleet, shared).wake(other, ignore)
+        assert "wait for the backup" in caught.value.next_step
+        assert shared.cluster.acts == []
+
     def test_a_start_that_failed_leaves_the_card_free(
         self, fleet: FleetSpec, node: NodeSpec, shared: FakeWorld
     ) -> None:
