@@ -194,13 +194,14 @@ class Control:
         """Return when a mode is in force."""
         node = self._fleet.node(name).name
         told = self._telling(caller)
-        try:
-            return await self._journaled(
-                Kind.MODE, node, caller, lambda: self._acts.mode(node, mode, told, force=force).as_dict()
-            )
-        finally:
-            self._keeper.forget_mode(node)
-            self._keeper.doubt(node)
+
+        def act() -> dict[str, object]:
+            try:
+                return self._acts.mode(node, mode, told, force=force).as_dict()
+            finally:
+                self._keeper.switched(node)
+
+        return await self._journaled(Kind.MODE, node, caller, act)
 
     async def hold(self, name: NodeName, caller: Caller, *, seconds: float, why: str) -> dict[str, object]:
         """Keep a node as it is for a while, in the caller's name."""

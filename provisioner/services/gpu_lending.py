@@ -59,8 +59,10 @@ class GpuLending:
                 f'VM {other.vmid} "{other.name}" runs already, without the GPUs: it gets them when it starts',
                 f"shut it down, then: provisioner mode {node.name} {wanted.mode}",
             )
-        self._sleeping.shut_down(node, on_event, force=force)
-        note(wanted, waits=True)
+        # A request that came meanwhile would wake the node again before its notes say that its GPUs are given away.
+        with self._sleeping.gate_closed(node):
+            self._sleeping.shut_down(node, on_event, force=force)
+            note(wanted, waits=True)
         if other.power is Power.RUNNING:
             return
         with running_step(on_event, node, f"start VM {other.vmid}", self._world.clock) as step:

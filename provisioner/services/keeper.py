@@ -15,7 +15,7 @@ from types import MappingProxyType
 
 from provisioner.domain.events import Kind, NewEntry
 from provisioner.domain.fleet import FleetSpec, NodeSpec
-from provisioner.domain.names import NodeName
+from provisioner.domain.names import ModeName, NodeName
 from provisioner.domain.serving import NodeNow, Phase
 from provisioner.services.events import Event
 from provisioner.services.events import Phase as StepPhase
@@ -68,6 +68,7 @@ class Keeper:
         self._sight = Sight(fleet, world)
         self._lock = threading.Lock()
         self._work: dict[NodeName, _Work] = {}
+        self._switches: dict[NodeName, _Work] = {}
         self._changed_at: dict[NodeName, float] = {}
         self._silent: dict[NodeName, int] = {}
         now = world.clock.now()
@@ -149,6 +150,9 @@ class Keeper:
         if event.step == "shut down":
             self._going_down(event)
             return
+        if event.step == "switch" and event.phase is StepPhase.STARTED:
+            self._switching(event)
+            return
         phase = _WAKE_STAGES.get((event.step, event.phase))
         if phase is None:
             return
@@ -161,6 +165,15 @@ class Keeper:
             self._show()
         if changed:
             self._tell([(event.node, phase, event.detail)])
+
+    def _switching(self, event: Event) -> None:
+        """What its engine says until `switched` may be another mode's word."""
+        clock, reason = self._world.clock, "its mode is being changed"
+        with self._lock:
+            work = _Work(Phase.LOADING, reason, clock.monotonic(), clock.now())
+            self._work[event.node] = self._switches[event.node] = work
+            self._show()
+        self._tell([(event.node, Phase.LOADING, reason)])
 
     def _going_down(self, event: Event) -> None:
         if event.phase is StepPhase.STARTED:
@@ -178,19 +191,34 @@ class Keeper:
                 self._show()
             self.doubt(event.node)
 
-    def found(self, node: NodeName, phase: Phase, reason: str, url: str | None = None) -> None:
-        """Take the word of whoever has just worked on a node: its model answered, or its VM is off."""
+    def found(
+        self, node: NodeName, phase: Phase, reason: str, url: str | None = None, mode: ModeName | None = None
+    ) -> None:
+        """Take the word of whoever has just worked on a node: its model answered, in a mode; or its VM is off."""
         self._sight.forget_mode(node)
         with self._lock:
             self._changed_at[node] = self._world.clock.monotonic()
-            before = self._seen[node]
-            changes = self._take(node, Looked(before.node, phase, reason, url))
+            spec = self._seen[node].node
+            spec = self._fleet.in_mode(spec, mode) if mode is not None else spec
+            changes = self._take(node, Looked(spec, phase, reason, url))
             self._show()
         self._tell(changes)
 
-    def forget_mode(self, node: NodeName) -> None:
-        """Learn anew what a node is for at the next look."""
+    def switched(self, node: NodeName) -> None:
+        """Learn anew what a node is for: a change of its mode has ended, one way or the other."""
         self._sight.forget_mode(node)
+        try:
+            looked = self._sight.look([self._fleet.nodes[node]])[node]
+        finally:
+            with self._lock:
+                switch = self._switches.pop(node, None)
+                if switch is not None and self._work.get(node) is switch:
+                    del self._work[node]
+        with self._lock:
+            changes = self._take(node, looked) if node not in self._work else []
+            self._changed_at[node] = self._world.clock.monotonic()
+            self._show()
+        self._tell(changes)
 
     def _patiently(self, name: NodeName, looked: Looked) -> Looked:
         before = self._seen[name]

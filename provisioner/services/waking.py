@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from provisioner.domain.fleet import FleetSpec, NodeSpec
 from provisioner.domain.measurement import WAKE, Measurement
+from provisioner.domain.names import ModeName
 from provisioner.domain.snapshot import Power
 from provisioner.errors import EngineError, NotReadyError, ProvisionerError
 from provisioner.planning.bench_figures import measured_thing
@@ -54,6 +55,8 @@ class WakeReport:
     calls: int
     reason: str
     """Why it did what it did."""
+    mode: ModeName | None = None
+    """The mode that has answered."""
 
     def as_dict(self) -> dict[str, object]:
         """Return plain values for ``--json``."""
@@ -138,6 +141,7 @@ class Waking:
             added_seconds=ended - proof.healthy_at,
             calls=api.calls - calls,
             reason=decision.reason,
+            mode=node.mode,
         )
 
     def _tell_guest(self, node: NodeSpec, *, seconds: float, still_worth_it: Callable[[], None]) -> None:

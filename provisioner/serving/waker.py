@@ -65,11 +65,11 @@ class NodeWaker:
         try:
             if is_ready:
                 report = self._wake(node, tell)
-                self._keeper.found(node, Phase.READY, "its model has answered", report.endpoint.url)
+                self._keeper.found(node, Phase.READY, "its model has answered", report.endpoint.url, report.mode)
             else:
                 with self._keeper.at_work(node, Phase.QUEUED, "it is being woken"):
                     report = self._wake(node, tell)
-                    self._keeper.found(node, Phase.READY, "its model has answered", report.endpoint.url)
+                    self._keeper.found(node, Phase.READY, "its model has answered", report.endpoint.url, report.mode)
         except NobodyWantsIt:
             self._tell(node, "given up", "nobody wants it any more")
             self._keeper.doubt(node)

@@ -297,6 +297,22 @@ class TestGivingAway:
         (status,) = fleet.status()
         assert "given to VM 200" in status.reason
 
+    def test_its_gate_opens_once_its_notes_say_so(
+        self, fleet: Fleet, site: Site, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        gaming_vm(site)
+        gate, noted = fleet.world.in_flight, []
+        opens = gate.open
+
+        def opened(node: NodeName) -> None:
+            opens(node)
+            if gate.of(node).is_open:
+                noted.append(fleet.status()[0].reason)
+
+        monkeypatch.setattr(gate, "open", opened)
+        fleet.mode(NODE, "gaming")
+        assert ["given to VM 200" in each for each in noted] == [True]
+
     def test_nobody_wakes_the_node_meanwhile(self, fleet: Fleet, site: Site) -> None:
         gaming_vm(site)
         fleet.mode(NODE, "gaming")

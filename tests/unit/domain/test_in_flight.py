@@ -32,6 +32,15 @@ class TestInFlight:
         flight.open(NODE)
         assert flight.enter(NODE, 13.0)
 
+    def test_a_gate_that_two_have_closed_is_opened_by_both(self) -> None:
+        flight = InFlight()
+        flight.close(NODE)
+        flight.close(NODE)
+        flight.open(NODE)
+        assert not flight.enter(NODE, 10.0)
+        flight.open(NODE)
+        assert flight.enter(NODE, 11.0)
+
     def test_no_more_wait_than_may(self) -> None:
         flight = InFlight()
         assert [flight.start_waiting(NODE, 1.0, most=2) for _ in range(3)] == [True, True, False]

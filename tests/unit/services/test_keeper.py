@@ -9,7 +9,7 @@ import pytest
 
 from provisioner.domain.events import Kind, NewEntry
 from provisioner.domain.fleet import FleetSpec
-from provisioner.domain.names import NodeName
+from provisioner.domain.names import ModeName, NodeName
 from provisioner.domain.serving import Phase
 from provisioner.domain.snapshot import Power
 from provisioner.engines.base import JsonRequest
@@ -23,7 +23,7 @@ from provisioner.services.provisioning import Provisioning
 from provisioner.services.sleeping import Sleeping
 from tests.fakes.hypervisors import refusal
 from tests.fakes.world import FakeWorld
-from tests.fleets import fleet_from
+from tests.fleets import FLEET, fleet_from
 
 ONE, TWO = NodeName("llm-gpu-01"), NodeName("llm-gpu-02")
 
@@ -104,6 +104,28 @@ def test_a_wake_under_way_speaks_for_its_node(site: Site) -> None:
         site.keeper.found(ONE, Phase.READY, "its model has answered", "http://there")
     assert site.phase() is Phase.READY
     assert site.keeper.of(ONE).url == "http://there"
+
+
+def test_a_node_whose_mode_is_being_changed_is_not_ready_until_what_it_is_for_is_known(site: Site) -> None:
+    site.keeper.look()
+    site.keeper.progress(Event(ONE, "switch", StepPhase.STARTED))
+    site.keeper.look()
+    site.keeper.progress(Event(ONE, "switch", StepPhase.DONE))
+    assert (site.phase(), site.keeper.seen()[ONE].reason) == (Phase.LOADING, "its mode is being changed")
+    site.keeper.switched(ONE)
+    assert site.phase() is Phase.READY
+
+
+def test_who_wakes_a_node_says_in_which_mode_it_answers(tmp_path: Path) -> None:
+    text = FLEET.replace("modes: [small], gateway", "modes: [small, other], gateway")
+    fleet = fleet_from(
+        tmp_path, text.replace("modes:\n", "modes:\n  other: {engine: llama.cpp, model: gemma-2-2b-it.gguf}\n", 1)
+    )
+    world = FakeWorld()
+    keeper = Keeper(fleet, world, Journal(world.events, world.clock))
+    assert keeper.seen()[ONE].mode is None
+    keeper.found(ONE, Phase.READY, "its model has answered", "http://there", ModeName("other"))
+    assert keeper.seen()[ONE].mode == "other"
 
 
 def test_how_long_a_wake_takes_is_told_from_this_nodes_own_history(site: Site) -> None:
