@@ -59,10 +59,9 @@ for lock in /var/lib/dpkg/lock-frontend /var/lib/dpkg/lock /var/lib/apt/lists/lo
 done | sort -u
 
 if command -v systemctl >/dev/null 2>&1; then
-	timeout "$slow" systemctl list-units --plain --no-legend --no-pager --state=active,activating 'llm-job-*' >/tmp/.llm-jobs.$$ 2>/dev/null
+	jobs=$(timeout "$slow" systemctl list-units --plain --no-legend --no-pager --state=active,activating 'llm-job-*' 2>/dev/null)
 	echo "=== jobs $?"
-	cut -d ' ' -f 1 /tmp/.llm-jobs.$$
-	rm -f /tmp/.llm-jobs.$$
+	printf '%s\n' "$jobs" | cut -d ' ' -f 1
 fi
 
 found=$(timeout "$slow" find /var/lib/llm /usr/share/ollama/.ollama /root/.ollama /root/.cache/huggingface \

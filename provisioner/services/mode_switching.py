@@ -97,6 +97,9 @@ class ModeSwitching:
             begun = clock.monotonic()
             api = self._api(node)
             vm = self._own_vm(api, node)
+            if vm.power is Power.STOPPED:
+                # Whoever starts it has read the note already: its guest would come up in the mode before.
+                Arbitration(self._fleet, self._world).require_not_starting(node, Act.SWITCH)
             node, notes = noted(self._fleet, api, node)
             engines = self._world.engines
             decision = switch_decision(self._fleet, node, engines, target, vm.power, waits=notes.mode_waits)

@@ -28,6 +28,7 @@ from provisioner.services.arbitration import Arbitration, claim_of
 from provisioner.services.events import Event, Phase, ignore
 from provisioner.services.fleet_view import FleetView
 from provisioner.services.idling import Idling
+from provisioner.services.mode_switching import ModeSwitching
 from provisioner.services.provisioning import Provisioning
 from provisioner.services.sleeping import Sleeping
 from provisioner.services.slot_taking import IN_FLIGHT_SECONDS, SlotTaking
@@ -369,6 +370,17 @@ class TestHolding:
             Provisioning(fleet, shared).destroy(node, ignore)
         shared.leases.shared.dead.add("2")
         Provisioning(fleet, shared).destroy(node, ignore)
+
+    def test_a_node_that_is_being_started_is_brought_into_no_other_mode(
+        self, fleet: FleetSpec, node: NodeSpec, shared: FakeWorld
+    ) -> None:
+        Sleeping(fleet, shared).sleep(node, ignore)
+        theirs = second(shared)
+        assert SlotTaking(fleet, theirs).take(claim_of(fleet, node), print).verdict is Verdict.GRANT
+        with pytest.raises(RefusedError, match="cannot switch the mode: it is being started"):
+            ModeSwitching(fleet, shared).switch(node, node.mode, ignore)
+        shared.leases.shared.dead.add(theirs.leases.owner)
+        assert ModeSwitching(fleet, shared).switch(node, node.mode, ignore).did
 
     def test_a_held_node_gives_no_card_away(
         self, fleet: FleetSpec, node: NodeSpec, other: NodeSpec, shared: FakeWorld
