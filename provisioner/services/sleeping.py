@@ -215,7 +215,12 @@ class Sleeping:
                         next_step=f"provisioner sleep {node.name} --force cuts the power; so does idle by itself with "
                         "may_cut_power: true in the fleet file",
                     ) from error
-                api.stop_vm(node.hypervisor, node.vmid)
+                # Minutes have passed: whose it is, and whether somebody holds it by now, is asked again.
+                vm = api.vm(node.hypervisor, node.vmid)
+                if vm is not None:
+                    require(node, vm, Act.SLEEP)
+                    require_still_wanted()
+                    api.stop_vm(node.hypervisor, node.vmid)
                 step.detail = "power cut"
 
     @contextmanager

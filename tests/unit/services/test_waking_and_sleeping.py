@@ -10,8 +10,9 @@ from provisioner.domain.fleet import FleetSpec, NodeSpec
 from provisioner.domain.names import HypervisorName
 from provisioner.domain.quantities import GIB
 from provisioner.domain.snapshot import Power
-from provisioner.errors import EngineError, HypervisorError, NotReadyError, RefusedError
+from provisioner.errors import EngineError, HypervisorError, NotReadyError, ProvisionerError, RefusedError
 from provisioner.planning.idle import IdleVerdict
+from provisioner.services.arbitration import Arbitration
 from provisioner.services.events import ignore
 from provisioner.services.fleet_view import FleetView, NodeState
 from provisioner.services.idling import Idling
@@ -172,6 +173,27 @@ class TestSleep:
         assert awake.cluster.acts == []
         Sleeping(fleet, awake).sleep(node, ignore, force=True)
         assert awake.cluster.acts == ["stop 5001"]
+
+    @pytest.mark.parametrize("is_shared", [True, False])
+    def test_a_hold_that_comes_while_a_guest_hangs_keeps_its_power_on(
+        self, fleet: FleetSpec, node: NodeSpec, awake: FakeWorld, is_shared: bool
+    ) -> None:
+        node = replace(node, may_cut_power=True, gpus=node.gpus if is_shared else ())
+        awake.cluster.ignores_shutdown = True
+        awake.clock.at(60, lambda: Arbitration(fleet, awake).hold(node, by="anna", seconds=7200))
+        with pytest.raises(ProvisionerError):
+            Sleeping(fleet, awake).sleep(node, ignore)
+        assert awake.cluster.acts == []
+
+    def test_a_guest_that_hangs_and_is_no_longer_ours_keeps_its_power(
+        self, fleet: FleetSpec, node: NodeSpec, awake: FakeWorld
+    ) -> None:
+        awake.cluster.ignores_shutdown = True
+        vm = awake.cluster.vms[node.vmid]
+        awake.clock.at(60, lambda: setattr(vm, "seen", replace(vm.seen, tags=frozenset())))
+        with pytest.raises(RefusedError, match="not ours"):
+            Sleeping(fleet, awake).sleep(node, ignore, force=True)
+        assert awake.cluster.acts == []
 
     def test_a_lost_connection_never_cuts_the_power(self, fleet: FleetSpec, node: NodeSpec, awake: FakeWorld) -> None:
         awake.cluster.fails["shut_down_vm"] = refusal("cannot reach Proxmox")
