@@ -303,7 +303,7 @@ class TestOutdated:
         fleet.up(NODE)
         drift_in_effect(site, cores="1")
         plan = fleet.plan(NODE)
-        drift(site, scsi1="local-lvm:1")
+        drift(site, scsi2="local-lvm:1")
         with pytest.raises(RefusedError, match="something that we do not manage"):
             fleet.apply(plan)
 
