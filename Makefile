@@ -8,7 +8,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 # A machine may be told to keep no bytecode; here every command is started hundreds of times.
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: help demo test bench peers check format lock clean lab-packages test-packages
+.PHONY: help demo test test-guests test-hosts test-rest bench peers check format lock clean lab-packages test-packages
 
 PYTHON ?= python3
 VENV := .venv
@@ -64,11 +64,18 @@ test: $(VENV)/.dev $(VENV)/.peers test-packages
 ifdef TESTS
 	@$(BIN)/pytest $(TESTS)
 else
-# Two halves of about the same length side by side: real guests keep about one core busy, and real logins another.
-	@mkdir -p build; $(BIN)/pytest -m "not qemu" tests/hosts tests/lab >build/hosts-and-lab.log 2>&1 & others=$$!; \
-	  failed=0; $(BIN)/pytest -m "not qemu" --ignore tests/hosts --ignore tests/lab || failed=1; \
-	  $(BIN)/pytest -m qemu || failed=1; wait $$others || failed=1; cat build/hosts-and-lab.log; exit $$failed
+# Side by side, for each waits much: for guests, for logins, for tasks. What a part printed comes when it has ended.
+	@$(MAKE) --no-print-directory --keep-going --jobs=3 --output-sync=target test-guests test-hosts test-rest
 endif
+
+test-guests:
+	@$(BIN)/pytest -m qemu
+
+test-hosts:
+	@$(BIN)/pytest -m "not qemu" tests/hosts
+
+test-rest:
+	@$(BIN)/pytest -m "not qemu" --ignore tests/hosts
 
 bench: $(VENV)/.dev $(VENV)/.peers
 	@$(BIN)/python -m tests.bench $(ROWS)
