@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 from provisioner.engines.base import AnswerUnreadable
@@ -32,7 +33,11 @@ def sums(text: str, *names: str) -> dict[str, float]:
         if name not in names:
             continue
         try:
-            found[name] = found.get(name, 0.0) + float(match["rest"].split()[0] if match else "")
+            value = float(match["rest"].split()[0] if match else "")
         except (ValueError, IndexError) as error:
             raise AnswerUnreadable(f"{name} has no number: {line[:120]}") from error
+        if not math.isfinite(value):
+            # The format allows NaN and Inf; nothing that is counted is either.
+            raise AnswerUnreadable(f"{name} has no number: {line[:120]}")
+        found[name] = found.get(name, 0.0) + value
     return found

@@ -308,10 +308,10 @@ class Serving:
         """
         try:
             async with asyncio.timeout(self.parts.limits.suspect_seconds):
-                return await exchange.head()
+                return await self._beginning(exchange)
         except TimeoutError:
             pass
-        head = asyncio.ensure_future(exchange.head())
+        head = asyncio.ensure_future(self._beginning(exchange))
         try:
             while True:
                 look = asyncio.ensure_future(self.parts.health.look(node))
@@ -327,6 +327,17 @@ class Serving:
             if not head.cancel() and not head.cancelled():
                 # Heard, whether or not anybody raises it.
                 head.exception()
+
+    async def _beginning(self, exchange: Exchange) -> Head:
+        """Return an answer's head; that of a stream once it says something.
+
+        vLLM sends it at once and then reads the prompt, which takes minutes: until then the stream is kept alive, and
+        another node may still answer.
+        """
+        head = await exchange.head()
+        if head.status == 200 and self.question.is_stream:
+            await exchange.first()
+        return head
 
     def _has_another(self, node: NodeName) -> bool:
         """Say whether some other node could answer this request this moment."""

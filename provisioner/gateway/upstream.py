@@ -155,6 +155,13 @@ class Exchange:
             self._engines.forget_idle(self._target)
             await self.start()
 
+    async def first(self) -> None:
+        """Return once a piece of the body has come, or that it has none. Raises EngineAway."""
+        while not self._pieces and not self._is_complete:
+            if self._failure is not None:
+                raise self._failure
+            await self._wait()
+
     async def read(self) -> bytes:
         """Return what has come since the last call, as soon as something has; nothing at the end. Raises EngineAway."""
         while not self._pieces:

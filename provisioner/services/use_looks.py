@@ -245,6 +245,9 @@ class UseLooks:
         except (NoAnswer, AnswerUnreadable):
             # vLLM answers only where it was started to sleep.
             return Ladder(lost_by_stop=lost)
+        except ProvisionerError:
+            # It refuses our key, or the key cannot be read: `engine` tells.
+            return Ladder(lost_by_stop=lost)
         return Ladder(can_rest=True, rests=rests, lost_by_stop=lost)
 
 

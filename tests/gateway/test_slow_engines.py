@@ -1,0 +1,70 @@
+"""Engines that send a head at once and then nothing for long, as vLLM does while it reads a prompt."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from provisioner.domain.ledger import Outcome
+from tests.gateway.engines import Garbler
+from tests.gateway.site import NodeAt, Site, a_site
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+DONE = b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n"
+
+
+@contextlib.asynccontextmanager
+async def reading_its_prompt(site: Site, seconds: float) -> AsyncIterator[None]:
+    """Put an engine in the place of the first node's that says nothing for a while after its head."""
+    engine = site.engines["llm-gpu-01"]
+    await engine.stop()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        said = await reader.readuntil(b"\r\n\r\n")
+        if said.startswith(b"GET"):
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        else:
+            writer.write(HEAD)
+            await asyncio.sleep(seconds)
+            writer.write(DONE)
+        writer.close()
+
+    server = await asyncio.start_server(answer, engine.host, engine.port)
+    try:
+        yield
+    finally:
+        server.close()
+        await server.wait_closed()
+
+
+def test_a_stream_is_kept_alive_until_its_first_word(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with (
+            a_site(tmp_path) as site,
+            reading_its_prompt(site, 0.7),
+            site.http.post(**site.ask(stream=True)) as answer,
+        ):
+            lines = [line for line in (await answer.text()).splitlines() if line]
+            assert lines[-1] == "data: [DONE]"
+            assert len(lines) >= 3
+            assert set(lines[:-1]) == {": llm-gpu-01 works on it"}
+
+    asyncio.run(scenario())
+
+
+def test_a_stream_that_breaks_before_its_first_word_comes_from_another_node(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with a_site(tmp_path, {"llm-gpu-01": NodeAt(), "llm-gpu-02": NodeAt()}) as site:
+            engine = site.engines["llm-gpu-01"]
+            await engine.stop()
+            async with (
+                Garbler(engine.host, engine.port, HEAD),
+                site.http.post(**site.ask(stream=True)) as answer,
+            ):
+                assert answer.headers["X-Provisioner-Node"] == "llm-gpu-02"
+                assert b"[DONE]" in await answer.read()
+            assert (site.ledger.entries[-1].outcome, site.ledger.entries[-1].tries) == (Outcome.ANSWERED, 2)
+
+    asyncio.run(scenario())
