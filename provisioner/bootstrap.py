@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from provisioner.ports.seeds import Seeds
     from provisioner.ports.streams import Streams
     from provisioner.ports.switch_log import SwitchLog
+    from provisioner.ports.time_book import TimeBook
     from provisioner.ports.web import Web
     from provisioner.services.discovering import Discovering
     from provisioner.settings import Settings
@@ -140,6 +141,13 @@ class RealWorld:
         from provisioner.adapters.storage.event_log import SqliteEventLog
 
         return SqliteEventLog(self._settings.state_folder / "provisioner.sqlite")
+
+    @cached_property
+    def times(self) -> TimeBook:
+        """How long nodes were awake and asleep, and what that took."""
+        from provisioner.adapters.storage.time_book import SqliteTimeBook
+
+        return SqliteTimeBook(self._settings.state_folder / "provisioner.sqlite")
 
     @cached_property
     def leases(self) -> LeaseBook:

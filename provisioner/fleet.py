@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from provisioner.domain.lease import Hold, LeasePage
     from provisioner.domain.node_plays import AnsibleExport
     from provisioner.domain.node_sample import NodeSample
+    from provisioner.domain.savings import Savings
     from provisioner.domain.service import ListenAddress
     from provisioner.planning.doctor import DoctorReport
     from provisioner.planning.idle import IdleDecision
@@ -383,6 +384,19 @@ class Fleet:
     def leases(self) -> LeasePage:
         """Return who has which GPU, who waits for one, and who holds which node, as last written down."""
         return self._world.leases.read()
+
+    def savings(self, *, days: int | None = None) -> Savings:
+        """Return what sleeping saved, against the same nodes always on; counted while the control service runs.
+
+        Args:
+            days: how many days (UTC), today among them; None for as long as anybody has counted.
+
+        Raises:
+            InputError: what was counted cannot be read.
+        """
+        from provisioner.services.savings import fleet_savings
+
+        return fleet_savings(self.spec, self._world.times, now=self._world.clock.now(), days=days)
 
     def status(self, nodes: Iterable[str] = ()) -> tuple[NodeStatus, ...]:
         """Return what is seen of the nodes (all of them when none is named)."""

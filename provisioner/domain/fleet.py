@@ -33,6 +33,7 @@ from provisioner.domain.names import (
     StorageName,
     Vmid,
 )
+from provisioner.domain.savings import Price
 from provisioner.domain.service import ServiceSpec
 from provisioner.domain.templates import CloneChoice
 from provisioner.errors import UnknownNameError
@@ -269,6 +270,9 @@ class NodeSpec:
     awake: AwakePlan = field(default_factory=AwakePlan)
     may_cut_power: bool = False
     """An idle pass may cut the power of a guest that does not shut down."""
+    idle_watts: float | None = None
+    """What it draws awake with nothing to do, and asleep: read from a meter. None: nobody has."""
+    asleep_watts: float | None = None
 
     @property
     def subject(self) -> str:
@@ -307,6 +311,8 @@ class FleetSpec:
     """The modes without an engine; no name is in both tables."""
     huggingface_token: SecretReference | None = None
     service: ServiceSpec = field(default_factory=ServiceSpec)
+    electricity: Price | None = None
+    """What it costs; None where the file does not say."""
 
     def node(self, name: str) -> NodeSpec:
         """Return a node. Raises UnknownNameError that lists the known ones."""

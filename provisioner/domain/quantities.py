@@ -20,6 +20,11 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s?([A-Za-z]+)")
 _TOO_MUCH = float(1 << 53)
 _TIME = re.compile(r"(\d+(?:\.\d+)?)\s?([smhd])")
 
+_POWER = re.compile(r"(\d{1,6}(?:\.\d+)?)\s?W")
+# No wall socket gives more; who writes it means something else.
+_MOST_WATTS = 20_000.0
+
+POWER_HELP = "a power in watts, such as 45W"
 SIZE_HELP = "a whole number of bytes with a unit, such as 512MiB, 48GiB or 2TiB"
 TIME_HELP = "a time with a unit, such as 90s, 20m, 2h or 1d"
 
@@ -44,6 +49,14 @@ def parse_duration(text: str) -> float:
     if seconds >= _TOO_MUCH:
         raise ValueError(TIME_HELP)
     return seconds
+
+
+def parse_power(text: str) -> float:
+    """Return watts for ``45W``. Raises ValueError that says what is allowed."""
+    match = _POWER.fullmatch(text.strip())
+    if match is None or float(match[1]) > _MOST_WATTS:
+        raise ValueError(POWER_HELP)
+    return float(match[1])
 
 
 def size_text(size_bytes: int) -> str:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from provisioner.ports.seeds import Seeds
     from provisioner.ports.streams import Streams
     from provisioner.ports.switch_log import SwitchLog
+    from provisioner.ports.time_book import TimeBook
     from provisioner.ports.web import Web
 
 
@@ -74,6 +75,11 @@ class World(Protocol):
     @property
     def events(self) -> EventLog:
         """The journal of what happened."""
+        ...
+
+    @property
+    def times(self) -> TimeBook:
+        """How long nodes were awake and asleep, and what that took."""
         ...
 
     @property

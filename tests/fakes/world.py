@@ -20,6 +20,7 @@ from tests.fakes.hosts import FakeHosts
 from tests.fakes.hypervisors import FakeHypervisors
 from tests.fakes.leases import MemoryLeaseBook
 from tests.fakes.measuring import FakeStreams, MemoryMeasurements
+from tests.fakes.times import MemoryTimeBook
 
 
 class MemoryActivityLog:
@@ -93,6 +94,7 @@ class FakeWorld:
         self.activity = MemoryActivityLog()
         self.switches = MemorySwitchLog()
         self.events = MemoryEventLog()
+        self.times = MemoryTimeBook()
         self.leases = MemoryLeaseBook()
         self.in_flight = InFlight()
         self.secrets: dict[str, str] = {}

@@ -327,6 +327,7 @@ def _fleet(path: Path, shape: FleetShape) -> FleetSpec:
         ssh=SshAccess(shape.ssh.user, _path(key, folder) if key else None),
         huggingface_token=_secret(shape.huggingface_token, folder) if shape.huggingface_token else None,
         service=service_spec(shape.service, lambda text: _secret(text, folder), lambda text: _path(text, folder)),
+        electricity=shape.electricity.price if shape.electricity else None,
     )
 
 
@@ -478,4 +479,6 @@ def _node(name: NodeName, entry: NodeShape, defaults: DefaultsShape, folder: Pat
         api_key=_secret(key, folder) if (key := chosen("api_key")) else None,
         models=ModelKeeping(model_disk, StorageName(model_storage) if model_storage else None, chosen("model_budget")),
         stands_in=entry.role == "fallback",
+        idle_watts=chosen("idle_power"),
+        asleep_watts=chosen("asleep_power"),
     )

@@ -31,7 +31,8 @@ from provisioner.domain.awake import (
     parse_time_of_day,
 )
 from provisioner.domain.gpu_driver import DRIVER_HELP, DRIVER_PATTERN
-from provisioner.domain.quantities import GIB, MIB, parse_duration, parse_size
+from provisioner.domain.quantities import GIB, MIB, POWER_HELP, parse_duration, parse_power, parse_size
+from provisioner.domain.savings import PRICE_HELP, Price, parse_price
 from provisioner.domain.service import ListenAddress, read_listen_address
 
 
@@ -60,6 +61,18 @@ def _some_time(seconds: float) -> float:
     if seconds <= 0:
         raise ValueError("a time above zero, such as 5s")
     return seconds
+
+
+def _power(value: object) -> float:
+    if not isinstance(value, str):
+        raise ValueError(POWER_HELP)
+    return parse_power(value)
+
+
+def _price(value: object) -> Price:
+    if not isinstance(value, str):
+        raise ValueError(PRICE_HELP)
+    return parse_price(value)
 
 
 def _time_of_day(value: object) -> str:
@@ -139,6 +152,8 @@ Size = Annotated[int, BeforeValidator(_size), _text_schema(r"^\d+(\.\d+)?\s?(KiB
 DiskSize = Annotated[int, BeforeValidator(_disk_size), _text_schema(r"^\d+(\.\d+)?\s?(GiB|TiB)$", "500GiB")]
 DURATION = r"^\d+(\.\d+)?\s?[smhd]$"
 Duration = Annotated[float, BeforeValidator(_duration), _text_schema(DURATION, "20m")]
+Watts = Annotated[float, BeforeValidator(_power), _text_schema(r"^\d+(\.\d+)?\s?W$", "45W")]
+PerKwh = Annotated[Price, BeforeValidator(_price), _text_schema(r"^\d+(\.\d+)?\s?[A-Z]{3}\s?/\s?kWh$", "0.30 EUR/kWh")]
 Secret = Annotated[str, BeforeValidator(_secret), _text_schema(r"^(env|file):.+$", "env:PROXMOX_TOKEN_SECRET")]
 Address = Annotated[IPv4Interface, BeforeValidator(_address), _text_schema(r"^[0-9.]+/\d+$", "10.10.90.1/16")]
 Ip = Annotated[IPv4Address, BeforeValidator(_ip), _text_schema(r"^[0-9.]+$", "10.10.0.1")]
@@ -452,6 +467,8 @@ class DefaultsShape(Shape):
     priority: Priority = 0
     min_residence: Duration = 300.0
     gpu_wait: Duration = 900.0
+    idle_power: Watts | None = None
+    asleep_power: Watts | None = None
 
 
 class NodeShape(Shape):
@@ -536,6 +553,10 @@ class NodeShape(Shape):
     gpu_wait: Duration | None = Field(
         None, description="How long it waits for its GPUs; after half of it, it goes before those that came later."
     )
+    idle_power: Watts | None = Field(
+        None, description="What it draws awake with nothing to do, from a meter; for what sleeping saves."
+    )
+    asleep_power: Watts | None = Field(None, description="What it still draws while its VM is off, from a meter.")
     web_ui: WebUiShape | None = None
     connect: ConnectShape | None = None
     adopt: bool = Field(False, description="true: a VM that exists; woken, slept and watched, never reconfigured.")
@@ -586,6 +607,12 @@ class ServiceShape(Shape):
     keep_events: Seconds = Field(default=30 * 86400.0, description="How long the journal keeps what happened.")
 
 
+class ElectricityShape(Shape):
+    """What electricity costs."""
+
+    price: PerKwh = Field(description="For the money that sleeping saves.")
+
+
 class FleetShape(Shape):
     """inventory/fleet.yml."""
 
@@ -602,6 +629,7 @@ class FleetShape(Shape):
     modes: dict[Word, ModeShape] = Field(default_factory=dict)
     nodes: dict[Label, NodeShape] = Field(default_factory=dict)
     service: ServiceShape = ServiceShape()
+    electricity: ElectricityShape | None = None
 
 
 def json_schema() -> dict[str, Any]:
