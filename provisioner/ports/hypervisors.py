@@ -85,6 +85,10 @@ class Hypervisors(Protocol):
         """Return the kinds of tasks, in Proxmox's words, that work on a VM right now and are in our sight."""
         ...
 
+    def going_down(self, hypervisor: HypervisorName) -> frozenset[Vmid]:
+        """Return the VMs whose power goes by a task that is under way and in our sight."""
+        ...
+
     def config(self, hypervisor: HypervisorName, vmid: Vmid) -> VmConfig:
         """Read back a VM's configuration."""
         ...

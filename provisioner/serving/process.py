@@ -29,6 +29,7 @@ from provisioner.gateway.server_protocol import GuardedHttp
 from provisioner.gateway.wakes import WakeDesk
 from provisioner.services.journaling import Journal
 from provisioner.services.keeper import Keeper
+from provisioner.services.resuming import Resuming
 from provisioner.serving.acts import FleetActs
 from provisioner.serving.door import known_callers, listening, only_one, private_socket, require_closed_or_private
 from provisioner.serving.hosts import HostGuard
@@ -102,6 +103,7 @@ class Service:
         waker = NodeWaker(
             lambda node, told: self._fleet.wake_report(node, on_event=told), world.clock, keeper, journal, in_flight
         )
+        resuming = Resuming(self._fleet.spec, world, keeper)
         desk = WakeDesk(waker)
         ledger = SqliteLedger(self._fleet.settings.state_folder / "provisioner.sqlite")
         gateway = Gateway(
@@ -135,7 +137,7 @@ class Service:
             journal.start()
             journal.add(NewEntry(Kind.SERVICE, phase="started", detail=running.url))
             # What is asked first should find what is there; a cluster that is away is not waited for.
-            first = asyncio.ensure_future(asyncio.to_thread(keeper.look))
+            first = asyncio.ensure_future(asyncio.to_thread(_look_around, keeper, resuming))
             await asyncio.wait([first], timeout=_FIRST_LOOK_SECONDS)
             loops.start()
             await gateway.start()
@@ -230,6 +232,11 @@ def _config(app: Any, spec: ServiceSpec, *, tls: bool) -> uvicorn.Config:
         ssl_certfile=files.certificate if files else None,
         ssl_keyfile=files.key if files else None,
     )
+
+
+def _look_around(keeper: Keeper, resuming: Resuming) -> None:
+    keeper.look()
+    resuming.begin()
 
 
 def _private(app: Any) -> Any:

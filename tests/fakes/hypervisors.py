@@ -128,6 +128,8 @@ class FakeHypervisors:
     """Method name -> what it raises, once."""
     guest_files: Callable[[Vmid, str], str | None] | None = None
     """What guest agents read; None while no guest has one."""
+    being_shut_down: set[Vmid] = field(default_factory=set)
+    """VMs with a task under way that ends with their power off."""
     acts: list[str] = field(default_factory=list)
     """What was changed, in order."""
 
@@ -187,6 +189,10 @@ class FakeHypervisors:
         self._call("active_tasks")
         vm = self.vms.get(vmid)
         return frozenset({"qmcreate"}) if vm is not None and vm.seen.is_being_made else frozenset()
+
+    def going_down(self, hypervisor: HypervisorName) -> frozenset[Vmid]:
+        self._call("going_down")
+        return frozenset(self.being_shut_down)
 
     def config(self, hypervisor: HypervisorName, vmid: Vmid) -> VmConfig:
         self._call("config")

@@ -6,7 +6,7 @@ import http.client
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -128,3 +128,35 @@ def test_a_stop_lets_held_requests_finish(asleep: Site) -> None:
         asking.join()
     ((lines, status),) = answers
     assert (status, lines[-1][1]) == (200, b"data: [DONE]")
+
+
+def test_a_service_that_begins_sends_nobody_to_a_node_on_its_way_down(tmp_path: Path) -> None:
+    """The one before it was killed in the midst of a sleep; its guest still answers, and will be gone in a moment."""
+    with served_folder(tmp_path) as images, RunningLab(tmp_path / "lab", shutdown_seconds=4) as lab:
+        site = site_for(lab, tmp_path, images)
+        site.fleet().up(NODE)
+        lab.forget_requests()
+        with running_service(site) as first:
+
+            def sleep() -> None:
+                with suppress(OSError, http.client.HTTPException):
+                    first.client.post(f"/api/nodes/{NODE}/sleep", {})
+
+            threading.Thread(target=sleep).start()
+            for event in first.client.events(f"?after=0&node={NODE}"):
+                if (event["kind"], event["phase"]) == ("state", "draining"):
+                    break
+            until(lambda: any(each["path"].endswith("/status/shutdown") for each in lab.requests()))
+            first.kill()
+        with running_service(site) as second:
+            assert second.client.get(f"/api/nodes/{NODE}").value["phase"] == "draining"
+            lines, status = chat(second.client, stream=True)
+            assert (status, lines[-1][1]) == (200, b"data: [DONE]")
+            assert starts(site) == 1
+
+
+def until(claim: Callable[[], bool]) -> None:
+    end = time.monotonic() + 20
+    while not claim():
+        assert time.monotonic() < end
+        time.sleep(0.01)

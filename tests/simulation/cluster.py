@@ -108,6 +108,10 @@ class SimCluster:
         self.travel()
         return frozenset({"qmstart"}) if self.vms[vmid].is_starting else frozenset()
 
+    def going_down(self, hypervisor: HypervisorName) -> frozenset[Vmid]:
+        # Only a service that begins asks, and here none does.
+        raise NotImplementedError
+
     def start_vm(self, hypervisor: HypervisorName, vmid: Vmid) -> SimTicket:
         ticket = SimTicket(self)
         lost_on_the_way, lost_on_the_way_back = self.chance(0.03), self.chance(0.03)

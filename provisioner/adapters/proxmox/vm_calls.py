@@ -105,6 +105,12 @@ class VmCalls:
             str(task["type"]) for task in tasks if str(task.get("id")) == str(vmid) or task["type"] == "qmclone"
         )
 
+    def going_down(self, hypervisor: HypervisorName) -> frozenset[Vmid]:
+        """Return the VMs that a task shuts down, stops or reboots right now."""
+        purpose = f"see which VMs are being shut down on {hypervisor}"
+        tasks = self._session.call("GET", f"nodes/{hypervisor}/tasks", purpose=purpose, source="active")
+        return frozenset(Vmid(int(task["id"])) for task in tasks if task["type"] in _DOWN and not task.get("endtime"))
+
     def _task_finder(self, hypervisor: HypervisorName, vmid: Vmid, kind: str) -> Callable[[], str | None]:
         """Return a look for a task of one kind that works on a VM right now."""
 
@@ -119,6 +125,8 @@ class VmCalls:
         return self.config(hypervisor, vmid).notes.strip() == notes.strip()
 
 
+# After each of them an engine that still answers is gone.
+_DOWN = frozenset({"qmshutdown", "qmstop", "qmreboot"})
 # What QEMU calls a VM that has power and does not run on (qapi/run-state.json). The cluster's report does not say.
 _HALTS = frozenset({"paused", "io-error", "internal-error", "guest-panicked"})
 
