@@ -18,6 +18,7 @@ from provisioner.lab.file_server import served_folder
 from provisioner.lab.harness import RunningLab
 from tests.lab.serving import Client, running_service
 from tests.lab.support import NODE, Site, site_for
+from tests.lab.test_modes import with_modes
 
 MODEL = "tiny.gguf"
 
@@ -153,6 +154,25 @@ def test_a_service_that_begins_sends_nobody_to_a_node_on_its_way_down(tmp_path: 
             lines, status = chat(second.client, stream=True)
             assert (status, lines[-1][1]) == (200, b"data: [DONE]")
             assert starts(site) == 1
+
+
+def test_the_ollama_client_wakes_an_ollama_and_reads_over_the_wait(tmp_path: Path) -> None:
+    ollama = pytest.importorskip("ollama", reason="the ollama package is not installed")
+    with served_folder(tmp_path) as images, RunningLab(tmp_path / "lab", boot_seconds=2) as lab:
+        site = site_for(lab, tmp_path, images)
+        fleet = site.fleet(lambda text: with_modes(text, "chat"))
+        fleet.up(NODE)
+        fleet.sleep(NODE, force=True)
+        lab.forget_requests()
+        with running_service(site) as running, ollama.Client(host=running.client.url + "/ollama") as client:
+            assert [model.model for model in client.list().models] == ["llama3.1:8b", "mistral:7b"]
+            assert client.ps().models == []
+            question = [{"role": "user", "content": "Say hello."}]
+            parts = list(client.chat(model="mistral:7b", messages=question, stream=True))
+            assert parts[-1].done
+            assert "".join(part.message.content or "" for part in parts)
+            assert [model.model for model in client.ps().models] == ["llama3.1:8b", "mistral:7b"]
+        assert starts(site) == 1
 
 
 def until(claim: Callable[[], bool]) -> None:

@@ -1,4 +1,4 @@
-"""What an Ollama that knows nothing answers beside the OpenAI calls: its store, what is in memory, pulls."""
+"""What an Ollama that knows nothing answers beside the OpenAI calls: its store, what is in memory, pulls, chats."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from aiohttp import web
 MODEL_BYTES = 4_920_753_328
 _KEEP_SECONDS = 300.0
 _PARTS = 4
+_WORDS = ("a", " small", " light", " woke", " in", " the", " rack")
 NOBODY = "nobody/"
 """The name of a publisher who has nothing: what starts with it exists nowhere."""
 
@@ -33,6 +34,7 @@ class SimulatedOllama:
         router.add_get("/api/tags", self._tags)
         router.add_get("/api/ps", self._ps)
         router.add_post("/api/generate", self._generate)
+        router.add_post("/api/chat", self._chat)
         router.add_post("/api/pull", self._pull)
         router.add_delete("/api/delete", self._delete)
 
@@ -60,14 +62,32 @@ class SimulatedOllama:
         name = str(wish.get("model", ""))
         if _tagged(name) not in self.stored:
             return web.json_response({"error": f"model '{name}' not found"}, status=404)
-        # The last one in the store is the one that was used last.
-        self._store([*(each for each in self.stored if each != _tagged(name)), _tagged(name)])
-        keep = wish.get("keep_alive", _KEEP_SECONDS)
-        if keep == 0:
-            self._expiries.pop(_tagged(name), None)
-        else:
-            self._expiries[_tagged(name)] = time.time() + (1e9 if keep == -1 else _KEEP_SECONDS)
+        self._use(name, wish.get("keep_alive", _KEEP_SECONDS))
         return web.json_response({"model": name, "response": "", "done": True, "done_reason": "load"})
+
+    async def _chat(self, request: web.Request) -> web.StreamResponse:
+        wish = await request.json()
+        name = str(wish.get("model", ""))
+        if _tagged(name) not in self.stored:
+            return web.json_response({"error": f"model '{name}' not found"}, status=404)
+        self._use(name, wish.get("keep_alive", _KEEP_SECONDS))
+        # Counts and nanoseconds, as the real one ends with.
+        numbers = {"prompt_eval_count": 8, "eval_count": len(_WORDS), "total_duration": 1, "eval_duration": 1}
+        end = {"done": True, "done_reason": "stop", **numbers}
+        if not wish.get("stream", True):
+            return web.json_response(self._said(name, "".join(_WORDS)) | end)
+        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+        await response.prepare(request)
+        for word in _WORDS:
+            await response.write(json.dumps(self._said(name, word)).encode() + b"\n")
+        await response.write(json.dumps(self._said(name, "") | end).encode() + b"\n")
+        await response.write_eof()
+        return response
+
+    @staticmethod
+    def _said(name: str, words: str) -> dict[str, object]:
+        message = {"role": "assistant", "content": words}
+        return {"model": name, "created_at": datetime.now(UTC).isoformat(), "message": message, "done": False}
 
     async def _pull(self, request: web.Request) -> web.StreamResponse:
         name = str((await request.json()).get("model", ""))
@@ -98,6 +118,15 @@ class SimulatedOllama:
         self._expiries.pop(name, None)
         self._store([each for each in self.stored if each != name])
         return web.Response()
+
+    def _use(self, name: str, keep: object) -> None:
+        """Have a model in memory for as long as a request asks, which for 0 is not at all."""
+        # The last one in the store is the one that was used last.
+        self._store([*(each for each in self.stored if each != _tagged(name)), _tagged(name)])
+        if keep == 0:
+            self._expiries.pop(_tagged(name), None)
+        else:
+            self._expiries[_tagged(name)] = time.time() + (1e9 if keep == -1 else _KEEP_SECONDS)
 
     def _store(self, models: list[str]) -> None:
         self.stored = list(dict.fromkeys(models))
