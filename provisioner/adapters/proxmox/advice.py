@@ -217,7 +217,7 @@ _ROWS: tuple[tuple[str, type[HypervisorError], str, bool], ...] = (
         False,
     ),
     (
-        r"quit/powerdown failed - got timeout",
+        r"quit/powerdown failed",
         HypervisorError,
         "the guest did not shut down in time: look at its console",
         False,

@@ -101,6 +101,7 @@ REASONS: Mapping[str, Reason] = {
     "vm_runs_still": Reason(500, "VM {vmid} is running - destroy failed", _QS),
     "vm_protected": Reason(500, "can't remove VM {vmid} - protection mode enabled", _QS),
     "shutdown_ignored": Reason(500, "VM quit/powerdown failed - got timeout", _QS),
+    "shutdown_unheard": Reason(500, "VM quit/powerdown failed", _QS),
     "start_timeout": Reason(500, "start failed: command '/usr/bin/kvm -id {vmid} ...' failed: got timeout", _QS),
     "qemu_refused": Reason(500, "start failed: QEMU exited with code 1", _QS),
     "no_memory": Reason(500, "start failed: kvm: cannot set up guest memory 'pc.ram': Cannot allocate memory", "QEMU"),

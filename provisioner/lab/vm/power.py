@@ -177,12 +177,19 @@ async def _shut_down(lab: Lab, task: Task, guest: Guest, timeout: int | None, *,
     if not lab.is_running(guest):
         return
     seconds = timeout if timeout is not None else _startup_down(lab, guest)
-    await lab.backend.powerdown(vmid)
-    if await lab.wait_off(vmid, seconds):
-        return
-    if not force:
-        raise failed("VM quit/powerdown failed - got timeout")
-    task.log("VM still running - terminating now with SIGTERM")
+    try:
+        await lab.backend.powerdown(vmid)
+    except GuestFailure:
+        # Neither its agent nor QEMU takes orders.
+        if not force:
+            raise failed("VM quit/powerdown failed") from None
+        task.log("VM quit/powerdown failed - terminating now with SIGTERM")
+    else:
+        if await lab.wait_off(vmid, seconds):
+            return
+        if not force:
+            raise failed("VM quit/powerdown failed - got timeout")
+        task.log("VM still running - terminating now with SIGTERM")
     await lab.backend.kill(vmid)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import pycdlib
 import pytest
 
+from provisioner.lab.guests.base import GuestFailure
 from provisioner.lab.harness import RunningLab
 from provisioner.lab.refusals import Refusal
 from tests.unit.lab.lab_vms import GPU_VM
@@ -175,6 +176,20 @@ def test_a_guest_that_never_boots_is_silent_and_deaf(tmp_path: Path) -> None:
             lab.call("POST", f"{VM}/agent/ping")
         ended = lab.finish(lab.call("POST", f"{VM}/status/shutdown", timeout="0")).exitstatus
         assert ended == "VM quit/powerdown failed - got timeout"
+
+
+def test_a_guest_whose_qemu_takes_no_orders_ends_a_shutdown_at_once_and_can_be_forced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fails(vmid: int) -> None:
+        raise GuestFailure(f"VM {vmid} monitor: system_powerdown failed")
+
+    with RunningLab(tmp_path) as lab:
+        make(lab)
+        start(lab)
+        monkeypatch.setattr(lab.lab.backend, "powerdown", fails)
+        assert lab.finish(lab.call("POST", f"{VM}/status/shutdown")).exitstatus == "VM quit/powerdown failed"
+        assert lab.finish(lab.call("POST", f"{VM}/status/shutdown", forceStop="1")).exitstatus == "OK"
 
 
 def test_a_guest_that_ignores_powerdown_can_be_forced(tmp_path: Path) -> None:
