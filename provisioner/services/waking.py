@@ -33,11 +33,14 @@ from provisioner.services.settling import settled
 from provisioner.services.slot_taking import SlotTaking
 from provisioner.services.vm_writer import VmWriter
 from provisioner.services.world import World
+from provisioner.waiting import NotYet, Pace, WaitedInVain, wait_until
 
 # Seconds from one look at Proxmox to the next while the engine is being probed: a start that fails fails
 # early, and a VM found running may be on its way down.
 _LOOKS = (0.05, 0.2, 0.5, 1.0, 2.0, 5.0)
 _LATER_LOOKS = 10.0
+# Between two looks at a VM on its way down.
+_PACE = Pace(first=0.1, longest=2.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +119,8 @@ class Waking:
                     lambda: Entering(self._fleet, self._world).shell(node), step.say,
                 )  # fmt: skip
                 proof = probe.prove(seconds=longest, still_worth_it=start.look, say=step.say, room=room)
+                while start.has_begun_anew(step.say):
+                    proof = probe.prove(seconds=longest, still_worth_it=start.look, say=step.say, room=room)
             except EngineError as error:
                 # An engine cannot answer while Proxmox has not even started its VM.
                 raise (start.unfinished(longest) or self._explained(node, error)) from error
@@ -242,6 +247,37 @@ class _Start:
         """Power on, once its GPUs are free; Proxmox has accepted it when this returns, or somebody else starts it."""
         self._ticket = self._slots.start_node(self._node, say, self._on_event)
         self._pending = self._ticket is not None
+
+    def has_begun_anew(self, say: Callable[[str], None]) -> bool:
+        """Start a VM again that somebody is shutting down, once it is off; say whether that was needed.
+
+        Its engine may well have answered a moment ago. False also when its guest did not obey.
+        """
+        hypervisor, vmid = self._node.hypervisor, self._node.vmid
+        if self.was_needed or vmid not in self._api.going_down(hypervisor):
+            return False
+        say("its VM is being shut down, and is started again once it is off")
+
+        def gone() -> bool | NotYet:
+            # In this order: a task that has ended has done what it could.
+            leaves = vmid in self._api.going_down(hypervisor)
+            vm = self._api.vm(hypervisor, vmid)
+            if vm is None or vm.power is Power.STOPPED:
+                return True
+            return NotYet("it is still on") if leaves else False
+
+        try:
+            is_off = wait_until(gone, clock=self._clock, seconds=self._patience, pace=_PACE)
+        except WaitedInVain as waited:
+            raise NotReadyError(
+                f"cannot wake the node: its VM has been shutting down for {waited.seconds:g} s",
+                subject=self._node.subject,
+                next_step=f"see Proxmox > VM {vmid} > Task History, then: provisioner wake {self._node.name}",
+                retryable=True,
+            ) from waited
+        if is_off:
+            self.begin(say)
+        return is_off
 
     def look(self) -> None:
         """Look at Proxmox when it is time to. Raises when waiting for the engine has become pointless."""

@@ -114,6 +114,34 @@ class TestWake:
         assert Waking(fleet, awake).wake(node, ignore).started
         assert awake.cluster.acts == ["shut down 5001", "start 5001"]
 
+    def test_a_node_on_its_way_down_that_still_answers_is_started_again(
+        self, fleet: FleetSpec, node: NodeSpec, awake: FakeWorld
+    ) -> None:
+        awake.cluster.being_shut_down.add(node.vmid)
+
+        def gone() -> None:
+            awake.cluster.being_shut_down.clear()
+            awake.cluster.shut_down_vm(PVE1, node.vmid, seconds=60)
+
+        awake.clock.at(8.0, gone)
+        told: list[str] = []
+        assert Waking(fleet, awake).wake(node, lambda event: told.append(event.detail)).started
+        assert awake.cluster.acts == ["shut down 5001", "start 5001"]
+        assert "its VM is being shut down, and is started again once it is off" in told
+
+    def test_one_that_does_not_obey_its_shutdown_is_taken_as_it_is(
+        self, fleet: FleetSpec, node: NodeSpec, awake: FakeWorld
+    ) -> None:
+        awake.cluster.being_shut_down.add(node.vmid)
+        awake.clock.at(8.0, awake.cluster.being_shut_down.clear)
+        assert not Waking(fleet, awake).wake(node, ignore).started
+        assert awake.cluster.acts == []
+
+    def test_a_shutdown_without_end_is_named(self, fleet: FleetSpec, node: NodeSpec, awake: FakeWorld) -> None:
+        awake.cluster.being_shut_down.add(node.vmid)
+        with pytest.raises(NotReadyError, match="has been shutting down for"):
+            Waking(fleet, awake).wake(node, ignore)
+
     def test_an_engine_that_never_answers_is_named(self, fleet: FleetSpec, node: NodeSpec, asleep: FakeWorld) -> None:
         asleep.guests.engine_dead = True
         with pytest.raises(EngineError, match="connection refused") as caught:
