@@ -12,12 +12,19 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from tests.lab.support import Site
-
 _SECONDS = 60
+
+
+class Surroundings(Protocol):
+    """What a service needs of a site."""
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Fleet file and state folder, for a command line."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -102,7 +109,11 @@ class RunningService:
 
 @contextmanager
 def running_service(
-    site: Site, *, listen: str = "127.0.0.1:0", token: str | None = None, environment: Mapping[str, str] | None = None
+    site: Surroundings,
+    *,
+    listen: str = "127.0.0.1:0",
+    token: str | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[RunningService]:
     """Start a service for a site; it is gone afterwards."""
     command = [sys.executable, "-m", "provisioner", "serve", "--json", "--listen", listen]

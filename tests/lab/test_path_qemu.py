@@ -1,7 +1,7 @@
 """The whole path on a real QEMU guest, through the command line, with kill -9 of `up` at every stage.
 
-One guest lives through the whole module, in the order of the tests: a boot
-takes a quarter of a minute where nothing accelerates it.
+One guest lives through this module and those that follow it, in the order of
+the tests: a boot takes a quarter of a minute where nothing accelerates it.
 """
 
 from __future__ import annotations
@@ -14,20 +14,13 @@ import shlex
 import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 import requests
 import yaml
 
-from provisioner.demo.lab_process import processes_using, running_lab
-from provisioner.lab import host_packages
-from provisioner.lab.images.store import default_cache_dir
+from tests.lab.real_scene import Scene
 from tests.lab.support import NODE
 
 pytestmark = [pytest.mark.qemu, pytest.mark.timeout(1800)]
@@ -35,111 +28,9 @@ pytestmark = [pytest.mark.qemu, pytest.mark.timeout(1800)]
 STEPS = ("image", "seed", "create", "grow disk", "start", "guest", "seal seed", "base", "configure", "prove")
 
 
-@dataclass(frozen=True)
-class Scene:
-    """A lab with real guests in a process of its own, and the command line that works on it."""
-
-    folder: Path
-    fleet_file: Path
-
-    @property
-    def environment(self) -> dict[str, str]:
-        return {
-            **os.environ,
-            "PROVISIONER_FLEET": str(self.fleet_file),
-            "PROVISIONER_STATE": str(self.folder / "client"),
-        }
-
-    def run(self, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [sys.executable, "-m", "provisioner", *arguments],
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=600,
-            check=False,
-        )
-        assert done.returncode == code, done.stdout + done.stderr
-        assert "Traceback" not in done.stderr
-        return done
-
-    def result(self, *arguments: str) -> Any:
-        return json.loads(self.run(*arguments, "--json").stdout.splitlines()[-1])["result"]
-
-    def error(self, *arguments: str) -> dict[str, Any]:
-        answer: dict[str, Any] = json.loads(self.run(*arguments, "--json", code=1).stdout.splitlines()[-1])
-        return answer
-
-    @contextmanager
-    def started(self, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-        """Start a command that goes on; what it prints can be read while it does. It ends with the block."""
-        with subprocess.Popen(
-            [sys.executable, "-m", "provisioner", *arguments],
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            text=True,
-            # A shell that runs these tests in its background has Ctrl-C ignored, and children inherit that.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        ) as process:
-            # One that says nothing must not keep us waiting for ever.
-            patience = threading.Timer(120, process.kill)
-            patience.start()
-            try:
-                yield process
-            finally:
-                patience.cancel()
-                process.kill()
-
-    def up_killed_at(self, step: str, phase: str, detail: str = "") -> list[str]:
-        """Run `up`, kill -9 it at an event (one whose detail begins so); return the steps that it had begun."""
-        begun = []
-        with subprocess.Popen(
-            [sys.executable, "-m", "provisioner", "up", NODE, "--json"],
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            text=True,
-        ) as process:
-            assert process.stdout is not None
-            for line in process.stdout:
-                event = json.loads(line).get("event")
-                assert event is not None, f"up ended before {step}: {line}"
-                assert event["phase"] != "failed", event
-                begun += [event["step"]] if event["phase"] == "started" else []
-                if (event["step"], event["phase"]) == (step, phase) and event["detail"].startswith(detail):
-                    os.kill(process.pid, signal.SIGKILL)
-                    return begun
-        raise AssertionError(f"up never came to {step}: {begun}")
-
-    def edit(self, **sections: Any) -> str:
-        """Merge sections into the fleet file; return the text as it was."""
-        before = self.fleet_file.read_text()
-        fleet = yaml.safe_load(before)
-        for name, entries in sections.items():
-            fleet[name].update(entries)
-        self.fleet_file.write_text(yaml.safe_dump(fleet, sort_keys=False))
-        return before
-
-
-@pytest.fixture(scope="module")
-def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
-    if host_packages.missing():
-        pytest.skip("QEMU cannot be had here: make lab-packages installs it, as root or with sudo")
-    folder = tmp_path_factory.mktemp("qemu")
-    with running_lab(folder, backend="qemu", cache=default_cache_dir()) as fleet_file:
-        text = "".join(
-            line
-            for line in fleet_file.read_text().splitlines(keepends=True)
-            if not line.startswith(("  llm-gpu-02:", "  llm-cpu-01:"))
-        )
-        fleet_file.write_text(text)
-        yield Scene(folder, fleet_file)
-    assert processes_using(folder) == []
-
-
 def test_up_killed_at_every_stage_is_continued_by_the_next(scene: Scene) -> None:
+    # Whatever order the modules are run in, this begins with nothing.
+    scene.run("destroy", NODE, "--confirm", NODE)
     begun: dict[str, int] = {}
     for step in STEPS:
         for each in scene.up_killed_at(step, "started"):
@@ -301,22 +192,8 @@ def test_another_host_key_is_refused_with_both_fingerprints(scene: Scene) -> Non
     assert error["error"] == "HostKeyError"
     assert error["summary"].count("SHA256:") == 2
     # Only the console could mend this on a real guest; the guest agent is the lab's console.
-    _by_agent(scene, f"cp -a /root/kept {key} && systemctl restart ssh")
+    scene.by_agent(f"cp -a /root/kept {key} && systemctl restart ssh")
     scene.run("up", NODE)
-
-
-def _by_agent(scene: Scene, line: str) -> None:
-    from provisioner.adapters.proxmox.session import ProxmoxSession, TokenLogin
-    from provisioner.adapters.proxmox.simulated_guests import AgentShell
-    from provisioner.adapters.secrets import read_secret
-    from provisioner.adapters.system_clock import SystemClock
-    from provisioner.fleet import Fleet
-
-    (cluster,) = Fleet.load(scene.fleet_file).spec.clusters.values()
-    login = TokenLogin(cluster.token_id, read_secret(cluster.token_secret, subject="lab"))
-    session = ProxmoxSession(cluster.address, login)
-    shell = AgentShell(session, SystemClock(), "nodes/pve1/qemu/5001/agent")
-    assert shell.run(["sh", "-c", line], seconds=30).exit_code == 0
 
 
 def pinned(path: Path) -> dict[str, str]:
@@ -363,12 +240,3 @@ def test_an_engine_that_never_answers_is_diagnosed_by_its_own_log(scene: Scene) 
     assert "sha256" in error["next_step"]
     scene.fleet_file.write_text(before)
     assert scene.result("up", NODE)["reply"]
-
-
-def test_destroy_removes_vm_disks_and_seed(scene: Scene) -> None:
-    (seed,) = scene.folder.rglob("*-seed.iso")
-    removed = scene.result("destroy", NODE, "--confirm", NODE)["removed"]
-    assert removed == ["vm 5001 and its disks", f"seed local:iso/{seed.name}"]
-    assert list(scene.folder.rglob("*5001*disk*")) == []
-    assert list(scene.folder.rglob("*seed.iso")) == []
-    assert json.loads(scene.run("status", "--json").stdout)["nodes"][0]["state"] == "absent"
