@@ -49,6 +49,12 @@ $(VENV)/.peers: $(VENV)/.dev $(LOCKS)/peers.lock
 
 peers: $(VENV)/.peers
 
+# Only the rows that it stands in wait for it: it takes a minute and much disk.
+$(VENV)/.litellm: $(VENV)/.dev $(LOCKS)/litellm.lock
+	@echo "setup: LiteLLM's proxy in a virtual environment of its own, 750 MB (pinned in $(LOCKS)/litellm.lock)"
+	@$(BIN)/python -m tests.peers litellm
+	@touch $@
+
 # Says itself what it installs and why; without the right to install, the demo goes on with simulated guests.
 lab-packages: $(VENV)/.lab
 	@$(BIN)/python -m provisioner.lab.host_packages || true
@@ -77,7 +83,7 @@ test-hosts:
 test-rest:
 	@$(BIN)/pytest -m "not qemu" --ignore tests/hosts
 
-bench: $(VENV)/.dev $(VENV)/.peers
+bench: $(VENV)/.dev $(VENV)/.peers $(if $(filter gateway%,$(or $(ROWS),gateway)),$(VENV)/.litellm)
 	@$(BIN)/python -m tests.bench $(ROWS)
 
 check: $(VENV)/.dev
@@ -98,6 +104,8 @@ lock: $(VENV)/.dev
 	  --generate-hashes --exclude-newer $(QUARANTINE) --no-header --no-annotate --quiet --upgrade -o $(LOCKS)/dev.lock
 	$(BIN)/uv pip compile $(LOCKS)/peers.in --python-version 3.12 --no-deps \
 	  --generate-hashes --exclude-newer $(QUARANTINE) --no-header --no-annotate --quiet --upgrade -o $(LOCKS)/peers.lock
+	$(BIN)/uv pip compile $(LOCKS)/litellm.in --python-version 3.11 \
+	  --generate-hashes --exclude-newer $(QUARANTINE) --no-header --no-annotate --quiet --upgrade -o $(LOCKS)/litellm.lock
 
 clean:
 	rm -rf $(VENV) build dist

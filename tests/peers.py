@@ -1,7 +1,11 @@
-"""The Ansible collection community.proxmox: a Proxmox client that nobody here wrote.
+"""What others made, to hold us against.
 
-The collection is published inside the large package `ansible`, so that package's pinned wheel is fetched, the one
-collection is taken out of it, and nothing is installed: ``python -m tests.peers`` does so into the virtual environment.
+The Ansible collection community.proxmox is a Proxmox client that nobody here wrote. It is published inside the large
+package `ansible`, so that package's pinned wheel is fetched, the one collection is taken out of it, and nothing is
+installed: ``python -m tests.peers`` does so into the virtual environment.
+
+LiteLLM's proxy, a gateway that nobody here wrote, has a virtual environment of its own inside ours, because it wants
+other versions of what we use too: ``python -m tests.peers litellm``.
 """
 
 from __future__ import annotations
@@ -22,6 +26,8 @@ PEERS = Path(sys.prefix) / "peers"
 
 _COLLECTION = "ansible_collections/community/proxmox/"
 _LOCK = Path(__file__).parent / "requirements" / "peers.lock"
+_LITELLM_LOCK = _LOCK.with_name("litellm.lock")
+_LITELLM = PEERS / "litellm"
 _DOWNLOAD_SECONDS = 600
 
 
@@ -35,6 +41,20 @@ def fetch() -> None:
         (wheel,) = Path(folder).glob("*.whl")
         with zipfile.ZipFile(wheel) as archive:
             archive.extractall(PEERS, [name for name in archive.namelist() if name.startswith(_COLLECTION)])
+
+
+def install_litellm() -> None:
+    """Install LiteLLM's proxy (three quarters of a gigabyte) where nothing of ours meets it."""
+    subprocess.run([sys.executable, "-m", "venv", "--clear", str(_LITELLM)], check=True, timeout=_DOWNLOAD_SECONDS)
+    command = [str(_LITELLM / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    subprocess.run([*command, "--require-hashes", "-r", str(_LITELLM_LOCK)], check=True, timeout=_DOWNLOAD_SECONDS)
+
+
+@cache
+def litellm_program() -> Path | None:
+    """Return the program of LiteLLM's proxy, or None."""
+    program = _LITELLM / "bin" / "litellm"
+    return program if program.exists() else None
 
 
 @cache
@@ -85,5 +105,8 @@ def ansible_playbook() -> str:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:] == ["litellm"]:
+        install_litellm()
+        sys.exit()
     fetch()
     print(f"community.proxmox {collection_version()} in {PEERS}")

@@ -1,22 +1,19 @@
-"""What the gateway costs while all is warm: added time, requests a core, memory, jitter of streams; nginx beside it."""
+"""What the gateway costs while all is warm: added time, requests a core, memory, jitter of streams; and others."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import http.client
-import shutil
+import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import AsyncIterator, Iterator, Mapping
 
-from provisioner.adapters.system_clock import SystemClock
-from provisioner.waiting import NotYet, Pace, wait_until
 from tests.bench.gateway_process import TOKEN
 from tests.bench.harness import Bench, Figures, Result
+from tests.bench.rivals import Place, at_hand
 from tests.bench.watching import PeakMemory, cpu_seconds
 
 BODY = (
@@ -25,48 +22,21 @@ BODY = (
 )
 STREAM_BODY = BODY[:-1] + b', "stream": true}'
 PATH = "/v1/chat/completions"
-HEADERS = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"}
 ROUNDS, WARM = 1500, 200
 CONNECTIONS, LOAD_SECONDS = 32, 5.0
 STREAMS = 100
-
-_NGINX = """\
-user root; daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/nginx.err;
-events {{ worker_connections 4096; }}
-http {{
-  access_log off; keepalive_requests 1000000;
-  client_body_temp_path {folder}/b; proxy_temp_path {folder}/p; fastcgi_temp_path {folder}/f;
-  uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
-  upstream engine {{ server 127.0.0.2:{engine}; keepalive 64; }}
-  server {{
-    listen 127.0.0.1:{port};
-    location / {{
-      proxy_pass http://engine; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_buffering off;
-    }}
-  }}
-}}
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where requests go, and the process that they cost."""
-
-    host: str
-    port: int
-    pid: int
 
 
 def measure(bench: Bench) -> Iterator[Result]:
     """Measure."""
     with contextlib.ExitStack() as stack:
         engine = stack.enter_context(_process("tests.bench.quick_engine", "0", "1"))
-        direct = Place("127.0.0.2", int(_first_line(engine)), engine.pid)
+        direct = Place("127.0.0.2", int(_first_line(engine)), engine.pid, engine.pid)
         ours = stack.enter_context(_process("tests.bench.gateway_process", str(bench.folder), str(direct.port), "1"))
-        through = {"ours": Place("127.0.0.1", int(_first_line(ours).rpartition(":")[2]), ours.pid)}
-        if shutil.which("nginx") is not None:
-            through["nginx"] = stack.enter_context(_nginx(bench.folder, direct.port))
-        memory = stack.enter_context(PeakMemory(ours.pid))
+        port = int(_first_line(ours).rpartition(":")[2])
+        through = {"ours": Place("127.0.0.1", port, ours.pid, ours.pid, TOKEN)}
+        through |= at_hand(stack, bench.folder, f"{direct.host}:{direct.port}")
+        memory = {name: stack.enter_context(PeakMemory(place.whole)) for name, place in through.items()}
         bench.say(f"one client, {ROUNDS} requests each: {', '.join(through)}")
         added = _added(direct, through)
         yield Result(
@@ -94,17 +64,20 @@ def measure(bench: Bench) -> Iterator[Result]:
             jitter <= 10,
             "from a word's being sent by the engine to its arrival; 100 streams at once",
         )
-        yield Result("gateway.memory", "MiB", "<= 80", Figures.of([memory.peak]), met=memory.peak <= 80)
+        most = {name: Figures.of([each.peak]) for name, each in memory.items()}
+        own = most.pop("ours")
+        yield Result("gateway.memory", "MiB", "<= 80", own, most, own.p50 <= 80)
 
 
 def _added(direct: Place, through: Mapping[str, Place]) -> dict[str, Figures]:
     clients = {name: http.client.HTTPConnection(place.host, place.port) for name, place in through.items()}
     clients["direct"] = http.client.HTTPConnection(direct.host, direct.port)
+    headers = {name: place.headers for name, place in {"direct": direct, **through}.items()}
     took: dict[str, list[float]] = {name: [] for name in clients}
     for number in range(WARM + ROUNDS):
         for name, client in clients.items():
             begun = time.perf_counter()
-            client.request("POST", PATH, BODY, HEADERS)
+            client.request("POST", PATH, BODY, headers[name])
             answer = client.getresponse()
             answer.read()
             assert answer.status == 200, (name, answer.status)
@@ -119,8 +92,7 @@ def _added(direct: Place, through: Mapping[str, Place]) -> dict[str, Figures]:
 async def _requests_a_core(place: Place) -> float:
     done = 0
     until = time.monotonic() + LOAD_SECONDS
-    head = "".join(f"{name}: {value}\r\n" for name, value in HEADERS.items())
-    request = f"POST {PATH} HTTP/1.1\r\nHost: x\r\n{head}Content-Length: {len(BODY)}\r\n\r\n".encode() + BODY
+    request = _request(place, BODY)
 
     async def one() -> None:
         nonlocal done
@@ -134,27 +106,53 @@ async def _requests_a_core(place: Place) -> float:
             done += 1
         writer.close()
 
-    spent = cpu_seconds(place.pid)
+    spent = cpu_seconds(place.worker)
     await asyncio.gather(*(one() for _ in range(CONNECTIONS)))
-    return done / (cpu_seconds(place.pid) - spent)
+    return done / (cpu_seconds(place.worker) - spent)
 
 
 async def _lateness(place: Place) -> Figures:
     """Return how long words were on their way, in ms."""
     late: list[float] = []
-    head = "".join(f"{name}: {value}\r\n" for name, value in HEADERS.items())
-    request = f"POST {PATH} HTTP/1.1\r\nHost: x\r\n{head}Content-Length: {len(STREAM_BODY)}\r\n\r\n".encode()
+    request = _request(place, STREAM_BODY)
 
     async def one() -> None:
         reader, writer = await asyncio.open_connection(place.host, place.port)
-        writer.write(request + STREAM_BODY)
-        while (line := await reader.readline()) and line != b"0\r\n":
-            if line.startswith(b"data: "):
-                late.append((time.monotonic() - float(line[6:])) * 1000)
+        writer.write(request)
+        late.extend(
+            [
+                (time.monotonic() - sent) * 1000
+                async for line in _lines(reader)
+                if line.startswith(b"data: {") and (sent := _sent_at(line)) is not None
+            ]
+        )
         writer.close()
 
     await asyncio.gather(*(one() for _ in range(STREAMS)))
     return Figures.of(late)
+
+
+def _request(place: Place, body: bytes) -> bytes:
+    head = "".join(f"{name}: {value}\r\n" for name, value in place.headers.items())
+    return f"POST {PATH} HTTP/1.1\r\nHost: x\r\n{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+async def _lines(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
+    """Yield the lines of a chunked answer; proxies cut it into chunks as they like."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    assert b" 200 " in head.partition(b"\r\n")[0], head
+    rest = b""
+    while size := int(await reader.readuntil(b"\r\n"), 16):
+        *whole, rest = (rest + (await reader.readexactly(size + 2))[:-2]).split(b"\n")
+        for line in whole:
+            yield line
+
+
+def _sent_at(event: bytes) -> float | None:
+    """Return when the engine sent a word; None where a proxy has added an event of its own."""
+    choices = json.loads(event[6:])["choices"]
+    word = choices[0]["delta"].get("content") if choices else None
+    return float(word) if word else None
 
 
 @contextlib.contextmanager
@@ -175,30 +173,3 @@ def _process(module: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
 def _first_line(process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None
     return process.stdout.readline().strip()
-
-
-@contextlib.contextmanager
-def _nginx(folder: Path, engine: int) -> Iterator[Place]:
-    port = engine + 1 if engine < 65000 else engine - 1
-    settings = folder / "nginx.conf"
-    settings.write_text(_NGINX.format(folder=folder, engine=engine, port=port))
-    running = subprocess.Popen(["nginx", "-c", str(settings)], stderr=subprocess.DEVNULL)
-
-    def look() -> int | NotYet:
-        children = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()
-        client = http.client.HTTPConnection("127.0.0.1", port, timeout=1)
-        try:
-            client.request("POST", PATH, BODY, HEADERS)
-            status = client.getresponse().status
-            return int(children[0]) if status == 200 and children else NotYet(f"it answers {status}")
-        except OSError as error:
-            return NotYet(str(error))
-        finally:
-            client.close()
-
-    try:
-        worker = wait_until(look, clock=SystemClock(), seconds=10, pace=Pace(0.05))
-        yield Place("127.0.0.1", port, worker)
-    finally:
-        running.terminate()
-        running.wait(10)

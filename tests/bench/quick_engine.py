@@ -1,11 +1,12 @@
 """``python -m tests.bench.quick_engine PORT COUNT``: engines that cost next to nothing, on 127.0.0.2 and following.
 
-An answer is a fixed document; a stream is 200 words at 50 a second, each of which says when it was sent.
+An answer is a fixed document; a stream is 200 words at 50 a second, each of which is the moment at which it was sent.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 import time
 from typing import cast
@@ -14,9 +15,14 @@ import httptools
 import uvloop
 
 WORDS, PAUSE = 200, 0.02
+_WANTS_STREAM = re.compile(rb'"stream": *true')
+_CHUNK = (
+    b'{"id":"x","object":"chat.completion.chunk","created":1,"model":"m","choices":[{"index":0,"delta":{%b},'
+    b'"finish_reason":%b}]}'
+)
 _BODY = (
-    b'{"id":"x","object":"chat.completion","choices":[{"index":0,"message":{"role":"assistant","content":"Hello."},'
-    b'"finish_reason":"stop"}],"usage":{"prompt_tokens":12,"completion_tokens":9,"total_tokens":21}}'
+    b'{"id":"x","object":"chat.completion","created":1,"model":"m","choices":[{"index":0,'
+    b'"message":{"role":"assistant","content":"Hello."},"finish_reason":"stop"}],"usage":{"prompt_tokens":12,"completion_tokens":9,"total_tokens":21}}'
 )
 _ANSWER = (
     b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: " + str(len(_BODY)).encode() + b"\r\n\r\n"
@@ -41,7 +47,7 @@ class _Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         body, self._body = self._body, b""
-        if b'"stream"' not in body:
+        if not _WANTS_STREAM.search(body):
             self.transport.write(_ANSWER)
             return
         self.transport.write(_STREAM)
@@ -51,11 +57,16 @@ class _Connection(asyncio.Protocol):
         if self.transport.is_closing():
             return
         if not left:
+            self._event(_CHUNK % (b"", b'"stop"'))
+            self._event(b"[DONE]")
             self.transport.write(b"0\r\n\r\n")
             return
-        event = b"data: %.6f\n\n" % time.monotonic()
-        self.transport.write(b"%x\r\n%b\r\n" % (len(event), event))
+        self._event(_CHUNK % (b'"content":"%.6f"' % time.monotonic(), b"null"))
         asyncio.get_running_loop().call_later(PAUSE, self._word, left - 1)
+
+    def _event(self, data: bytes) -> None:
+        event = b"data: %b\n\n" % data
+        self.transport.write(b"%x\r\n%b\r\n" % (len(event), event))
 
 
 async def serve(port: int, count: int) -> None:

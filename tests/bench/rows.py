@@ -18,5 +18,7 @@ FAMILIES = (
     Family("control_loop:measure", ("wake.control_loop_1000_nodes", "wake.control_loop_10000_nodes")),
     Family("gpu_exclusivity:measure", ("arbiter.gpu_exclusivity", "arbiter.longest_wait_beyond_bound")),
     Family("gateway:measure", ("gateway.",)),
+    Family("soak:measure", ("gateway.service_memory",)),
     Family("held:measure", ("wake.held_clients", "failover.")),
+    Family("around_shutdown:measure", ("wake.around_shutdown",)),
 )
