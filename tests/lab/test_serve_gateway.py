@@ -131,12 +131,20 @@ def test_a_stop_lets_held_requests_finish(asleep: Site) -> None:
     assert (status, lines[-1][1]) == (200, b"data: [DONE]")
 
 
-def test_a_service_that_begins_sends_nobody_to_a_node_on_its_way_down(tmp_path: Path) -> None:
+def test_a_service_that_begins_sends_nobody_to_a_node_on_its_way_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The one before it was killed in the midst of a sleep; its guest still answers, and will be gone in a moment."""
-    with served_folder(tmp_path) as images, RunningLab(tmp_path / "lab", shutdown_seconds=4) as lab:
+    with served_folder(tmp_path) as images, RunningLab(tmp_path / "lab") as lab:
         site = site_for(lab, tmp_path, images)
         site.fleet().up(NODE)
         lab.forget_requests()
+        goes_off, told = lab.lab.backend.powerdown, []
+
+        async def takes_its_time(vmid: int) -> None:
+            told.append(vmid)
+
+        monkeypatch.setattr(lab.lab.backend, "powerdown", takes_its_time)
         with running_service(site) as first:
 
             def sleep() -> None:
@@ -144,14 +152,17 @@ def test_a_service_that_begins_sends_nobody_to_a_node_on_its_way_down(tmp_path: 
                     first.client.post(f"/api/nodes/{NODE}/sleep", {})
 
             threading.Thread(target=sleep).start()
-            for event in first.client.events(f"?after=0&node={NODE}"):
-                if (event["kind"], event["phase"]) == ("state", "draining"):
-                    break
-            until(lambda: any(each["path"].endswith("/status/shutdown") for each in lab.requests()))
+            until(lambda: bool(told))
             first.kill()
         with running_service(site) as second:
             assert second.client.get(f"/api/nodes/{NODE}").value["phase"] == "draining"
-            lines, status = chat(second.client, stream=True)
+            answers: list[tuple[list[tuple[float, bytes]], int]] = []
+            asking = threading.Thread(target=lambda: answers.append(chat(second.client, stream=True)))
+            asking.start()
+            until(lambda: second.client.get(f"/api/nodes/{NODE}").value["traffic"]["waiting"] == 1)
+            lab.run(goes_off(told[0]))
+            asking.join()
+            ((lines, status),) = answers
             assert (status, lines[-1][1]) == (200, b"data: [DONE]")
             assert starts(site) == 1
 
