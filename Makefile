@@ -1,6 +1,7 @@
 # make demo    the whole path on this machine: fleet file to chat answer, to sleep, to wake
 # make test    every test, real guests included
 # make bench   what the numbers are, against others: make bench ROWS=PREFIX for some of them
+# make n8n     a real n8n for the tests, in the user's cache: minutes and 2.4 GB, once per machine
 # make check   format, lint, types, import layers, playbooks
 # make lock    renew the pinned dependencies
 SHELL := /bin/bash
@@ -8,7 +9,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 # A machine may be told to keep no bytecode; here every command is started hundreds of times.
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: help demo test test-guests test-hosts test-rest bench peers check format lock clean lab-packages test-packages
+.PHONY: help demo test test-guests test-hosts test-rest bench peers n8n check format lock clean lab-packages test-packages
 
 PYTHON ?= python3
 VENV := .venv
@@ -62,6 +63,10 @@ lab-packages: $(VENV)/.lab
 # A login server is nothing that a demo may bring to somebody's machine.
 test-packages: $(VENV)/.lab
 	@$(BIN)/python -m provisioner.lab.host_packages --with-tests || true
+
+# Tests on it are skipped, and say so, where it is not there.
+n8n: $(VENV)/.dev
+	@$(BIN)/python -m tests.n8n.install
 
 demo: lab-packages
 	@$(BIN)/provisioner demo $(DEMO)

@@ -34,9 +34,11 @@ if TYPE_CHECKING:
     from provisioner.ports.measurements import MeasurementLog
     from provisioner.ports.node_locks import NodeLocks
     from provisioner.ports.playbooks import Playbooks
+    from provisioner.ports.registrations import Registrations
     from provisioner.ports.seeds import Seeds
     from provisioner.ports.streams import Streams
     from provisioner.ports.switch_log import SwitchLog
+    from provisioner.ports.text_files import TextFiles
     from provisioner.ports.time_book import TimeBook
     from provisioner.ports.web import Web
     from provisioner.services.discovering import Discovering
@@ -162,6 +164,20 @@ class RealWorld:
         from provisioner.adapters.storage.switch_log import SqliteSwitchLog
 
         return SqliteSwitchLog(self._settings.state_folder / "provisioner.sqlite")
+
+    @cached_property
+    def registrations(self) -> Registrations:
+        """What became of telling orchestrators."""
+        from provisioner.adapters.storage.registrations import SqliteRegistrations
+
+        return SqliteRegistrations(self._settings.state_folder / "provisioner.sqlite")
+
+    @cached_property
+    def text_files(self) -> TextFiles:
+        """Files here that other programs read."""
+        from provisioner.adapters.files.text_files import LocalTextFiles
+
+        return LocalTextFiles()
 
     def secret(self, reference: SecretReference, *, subject: str) -> str:
         """Return a secret for the one act that needs it."""

@@ -25,8 +25,9 @@
         ├── GuestError            the operating system of a node, or the way into it
         │   ├── HostKeyError          the guest is not the one we made
         │   └── PlaybookError         a task failed inside the guest
-        └── EngineError           the inference server on a node
-            └── EngineKeyError        it does not take our API key, or wants one
+        ├── EngineError           the inference server on a node
+        │   └── EngineKeyError        it does not take our API key, or wants one
+        └── OrchestratorError     n8n or another that is told of the nodes
 
 Every message has three parts: what happened, on what, what to do next.
 """
@@ -183,6 +184,10 @@ class PlaybookError(GuestError):
 
 class EngineError(OutsideError):
     """An inference server did not come up or did not answer; its journal may show the `diagnosis`."""
+
+
+class OrchestratorError(OutsideError):
+    """A program that is to know of the fleet did not answer, or refused what it was told."""
 
 
 class EngineKeyError(EngineError):

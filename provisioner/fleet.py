@@ -18,7 +18,7 @@ from provisioner.bootstrap import RealWorld, access_door
 from provisioner.domain.fleet import ClusterSpec, FleetSpec, NodeSpec
 from provisioner.domain.names import GpuName, HypervisorName
 from provisioner.engines.registry import ENGINE_TRAITS
-from provisioner.errors import InputError, ProvisionerError, RefusedError
+from provisioner.errors import InputError, NotReadyError, ProvisionerError, RefusedError
 from provisioner.ports.clock import Clock
 from provisioner.services.events import OnEvent, ignore
 from provisioner.settings import Settings, read_settings
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from provisioner.domain.lease import Hold, LeasePage
     from provisioner.domain.node_plays import AnsibleExport
     from provisioner.domain.node_sample import NodeSample
+    from provisioner.domain.orchestrator import Registration
     from provisioner.domain.savings import Savings
     from provisioner.domain.service import ListenAddress
     from provisioner.planning.doctor import DoctorReport
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from provisioner.services.proving import Endpoint
     from provisioner.services.provisioning import Provisioning, UpReport
     from provisioner.services.readiness import OnDump, Readiness
+    from provisioner.services.registering import Registering, RegistrationReport
     from provisioner.services.sleeping import Sleeping, SleepReport
     from provisioner.services.templates import TemplateFate
     from provisioner.services.waking import WakeReport, Waking
@@ -295,7 +297,9 @@ class Fleet:
 
     def up(self, node: str, on_event: OnEvent = ignore) -> UpReport:
         """Converge a node: look, plan, carry out. A second run changes nothing."""
-        return self._provisioning.up(self.spec.node(node), on_event)
+        report = self._provisioning.up(self.spec.node(node), on_event)
+        self._tell_orchestrators([report.node], on_event)
+        return report
 
     def up_all(self, nodes: Iterable[str] = (), on_event: OnEvent = ignore) -> dict[str, UpReport | ProvisionerError]:
         """Converge several nodes side by side (all of them when none is named); one's failure stops no other."""
@@ -303,13 +307,13 @@ class Fleet:
 
         def one(name: str) -> UpReport | ProvisionerError:
             try:
-                return self.up(name, on_event)
+                return self._provisioning.up(self.spec.node(name), on_event)
             except ProvisionerError as error:
                 return error
 
         if len(names) < 2:
             # In the caller's own thread, where Ctrl-C arrives.
-            return {name: one(name) for name in names}
+            return self._told({name: one(name) for name in names}, on_event)
         # Not as a `with`: its end would wait for every node under way, a Ctrl-C notwithstanding.
         pool = ThreadPoolExecutor(min(len(names), _MOST_NODES_AT_ONCE))
         try:
@@ -318,7 +322,48 @@ class Fleet:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
         pool.shutdown()
-        return outcomes
+        return self._told(outcomes, on_event)
+
+    def register(
+        self, nodes: Iterable[str] = (), *, dry_run: bool = False, force: bool = False
+    ) -> tuple[RegistrationReport, ...]:
+        """Tell the orchestrators of the nodes that exist, and verify what they then know.
+
+        Args:
+            nodes: those that must be among them; all that exist are told of in any case.
+            dry_run: only ask what they know, and show the difference.
+            force: overwrite also what somebody edited there.
+
+        Raises:
+            InputError: the fleet file names no orchestrator.
+            NotReadyError: a node that is named does not exist.
+        """
+        wanted = [self.spec.node(name) for name in nodes]
+        if not self.spec.orchestrators:
+            raise InputError(
+                "cannot register: the fleet file names no orchestrator",
+                subject=f"fleet file {self.spec.path}",
+                next_step="add one: orchestrators: {n8n: {url: http://ADDRESS:5678, api_key: env:N8N_API_KEY}}",
+            )
+        present = self._registering.present()
+        for node in wanted:
+            if node.name not in present:
+                raise NotReadyError(
+                    "cannot register the node: it has no VM yet",
+                    subject=node.subject,
+                    next_step=f"provisioner up {node.name}",
+                )
+        return self._registering.verify(present) if dry_run else self._registering.register(present, force=force)
+
+    def registrations(self) -> tuple[Registration, ...]:
+        """Return what became of the last try at each orchestrator; nobody is asked."""
+        return tuple(self._world.registrations.of(name) for name in self.spec.orchestrators)
+
+    def export_n8n(self, folder: Path) -> tuple[Path, ...]:
+        """Write the workflows for n8n into a folder, for those who import them by hand; return their paths."""
+        from provisioner.adapters.files.text_files import write_texts
+
+        return write_texts(folder, self._registering.n8n_workflows())
 
     def wake(self, node: str | None = None, *, model: str | None = None, on_event: OnEvent = ignore) -> Endpoint:
         """Return an endpoint that answers now, waking a node if need be.
@@ -407,7 +452,9 @@ class Fleet:
 
     def destroy(self, node: str, on_event: OnEvent = ignore) -> tuple[str, ...]:
         """Delete a node's VM, disks and seed; only a VM with our tag. Returns what was removed."""
-        return self._provisioning.destroy(self.spec.node(node), on_event)
+        removed = self._provisioning.destroy(self.spec.node(node), on_event)
+        self._tell_orchestrators([node], on_event)
+        return removed
 
     def remove_unused_templates(self) -> tuple[TemplateFate, ...]:
         """Delete our templates that no node of the fleet file and no linked disk uses; return what became of each."""
@@ -575,6 +622,25 @@ class Fleet:
             further = {"Open WebUI": spec.web_ui.port, **further}
         wanted += [Forward(name, each, 0 if port == 0 else each) for name, each in further.items()]
         return Tunnel(command, wanted, spec.subject, self._world.clock)
+
+    def _told(
+        self, outcomes: dict[str, UpReport | ProvisionerError], on_event: OnEvent
+    ) -> dict[str, UpReport | ProvisionerError]:
+        self._tell_orchestrators(
+            [name for name, outcome in outcomes.items() if not isinstance(outcome, ProvisionerError)], on_event
+        )
+        return outcomes
+
+    def _tell_orchestrators(self, nodes: Sequence[str], on_event: OnEvent) -> None:
+        """Tell orchestrators what has become of nodes; one that is away is told later, and stops nothing."""
+        if self.spec.orchestrators and nodes:
+            self._registering.tell([self.spec.node(name) for name in nodes], on_event)
+
+    @cached_property
+    def _registering(self) -> Registering:
+        from provisioner.services.registering import Registering
+
+        return Registering(self.spec, self._world)
 
     @cached_property
     def _arbitration(self) -> Arbitration:

@@ -81,10 +81,11 @@ class Api:
     def _endpoint(self, route: Route) -> Any:
         async def answer(request: Request) -> Response:
             caller = self._caller(request)
-            if not caller.is_allowed(route.scope):
+            if not any(caller.is_allowed(scope) for scope in route.scopes):
                 raise ForbiddenCall
             body = await _body(request, route) if route.method == "POST" else None
-            call = Call(caller, NodeName(request.path_params.get("name", "")), body)
+            after = _number(request.query_params.get("after")) if route.is_numbered else None
+            call = Call(caller, NodeName(request.path_params.get("name", "")), body, after or 0)
             value = await route.act(self._control, call)
             if isinstance(value, Accepted):
                 return _json(value.value, HTTPStatus.ACCEPTED, {"Location": value.look_at})
@@ -126,14 +127,11 @@ class Api:
     async def _events(self, request: Request) -> Response:
         if not self._caller(request).is_allowed(May.READ):
             raise ForbiddenCall
-        after = request.headers.get("last-event-id") or request.query_params.get("after")
-        if after is not None and not (after.isascii() and after.isdigit() and len(after) <= _LONGEST_NUMBER):
-            words = "Last-Event-ID, or after, is the number of an event"
-            raise Refused(problem(HTTPStatus.BAD_REQUEST, "bad-number", words))
+        after = _number(request.headers.get("last-event-id") or request.query_params.get("after"))
         node = request.query_params.get("node")
         if node is not None:
             self._control.require_node(NodeName(node))
-        stream = events(self._control.journal, int(after) if after else None, node, lambda: self._control.is_draining)
+        stream = events(self._control.journal, after, node, lambda: self._control.is_draining)
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
 
@@ -142,6 +140,15 @@ class Api:
 
     async def _show_page(self, request: Request) -> Response:
         return HTMLResponse(self._page, headers=_PAGE_HEADERS)
+
+
+def _number(text: str | None) -> int | None:
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= _LONGEST_NUMBER):
+        words = "after, or Last-Event-ID, is the number of the last one that was seen"
+        raise Refused(problem(HTTPStatus.BAD_REQUEST, "bad-number", words))
+    return int(text)
 
 
 async def _body(request: Request, route: Route) -> BaseModel | None:

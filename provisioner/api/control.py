@@ -7,21 +7,27 @@ whoever asked for it has gone.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+from provisioner.api.records import Told, entry_of, record
 from provisioner.domain.callers import Caller, Scope
 from provisioner.domain.events import Kind, NewEntry
 from provisioner.domain.fleet import FleetSpec
 from provisioner.domain.in_flight import InFlight
 from provisioner.domain.lease import Hold
 from provisioner.domain.names import NodeName
+from provisioner.domain.orchestrator import Registration
 from provisioner.domain.routing_policy import Away
+from provisioner.domain.serving import Phase as NodePhase
 from provisioner.errors import ProvisionerError, RefusedError, UnknownNameError
 from provisioner.planning.idle import IdleDecision
+from provisioner.planning.registration import words as registration_words
 from provisioner.planning.routing import Ask, Candidate, Way, route
+from provisioner.ports.ledger import Ledger
 from provisioner.services.events import Event, OnEvent, Phase
 from provisioner.services.journaling import Journal
 from provisioner.services.keeper import Keeper
@@ -35,6 +41,10 @@ _Value = TypeVar("_Value")
 _MOST_ACTS_AT_ONCE = 64
 # A node that was awake when it was chosen may go to sleep before it is named; more often than this it does not.
 _MOST_CHOICES = 5
+# The keeper believes in a failure when it has seen it twice.
+_LOOKS_OF_A_DOUBT = 2
+_MOST_RECORDS = 500
+_NOT_THERE = (NodePhase.ABSENT, NodePhase.UNKNOWN)
 
 
 class Acts(Protocol):
@@ -62,6 +72,14 @@ class Acts(Protocol):
 
     def holds(self) -> dict[NodeName, tuple[Hold, ...]]:
         """Return who keeps which nodes as they are."""
+        ...
+
+    def registrations(self) -> tuple[Registration, ...]:
+        """Return what became of telling the orchestrators."""
+        ...
+
+    def health_url(self, node: NodeName) -> str:
+        """Return where a node's engine says whether it is well, in the mode that it is in."""
         ...
 
     def candidates(self, model: str) -> tuple[list[Candidate], Ask]:
@@ -100,6 +118,8 @@ class Control:
         reports: Mapping[NodeName, WakeReport],
         in_flight: InFlight,
         about: AboutUs,
+        ledger: Ledger,
+        now: Callable[[], float] = time.time,
     ) -> None:
         self.journal = journal
         self._fleet = fleet
@@ -109,6 +129,8 @@ class Control:
         self._reports = reports
         self._in_flight = in_flight
         self._about = about
+        self._ledger = ledger
+        self._now = now
         self._threads = ThreadPoolExecutor(_MOST_ACTS_AT_ONCE, thread_name_prefix="act")
         self._begun: set[asyncio.Task[Any]] = set()
         self._verdicts: dict[NodeName, dict[str, object]] = {}
@@ -238,15 +260,30 @@ class Control:
         return [decision.as_dict() for decision in decisions]
 
     async def route(
-        self, model: str, caller: Caller, *, away: str | None, prefers_gpu: bool | None
+        self,
+        model: str,
+        caller: Caller,
+        *,
+        away: str | None,
+        prefers_gpu: bool | None,
+        tried: frozenset[str] = frozenset(),
     ) -> dict[str, object]:
-        """Return the endpoint that serves a model now, woken if need be."""
+        """Return the endpoint that serves a model now, woken if need be.
+
+        Nodes that were `tried` come last; waited for, they are proven anew, for they may have been put to sleep under
+        the request or have come back since.
+        """
+        asked_at, began = self._now(), time.monotonic()
+        failed = {name for name in self._fleet.nodes if name in tried}
+        for name in failed:
+            self._keeper.doubt(name)
         for _ in range(_MOST_CHOICES):
             candidates, ask = self._acts.candidates(model)
             ask = Ask(
                 model,
                 Away(away) if away else ask.away,
                 prefers_gpu if prefers_gpu is not None else ask.prefers_gpu,
+                tried=frozenset(failed),
             )
             chosen = route(ask, candidates)
             if chosen.way is Way.REFUSE or chosen.node is None:
@@ -260,12 +297,15 @@ class Control:
                 self.go_on(self._waker.wake(chosen.wake))
             if chosen.way is Way.WAIT:
                 await self._waker.wake(chosen.node)
+                failed.discard(chosen.node)
                 continue
             endpoint = self._keeper.endpoint(chosen.node)
             return endpoint.as_dict() | {
                 "model": chosen.model,
                 "fallback": chosen.is_fallback,
                 "reason": chosen.reason,
+                "asked_at": asked_at,
+                "waited_seconds": round(time.monotonic() - began, 6),
             }
         raise RefusedError(
             f'cannot keep a node awake for model "{model}": each went to sleep again before it was named',
@@ -273,6 +313,57 @@ class Control:
             next_step="hold the node (POST /api/nodes/NAME/hold), or use the gateway, which waits",
             retryable=True,
         )
+
+    def orchestrators(self) -> list[dict[str, object]]:
+        """Return who is told of the nodes, and what became of that."""
+        present = [name for name, now in self._keeper.seen().items() if now.phase not in _NOT_THERE]
+        return [
+            each.as_dict() | {"trouble": registration_words(each, each.orchestrator, present)}
+            for each in self._acts.registrations()
+        ]
+
+    def endpoints(self) -> list[dict[str, object]]:
+        """Return where the nodes that are ready answer, and where they say whether they are well."""
+        ready = [name for name, now in self._keeper.seen().items() if now.phase is NodePhase.READY]
+        return [self._keeper.endpoint(name).as_dict() | {"health_url": self._acts.health_url(name)} for name in ready]
+
+    async def doubt(self, name: NodeName, caller: Caller, *, why: str) -> dict[str, object]:
+        """Look again at a node that somebody finds silent; return what it is then."""
+        node = self._fleet.node(name).name
+
+        def look() -> dict[str, object]:
+            for _ in range(_LOOKS_OF_A_DOUBT):
+                self._keeper.doubt(node)
+                self._keeper.look([node])
+            seen = self._keeper.of(node)
+            is_gone = seen.now.phase.is_on_its_way
+            if is_gone:
+                words = f"found silent: {why}" if why else "found silent"
+                self.journal.add(NewEntry(Kind.REQUEST, node, "doubted", words, caller.name))
+            return {
+                "node": node,
+                "phase": seen.now.phase.value,
+                "reason": seen.now.reason,
+                "model": self._fleet.mode_of(seen.node).model,
+                "is_gone": is_gone,
+            }
+
+        return await self.in_thread(look)
+
+    def requests(self, caller: Caller, after: int) -> dict[str, object]:
+        """Return requests that have ended: all for whoever may see everything, else the caller's own."""
+        whose = "" if caller.is_allowed(Scope.READ) else caller.name
+        found = self._ledger.after(after, _MOST_RECORDS, whose)
+        return {
+            "requests": [record(number, entry) for number, entry in found],
+            "last": found[-1][0] if found else after,
+        }
+
+    def record(self, caller: Caller, told: Told) -> dict[str, object]:
+        """Keep what a caller tells of a request that went to a node directly."""
+        entry = entry_of(told, caller.name, self._now())
+        self._ledger.add(entry)
+        return record(0, entry)
 
     def _telling(self, caller: Caller) -> OnEvent:
         keep = self.journal.telling(caller.name)

@@ -20,6 +20,12 @@ _NAME = {
     "description": "The node's name in the fleet file.",
     "schema": {"type": "string", "minLength": 1},
 }
+_AFTER = {
+    "name": "after",
+    "in": "query",
+    "description": "Only what has a higher number; without it, or with 0, the newest.",
+    "schema": {"type": "integer", "minimum": 0, "maximum": 10**15 - 1},
+}
 _EVENTS = {
     "get": {
         "operationId": "events",
@@ -93,14 +99,16 @@ def _operation(route: Route) -> dict[str, Any]:
     statuses = dict(_REFUSALS)
     if route.is_about_a_node or route.body is shapes.RouteBody:
         statuses |= _ABOUT_NODES
+    if route.is_numbered:
+        statuses |= {"400": "The number to go on behind is none."}
     if route.method == "POST":
         statuses |= _ABOUT_BODIES | _ABOUT_ACTS
     operation: dict[str, Any] = {
         "operationId": route.name,
         "summary": route.summary,
-        "description": f"Takes scope {route.scope.value}.",
+        "description": f"Takes scope {' or '.join(scope.value for scope in route.scopes)}.",
         "security": [{"token": []}],
-        "parameters": [_NAME] if route.is_about_a_node else [],
+        "parameters": [_NAME] * route.is_about_a_node + [_AFTER] * route.is_numbered,
         "responses": {"200": _answer("Done.", route.answer.__name__)},
     }
     if route.body is not None:

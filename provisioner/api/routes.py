@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from provisioner.api import shapes
 from provisioner.api.control import Control
+from provisioner.api.records import Told
 from provisioner.domain.callers import Caller, Scope
 from provisioner.domain.names import NodeName
 
@@ -21,6 +22,8 @@ class Call:
     caller: Caller
     node: NodeName
     body: Any = None
+    after: int = 0
+    """The number to go on behind, for calls that list what is numbered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,15 @@ class Route:
     body: type[BaseModel] | None = None
     body_is_optional: bool = True
     accepts: bool = False
+    is_numbered: bool = False
+    """It takes ``after`` in its query."""
+    also: Scope | None = None
+    """Another scope that is enough."""
+
+    @property
+    def scopes(self) -> tuple[Scope, ...]:
+        """Those of which one is needed."""
+        return (self.scope,) if self.also is None else (self.scope, self.also)
 
     @property
     def is_about_a_node(self) -> bool:
@@ -88,7 +100,45 @@ async def _release(control: Control, call: Call) -> dict[str, object]:
 
 
 async def _route(control: Control, call: Call) -> dict[str, object]:
-    return await control.route(call.body.model, call.caller, away=call.body.away, prefers_gpu=call.body.prefers_gpu)
+    body = call.body
+    return await control.route(
+        body.model, call.caller, away=body.away, prefers_gpu=body.prefers_gpu, tried=frozenset(body.tried)
+    )
+
+
+async def _orchestrators(control: Control, call: Call) -> dict[str, object]:
+    return {"orchestrators": await control.in_thread(control.orchestrators)}
+
+
+async def _endpoints(control: Control, call: Call) -> dict[str, object]:
+    return {"endpoints": await control.in_thread(control.endpoints)}
+
+
+async def _doubt(control: Control, call: Call) -> dict[str, object]:
+    return await control.doubt(call.node, call.caller, why=call.body.why)
+
+
+async def _requests(control: Control, call: Call) -> dict[str, object]:
+    return await control.in_thread(lambda: control.requests(call.caller, call.after))
+
+
+async def _record(control: Control, call: Call) -> dict[str, object]:
+    body = call.body
+    return await control.in_thread(
+        lambda: control.record(
+            call.caller,
+            Told(
+                body.model,
+                body.node,
+                body.success,
+                body.asked_at,
+                body.waited_seconds,
+                body.fallback,
+                body.tokens_in,
+                body.tokens_out,
+            ),
+        )
+    )
 
 
 async def _idle(control: Control, call: Call) -> dict[str, object]:
@@ -176,11 +226,62 @@ ROUTES: tuple[Route, ...] = (
         "POST",
         "/api/idle",
         "idle",
-        Scope.ADMIN,
+        # It does less than whoever may put nodes to sleep by name can do.
+        Scope.WAKE,
         "One idle pass, and every decision with its reason",
         shapes.IdleAnswer,
         _idle,
         shapes.IdleBody,
+    ),
+    Route(
+        "GET",
+        "/api/orchestrators",
+        "orchestrators",
+        Scope.READ,
+        "Who is told of the nodes, and what became of that",
+        shapes.OrchestratorsAnswer,
+        _orchestrators,
+    ),
+    Route(
+        "GET",
+        "/api/endpoints",
+        "endpoints",
+        Scope.ROUTE,
+        "The nodes that are ready, and where to ask them; wakes nobody",
+        shapes.EndpointsAnswer,
+        _endpoints,
+    ),
+    Route(
+        "POST",
+        "/api/nodes/{name}/doubt",
+        "doubt",
+        Scope.ROUTE,
+        "A node does not answer: look at it again, now",
+        shapes.DoubtAnswer,
+        _doubt,
+        shapes.DoubtBody,
+    ),
+    Route(
+        "GET",
+        "/api/requests",
+        "requests",
+        Scope.ROUTE,
+        "Requests that have ended, without their prompts; all of them with scope read, else your own",
+        shapes.RequestsAnswer,
+        _requests,
+        is_numbered=True,
+        also=Scope.READ,
+    ),
+    Route(
+        "POST",
+        "/api/requests",
+        "record",
+        Scope.ROUTE,
+        "Tell of a request that went to a node directly",
+        shapes.RequestRecord,
+        _record,
+        shapes.RequestBody,
+        body_is_optional=False,
     ),
     Route("GET", "/api/service", "service", Scope.READ, "The service itself", shapes.ServiceAnswer, _service),
 )

@@ -72,6 +72,31 @@ class RouteBody(Body):
         None, description="What to do while no node of the model is ready; by default what its mode says."
     )
 
+    tried: list[Name] = Field(
+        default_factory=list,
+        max_length=100,
+        description="Nodes that have just failed this request: others come first, and these are looked at again.",
+    )
+
+
+class DoubtBody(Body):
+    """What somebody found when it asked a node itself."""
+
+    why: Annotated[str, StringConstraints(max_length=200)] = ""
+
+
+class RequestBody(Body):
+    """How a request ended that did not go through the gateway. Never its prompt."""
+
+    model: Annotated[str, StringConstraints(max_length=200)]
+    node: Annotated[str, StringConstraints(max_length=200)] = ""
+    success: bool
+    asked_at: float | None = Field(None, description="UNIX seconds; what the answer to /api/route said.", ge=0, lt=1e11)
+    waited_seconds: float = Field(0.0, ge=0, le=86400, description="Until it had a node; from that answer too.")
+    fallback: bool = False
+    tokens_in: int | None = Field(None, ge=0, lt=10**9)
+    tokens_out: int | None = Field(None, ge=0, lt=10**9)
+
 
 class IdleBody(Body):
     """How an idle pass is made."""
@@ -136,6 +161,66 @@ class RouteAnswer(EndpointAnswer):
 
     fallback: bool = Field(description="It answers with another model than was asked for.")
     reason: str
+    asked_at: float = Field(description="UNIX seconds: when this was asked.")
+    waited_seconds: float = Field(description="From then until there was a node.")
+
+
+class ReadyEndpoint(EndpointAnswer):
+    """Where a model answers now, and where to ask whether it does."""
+
+    health_url: str
+
+
+class EndpointsAnswer(Answer):
+    """The nodes that are ready."""
+
+    endpoints: list[ReadyEndpoint]
+
+
+class DoubtAnswer(Answer):
+    """A node after a second look."""
+
+    node: str
+    phase: str
+    reason: str
+    model: str
+    is_gone: bool = Field(description="It was ready, runs still or again, and its model does not answer.")
+
+
+class OrchestratorAnswer(Answer):
+    """What became of telling one orchestrator of the nodes."""
+
+    orchestrator: str
+    nodes: list[str] = Field(description="Those that it knew when it was last asked.")
+    at: float = Field(description="UNIX seconds: when that was; 0 for never.")
+    failing_since: float | None
+    reason: str
+    trouble: str = Field(description="What is wrong, in a sentence; empty for nothing.")
+
+
+class OrchestratorsAnswer(Answer):
+    """Who is told of the nodes."""
+
+    orchestrators: list[OrchestratorAnswer]
+
+
+class RequestRecord(Answer):
+    """One request that has ended; never its prompt."""
+
+    number: int = Field(description="Only grows.")
+    timestamp: str = Field(description="When it came, RFC 3339 in UTC.")
+    node: str
+    request_time_ms: float
+    tokens_per_second: float | None = Field(description="While it answered; null where the engine did not say.")
+    model: str
+    success: bool
+
+
+class RequestsAnswer(Answer):
+    """Requests that have ended, oldest first."""
+
+    requests: list[RequestRecord]
+    last: int = Field(description="What to send as `after` next time.")
 
 
 class WakeAnswer(Answer):

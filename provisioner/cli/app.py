@@ -21,6 +21,7 @@ from provisioner.cli.lab import lab
 from provisioner.cli.measure import bench, test
 from provisioner.cli.output import print_error
 from provisioner.cli.power import idle, mode, sleep, wake
+from provisioner.cli.register import register
 from provisioner.cli.serve import serve
 from provisioner.cli.top import top
 from provisioner.errors import ProvisionerError
@@ -58,6 +59,7 @@ for _command in (
     idle,
     serve,
     destroy,
+    register,
     ssh,
     fit,
     logs,

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from provisioner.cli.context import Session, json_option, pass_session
-from provisioner.cli.export_service import haproxy, systemd
+from provisioner.cli.export_service import haproxy, n8n, systemd
 from provisioner.cli.output import print_error, print_json
 
 
@@ -45,3 +45,4 @@ def ansible_inventory(session: Session, folder: Path, nodes: tuple[str, ...]) ->
 
 export.add_command(systemd)
 export.add_command(haproxy)
+export.add_command(n8n)

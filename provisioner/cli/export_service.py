@@ -55,3 +55,25 @@ def haproxy(session: Session, listen: str) -> None:
     except ValueError as error:
         raise click.BadParameter(f"{listen}: {error}", param_hint="--listen") from error
     click.echo(session.fleet().export_haproxy(address), nl=False)
+
+
+@click.command(
+    "n8n",
+    short_help="Write the workflows for n8n, to import by hand.",
+    epilog="Example: provisioner export n8n workflows",
+)
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@json_option
+@pass_session
+def n8n(session: Session, folder: Path) -> None:
+    """Write the workflows as n8n's editor imports them, for those who give us no API key; no secret is in them."""
+    written = session.fleet().export_n8n(folder)
+    if session.json:
+        print_json({"result": {"files": [str(path) for path in written]}})
+        return
+    for path in written:
+        click.echo(f"wrote {path}")
+    click.echo(
+        "next: import them in n8n, choose a Header Auth credential (Authorization: Bearer TOKEN) in each node that"
+    )
+    click.echo("      asks for one, and switch them on; with an API key, provisioner register does all of this")

@@ -127,9 +127,14 @@ def _destroy_node(session: Session, node: str, confirm: str | None) -> None:
 @pass_session
 def status(session: Session, nodes: tuple[str, ...]) -> None:
     """Show the fleet on one screen."""
-    found = session.fleet().status(nodes)
+    fleet = session.fleet()
+    found = fleet.status(nodes)
+    told = fleet.registrations()
     if session.json:
-        print_json({"nodes": [each.as_dict() for each in found]})
+        print_json(
+            {"nodes": [each.as_dict() for each in found]}
+            | ({"orchestrators": [each.as_dict() for each in told]} if told else {})
+        )
         return
     print_table(
         ("node", "vm", "on", "state", "model", "up", "why"),
@@ -146,6 +151,13 @@ def status(session: Session, nodes: tuple[str, ...]) -> None:
             for each in found
         ],
     )
+    if told:
+        from provisioner.planning.registration import words
+
+        present = [each.node.name for each in found if each.state.value not in ("absent", "foreign", "unknown")]
+        for registration in told:
+            if line := words(registration, registration.orchestrator, present):
+                click.echo(line)
 
 
 @click.command(epilog="Example: provisioner schema > fleet.schema.json")

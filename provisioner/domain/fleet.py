@@ -33,6 +33,7 @@ from provisioner.domain.names import (
     StorageName,
     Vmid,
 )
+from provisioner.domain.orchestrator import OrchestratorName, OrchestratorSpec
 from provisioner.domain.savings import Price
 from provisioner.domain.service import ServiceSpec
 from provisioner.domain.templates import CloneChoice
@@ -313,6 +314,8 @@ class FleetSpec:
     service: ServiceSpec = field(default_factory=ServiceSpec)
     electricity: Price | None = None
     """What it costs; None where the file does not say."""
+
+    orchestrators: Mapping[OrchestratorName, OrchestratorSpec] = field(default_factory=dict)
 
     def node(self, name: str) -> NodeSpec:
         """Return a node. Raises UnknownNameError that lists the known ones."""

@@ -67,7 +67,19 @@ class ServiceSpec:
     listen: ListenAddress = field(default_factory=lambda: read_listen_address("127.0.0.1:8700"))
     tokens: Mapping[str, TokenSpec] = field(default_factory=dict)
     tls: CertificateFiles | None = None
+    url: str = ""
+    """How others reach it, where that is not where it listens."""
     look_every_seconds: float = 5.0
     idle_every_seconds: float = 60.0
     drain_seconds: float = 30.0
     keep_events_seconds: float = 30 * 86400.0
+
+    @property
+    def address_for_others(self) -> str:
+        """Its base URL for programs elsewhere; empty where the fleet file does not say it."""
+        if self.url:
+            return self.url
+        # Who listens everywhere, or on a port that is chosen later, has no address that can be written down.
+        if self.listen.ip.is_unspecified or not self.listen.port:
+            return ""
+        return f"{'https' if self.tls else 'http'}://{self.listen}"

@@ -66,6 +66,8 @@ FOR_TESTS = (
     HostPackage("gnupg", "gpg-agent", "signs repositories of packages that a test makes"),
     # Its service listens nowhere until somebody writes a configuration for it.
     HostPackage("haproxy", "haproxy", "stands before the control service in a test of what we write for it"),
+    HostPackage("npm", "npm", "fetches a real n8n for the tests of how it is told of nodes"),
+    HostPackage("g++", "g++", "compiles the one part of that n8n that is not ready-made"),
 )
 """What only the project's own tests need; the lab and the demo do without."""
 

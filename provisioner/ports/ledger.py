@@ -22,6 +22,13 @@ class Ledger(Protocol):
         """Return those that came at or after a moment (UNIX seconds), oldest first."""
         ...
 
+    def after(self, number: int, count: int, caller: str = "") -> tuple[tuple[int, LedgerEntry], ...]:
+        """Return those with a higher number, oldest first, the first `count` of them; the newest ones for number 0.
+
+        Numbers only grow. With `caller`, only what that caller asked.
+        """
+        ...
+
     def close(self) -> None:
         """Write down what was added."""
         ...

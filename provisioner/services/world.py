@@ -22,9 +22,11 @@ if TYPE_CHECKING:
     from provisioner.ports.measurements import MeasurementLog
     from provisioner.ports.node_locks import NodeLocks
     from provisioner.ports.playbooks import Playbooks
+    from provisioner.ports.registrations import Registrations
     from provisioner.ports.seeds import Seeds
     from provisioner.ports.streams import Streams
     from provisioner.ports.switch_log import SwitchLog
+    from provisioner.ports.text_files import TextFiles
     from provisioner.ports.time_book import TimeBook
     from provisioner.ports.web import Web
 
@@ -95,6 +97,16 @@ class World(Protocol):
     @property
     def switches(self) -> SwitchLog:
         """How long changes of mode took."""
+        ...
+
+    @property
+    def registrations(self) -> Registrations:
+        """What became of telling orchestrators."""
+        ...
+
+    @property
+    def text_files(self) -> TextFiles:
+        """Files here that other programs read."""
         ...
 
     def secret(self, reference: SecretReference, *, subject: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from provisioner.domain.in_flight import InFlight
 from provisioner.domain.lease import Hold
 from provisioner.domain.names import NodeName
+from provisioner.domain.orchestrator import Registration
 from provisioner.errors import UnknownNameError
 from provisioner.fleet import Fleet
 from provisioner.planning.idle import IdleDecision
@@ -69,6 +70,17 @@ class FleetActs:
         """Return who keeps which nodes as they are."""
         page, now = self._fleet.world.leases.read(), self._fleet.world.clock.now()
         return {node: holds for node in {hold.node for hold in page.holds} if (holds := page.holds_on(node, now))}
+
+    def registrations(self) -> tuple[Registration, ...]:
+        """Return what became of telling the orchestrators."""
+        return self._fleet.registrations()
+
+    def health_url(self, node: NodeName) -> str:
+        """Return where a node's engine says whether it is well, in the mode that it is in."""
+        mode = self._keeper.seen()[node].mode
+        offers = [offer for offer in self._table.offers if offer.node == node]
+        now = next((offer for offer in offers if offer.mode == mode), offers[0])
+        return f"http://{now.host}:{now.port}{now.health_path}"
 
     def candidates(self, model: str) -> tuple[list[Candidate], Ask]:
         """Return who may serve a model, each once, in the mode that it is in if that has the model."""

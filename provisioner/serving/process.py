@@ -35,6 +35,7 @@ from provisioner.serving.door import known_callers, listening, only_one, private
 from provisioner.serving.hosts import HostGuard
 from provisioner.serving.loops import Loops
 from provisioner.serving.power import KeysOfFleet, ServicePower
+from provisioner.serving.registrar import Registrar
 from provisioner.serving.supervisor import tell_supervisor
 from provisioner.serving.waker import NodeWaker
 
@@ -117,7 +118,7 @@ class Service:
         )
         about = AboutUs(version("provisioner"), str(self._fleet.spec.path.resolve()), os.getpid(), world.clock.now())
         acts = FleetActs(self._fleet, keeper, in_flight, gateway.table, gateway.parts.health.trouble)
-        control = Control(self._fleet.spec, keeper, journal, acts, desk, waker.reports, in_flight, about)
+        control = Control(self._fleet.spec, keeper, journal, acts, desk, waker.reports, in_flight, about, ledger)
         api = Api(control, callers, about.version)
         loops = Loops(
             keeper,
@@ -126,6 +127,7 @@ class Service:
             look_every_seconds=spec.look_every_seconds,
             idle_every_seconds=spec.idle_every_seconds,
         )
+        registrar = Registrar(self._fleet.spec, world, keeper, journal)
         app = Dispatcher(api, gateway)
         guarded: Any = HostGuard(app, running.address) if callers.are_open else app
         servers = (
@@ -145,11 +147,13 @@ class Service:
             await asyncio.wait([asyncio.ensure_future(server.is_open.wait()) for server in servers])
             on_ready(running)
             tell_supervisor("READY=1")
+            registrar.start()
             await stopping.wait()
             tell_supervisor("STOPPING=1")
             journal.add(NewEntry(Kind.SERVICE, phase="draining", detail="asked to stop"))
             control.is_draining = True
             loops.stop()
+            registrar.stop()
             drained_by = asyncio.get_running_loop().time() + spec.drain_seconds
             for server in servers:
                 server.should_exit = True

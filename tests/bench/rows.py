@@ -19,6 +19,7 @@ FAMILIES = (
     Family("gpu_exclusivity:measure", ("arbiter.gpu_exclusivity", "arbiter.longest_wait_beyond_bound")),
     Family("gateway:measure", ("gateway.",)),
     Family("soak:measure", ("gateway.service_memory",)),
+    Family("route_call:measure", ("gateway.route_call",)),
     Family("held:measure", ("wake.held_clients", "failover.")),
     Family("around_shutdown:measure", ("wake.around_shutdown",)),
 )

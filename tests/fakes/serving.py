@@ -91,5 +91,9 @@ class FakeLedger:
     def since(self, at: float) -> tuple[LedgerEntry, ...]:
         return tuple(entry for entry in self.entries if entry.at >= at)
 
+    def after(self, number: int, count: int, caller: str = "") -> tuple[tuple[int, LedgerEntry], ...]:
+        numbered = [(at, each) for at, each in enumerate(self.entries, 1) if caller in ("", each.caller)]
+        return tuple([each for each in numbered if each[0] > number][:count] if number else numbered[-count:])
+
     def close(self) -> None:
         """Nothing is kept back."""

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 from provisioner.domain.activity import ActivityRecord, HoursServed
 from provisioner.domain.fleet import SecretReference
 from provisioner.domain.in_flight import InFlight
 from provisioner.domain.names import ClusterName, EngineName, ModeName, NodeName
+from provisioner.domain.orchestrator import OrchestratorName, Registration
 from provisioner.engines.base import InferenceEngine
 from provisioner.engines.registry import ENGINES
 from provisioner.errors import RefusedError
 from provisioner.ports.switch_log import SwitchRecord
+from provisioner.ports.text_files import FileTrouble
 from tests.fakes.clock import FakeClock
 from tests.fakes.event_log import MemoryEventLog
 from tests.fakes.guests import FakeGuests, FakeSeeds
@@ -59,6 +62,37 @@ class MemorySwitchLog:
         return next((each for each in reversed(self.records) if (each.node, each.mode) == (node, mode)), None)
 
 
+class MemoryRegistrations:
+    """Registrations in a dictionary."""
+
+    def __init__(self) -> None:
+        self.kept: dict[OrchestratorName, Registration] = {}
+
+    def of(self, orchestrator: OrchestratorName) -> Registration:
+        return self.kept.get(orchestrator, Registration(orchestrator))
+
+    def put(self, registration: Registration) -> None:
+        self.kept[registration.orchestrator] = registration
+
+
+class MemoryTextFiles:
+    """Files in a dictionary; `trouble` is what the disk says to all who write."""
+
+    def __init__(self) -> None:
+        self.texts: dict[Path, str] = {}
+        self.trouble = ""
+        self.writes = 0
+
+    def read(self, path: Path) -> str | None:
+        return self.texts.get(path)
+
+    def write(self, path: Path, text: str) -> None:
+        if self.trouble:
+            raise FileTrouble(self.trouble)
+        self.texts[path] = text
+        self.writes += 1
+
+
 class MemoryNodeLocks:
     """Locks in a set."""
 
@@ -101,6 +135,8 @@ class FakeWorld:
         self.streams = FakeStreams(self.guests, self.clock)
         self.measurements = MemoryMeasurements()
         self.locks = MemoryNodeLocks()
+        self.registrations = MemoryRegistrations()
+        self.text_files = MemoryTextFiles()
 
     def secret(self, reference: SecretReference, *, subject: str) -> str:
         """Look it up among those that a test has put there."""

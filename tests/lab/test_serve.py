@@ -222,7 +222,11 @@ def test_tokens_may_what_the_fleet_file_says(site: Site) -> None:
             ("GET", path, None): {"reader", "waker", "admin"},
             ("POST", "/api/route", b"{"): {"router", "admin"},
             ("POST", f"{path}/hold", b"{"): {"waker", "admin"},
-            ("POST", "/api/idle", b"{"): {"admin"},
+            ("POST", "/api/idle", b"{"): {"waker", "admin"},
+            ("GET", "/api/endpoints", None): {"router", "admin"},
+            ("GET", "/api/orchestrators", None): {"reader", "waker", "admin"},
+            ("POST", f"{path}/doubt", b"{"): {"router", "admin"},
+            ("POST", "/api/requests", b"{"): {"router", "admin"},
             ("POST", f"{path}/mode", b"{"): {"admin"},
         }
         for (method, where, body), may in wanted.items():

@@ -17,7 +17,9 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from provisioner.adapters.files.fleet_hours import awake_plan, hours_problems
+from provisioner.adapters.files.fleet_orchestrators import orchestrator_problems, orchestrator_specs
 from provisioner.adapters.files.fleet_schema import (
+    BASE_URL,
     FLAG,
     IMAGE,
     VERSION,
@@ -82,7 +84,7 @@ from provisioner.domain.routing_policy import Away, RoutingPolicy
 from provisioner.domain.templates import CloneChoice
 from provisioner.errors import InputError
 
-_SECRET_KEYS = {"secret", "api_key", "password", "huggingface_token"}
+_SECRET_KEYS = {"secret", "api_key", "webhook_key", "password", "huggingface_token"}
 _LONGEST_FOUND = 120
 _PCI_ADDRESS = re.compile(r"([0-9a-fA-F]{4,}:)?[0-9a-fA-F]{2}:[0-9a-fA-F]{2}(\.[0-7])?")
 _MAPPING_NOT_ADDRESS = (
@@ -167,6 +169,7 @@ def load_fleet(path: Path, *, engines: Mapping[EngineName, EngineTraits]) -> Fle
         for key in sorted(node.model_fields_set & _OF_OUR_MAKING)
     ]
     pointless += hours_problems(shape)
+    pointless += orchestrator_problems(shape)
     if pointless:
         _refuse(path, document, pointless)
     fleet = _fleet(path, shape)
@@ -252,6 +255,7 @@ _PATTERN_WORDS = {
         "a public host key (ssh-ed25519 AAAA...) or its fingerprint (SHA256:...)"
     ),
     r"^https?://\S+$": "an http or https URL",
+    BASE_URL: "an http or https URL without user, query or fragment, such as http://10.10.40.12:5678",
     r"^[a-z0-9_][a-z0-9_\-+.]*$": "a tag of small letters, digits and _ - + .",
     DRIVER_PATTERN: DRIVER_HELP,
     r"^\d{2}-\d$": "a version in NVIDIA's own words, such as 12-9",
@@ -328,6 +332,7 @@ def _fleet(path: Path, shape: FleetShape) -> FleetSpec:
         huggingface_token=_secret(shape.huggingface_token, folder) if shape.huggingface_token else None,
         service=service_spec(shape.service, lambda text: _secret(text, folder), lambda text: _path(text, folder)),
         electricity=shape.electricity.price if shape.electricity else None,
+        orchestrators=orchestrator_specs(shape, lambda text: _secret(text, folder), lambda text: _path(text, folder)),
     )
 
 

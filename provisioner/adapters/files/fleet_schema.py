@@ -166,6 +166,8 @@ StorageId = Annotated[str, StringConstraints(pattern=name_rules.STORAGE_ID)]
 HypervisorKey = Annotated[str, StringConstraints(pattern=name_rules.HYPERVISOR)]
 HttpsUrl = Annotated[str, StringConstraints(pattern=name_rules.API_URL)]
 HttpUrl = Annotated[str, StringConstraints(pattern=r"^https?://\S+$")]
+BASE_URL = r"^https?://[^\s/?#@'\"`{}\\]+(/[^\s?#@'\"`{}\\]*)?$"
+BaseUrl = Annotated[str, StringConstraints(pattern=BASE_URL)]
 TokenId = Annotated[str, StringConstraints(pattern=name_rules.TOKEN_ID)]
 
 
@@ -601,6 +603,9 @@ class ServiceShape(Shape):
     )
     tokens: dict[Word, ServiceTokenShape] = Field(default_factory=dict)
     tls: ServiceTlsShape | None = None
+    url: BaseUrl | None = Field(
+        default=None, description="How others reach it, such as http://10.10.0.5:8700; by default where it listens."
+    )
     look_every: Seconds = Field(default=5.0, description="From one look at the clusters to the next.")
     idle_every: Seconds = Field(default=60.0, description="From one idle pass to the next.")
     drain_within: Duration = Field(default=30.0, description="How long a stop waits for requests that are under way.")
@@ -611,6 +616,24 @@ class ElectricityShape(Shape):
     """What electricity costs."""
 
     price: PerKwh = Field(description="For the money that sleeping saves.")
+
+
+OneWord = Annotated[str, StringConstraints(min_length=1)]
+
+
+class OrchestratorShape(Shape):
+    """Who is told of the nodes. Which keys an orchestrator needs, an error says."""
+
+    url: BaseUrl | None = Field(None, description="Where it answers.", examples=["http://10.10.40.12:5678"])
+    api_key: Secret | None = Field(None, description="What lets us in: env:NAME or file:PATH.")
+    token: Word | None = Field(
+        None, description="Which of the service's tokens it is given; by default the one of the orchestrator's name."
+    )
+    webhook_key: Secret | None = Field(
+        None, description="What callers of its webhook must send; by default what its token is."
+    )
+    targets_file: OneWord | None = Field(None, description="Which Prometheus reads its targets from (file_sd).")
+    config_file: OneWord | None = Field(None, description="Which LiteLLM includes in its configuration.")
 
 
 class FleetShape(Shape):
@@ -630,6 +653,10 @@ class FleetShape(Shape):
     nodes: dict[Label, NodeShape] = Field(default_factory=dict)
     service: ServiceShape = ServiceShape()
     electricity: ElectricityShape | None = None
+
+    orchestrators: dict[Word, OrchestratorShape] = Field(
+        default_factory=dict, description="Who is told of the nodes: n8n and others, by name."
+    )
 
 
 def json_schema() -> dict[str, Any]:

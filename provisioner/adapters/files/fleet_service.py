@@ -28,6 +28,7 @@ def service_spec(
             for name, token in entry.tokens.items()
         },
         tls=CertificateFiles(path(entry.tls.certificate), path(entry.tls.key)) if entry.tls else None,
+        url=(entry.url or "").rstrip("/"),
         look_every_seconds=entry.look_every,
         idle_every_seconds=entry.idle_every,
         drain_seconds=entry.drain_within,

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from provisioner.errors import InputError
+from provisioner.ports.text_files import FileTrouble
 
 
 def write_texts(folder: Path, texts: Mapping[str, str]) -> tuple[Path, ...]:
@@ -26,3 +27,30 @@ def write_texts(folder: Path, texts: Mapping[str, str]) -> tuple[Path, ...]:
             next_step="name a folder that you may write to",
         ) from error
     return tuple(written)
+
+
+class LocalTextFiles:
+    """The port `TextFiles` on this machine."""
+
+    def read(self, path: Path) -> str | None:
+        """Return a file's text, None where there is none. Raises FileTrouble."""
+        try:
+            return path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
+        except (OSError, UnicodeDecodeError) as error:
+            raise FileTrouble(f"cannot read it: {_why(error)}") from error
+
+    def write(self, path: Path, text: str) -> None:
+        """Replace a file so that a reader finds the old text or the new one, nothing between. Raises FileTrouble."""
+        beside = path.with_name(f".{path.name}.new")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            beside.write_text(text, encoding="utf-8")
+            os.replace(beside, path)
+        except OSError as error:
+            raise FileTrouble(f"cannot write it: {_why(error)}") from error
+
+
+def _why(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or "it is not text"

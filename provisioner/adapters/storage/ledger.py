@@ -28,6 +28,7 @@ CREATE TABLE IF NOT EXISTS requests (
 """
 _INSERT = f"INSERT INTO requests ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608
 _SELECT = f"SELECT {', '.join(_COLUMNS)} FROM requests"  # noqa: S608 - of our own column names
+_NUMBERED = _SELECT.replace("SELECT ", "SELECT rowid, ", 1)
 # A home's requests of some years; the oldest beyond go.
 _MOST_KEPT = 1_000_000
 _TRIM_EVERY = 10_000
@@ -63,19 +64,28 @@ class SqliteLedger:
         """Return those that came at or after a moment, oldest first."""
         return self._read(f"{_SELECT} WHERE at >= ? ORDER BY rowid", at)
 
+    def after(self, number: int, count: int, caller: str = "") -> tuple[tuple[int, LedgerEntry], ...]:
+        """Return those with a higher number, oldest first; the newest ones for number 0."""
+        chosen = f"{_NUMBERED} WHERE rowid > ? AND (? = '' OR caller = ?) ORDER BY rowid"
+        rows = self._rows(f"{chosen}{'' if number else ' DESC'} LIMIT ?", number, caller, caller, count)
+        found = tuple((int(str(row[0])), _entry(row[1:])) for row in rows)
+        return found if number else found[::-1]
+
     def close(self) -> None:
         """Write down what was added."""
         self._queue.put(None)
         self._thread.join()
 
     def _read(self, question: str, value: float) -> tuple[LedgerEntry, ...]:
+        return tuple(_entry(row) for row in self._rows(question, value))
+
+    def _rows(self, question: str, *values: float | str) -> list[tuple[object, ...]]:
         if self._thread.is_alive():
             written = threading.Event()
             self._queue.put(written)
             written.wait()
         with connection(self._path, _SCHEMA) as opened:
-            rows = opened.execute(question, (value,)).fetchall()
-        return tuple(_entry(row) for row in rows)
+            return opened.execute(question, values).fetchall()
 
     def _write(self) -> None:
         while True:
