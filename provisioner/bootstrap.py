@@ -16,6 +16,7 @@ from provisioner.adapters.system_clock import SystemClock
 from provisioner.domain.fleet import ClusterSpec, FleetSpec, GuestKind
 from provisioner.domain.in_flight import InFlight
 from provisioner.domain.names import ClusterName, EngineName
+from provisioner.domain.timings import Timings
 from provisioner.engines.registry import ENGINE_TRAITS, ENGINES
 
 if TYPE_CHECKING:
@@ -86,6 +87,8 @@ class RealWorld:
         self.clock: Clock = clock or SystemClock()
         self.locks: NodeLocks = FileNodeLocks(settings.state_folder / "locks")
         self.in_flight = InFlight()
+        self.api_calls = Timings()
+        """Requests to Proxmox, by cluster, method and how they ended."""
         self.engines: Mapping[EngineName, InferenceEngine] = ENGINES
         self.login_key = LoginKey(fleet.ssh.private_key, settings.state_folder)
 
@@ -95,7 +98,9 @@ class RealWorld:
             def login() -> TokenLogin:
                 return TokenLogin(cluster.token_id, read_secret(cluster.token_secret, subject=f"cluster {name}"))
 
-            return ProxmoxSession(cluster.address, login(), renewed_login=login, clock=self.clock)
+            return ProxmoxSession(
+                cluster.address, login(), renewed_login=login, clock=self.clock, timings=self.api_calls
+            )
 
         self._sessions: Mapping[ClusterName, ProxmoxSession] = _MadeOnDemand(fleet.clusters, session)
         self.clusters: Mapping[ClusterName, Hypervisors] = _MadeOnDemand(fleet.clusters, self._hypervisors)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
@@ -41,6 +43,14 @@ PRIVATE = "provisioner.private"
 """The key by which a server says of a request that it came through our private socket."""
 
 
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """A page for programs that watch us. `text` is called in a thread."""
+
+    text: Callable[[], bytes]
+    content_type: str
+
+
 class Refused(Exception):
     """A call that is answered with a problem."""
 
@@ -52,7 +62,10 @@ class Refused(Exception):
 class Api:
     """The ASGI application below ``/api``."""
 
-    def __init__(self, control: Control, callers: Callers, version: str) -> None:
+    def __init__(
+        self, control: Control, callers: Callers, version: str, watching: Mapping[str, Watched] | None = None
+    ) -> None:
+        """Wire it; `watching` are the pages for whoever watches us, by their paths."""
         self._control = control
         self._callers = callers
         self._version = version
@@ -63,6 +76,9 @@ class Api:
             Path("/api/events", self._guarded(self._events), methods=["GET"]),
             Path("/api/openapi.json", self._guarded(self._openapi), methods=["GET"]),
             Path("/api", self._guarded(self._show_page), methods=["GET"]),
+        ]
+        paths += [
+            Path(path, self._guarded(self._watched(each)), methods=["GET"]) for path, each in (watching or {}).items()
         ]
         self._router: ASGIApp = Router(paths, default=_nowhere, redirect_slashes=False)
 
@@ -134,6 +150,16 @@ class Api:
         stream = events(self._control.journal, after, node, lambda: self._control.is_draining)
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
+
+    def _watched(self, watched: Watched) -> Any:
+        async def answer(request: Request) -> Response:
+            if not self._caller(request).is_allowed(May.READ):
+                raise ForbiddenCall
+            # A thousand nodes take a while to write down, and requests for models do not wait for that.
+            text = await self._control.in_thread(watched.text)
+            return Response(text, headers={"Cache-Control": "no-store", "Content-Type": watched.content_type})
+
+        return answer
 
     async def _openapi(self, request: Request) -> Response:
         return Response(self._document, media_type="application/json")

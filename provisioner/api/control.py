@@ -22,6 +22,7 @@ from provisioner.domain.lease import Hold
 from provisioner.domain.names import NodeName
 from provisioner.domain.orchestrator import Registration
 from provisioner.domain.routing_policy import Away
+from provisioner.domain.savings import Savings
 from provisioner.domain.serving import Phase as NodePhase
 from provisioner.errors import ProvisionerError, RefusedError, UnknownNameError
 from provisioner.planning.idle import IdleDecision
@@ -82,6 +83,10 @@ class Acts(Protocol):
         """Return where a node's engine says whether it is well, in the mode that it is in."""
         ...
 
+    def savings(self, *, days: int | None) -> Savings:
+        """Return what sleeping saved, in days that end today, or ever."""
+        ...
+
     def candidates(self, model: str) -> tuple[list[Candidate], Ask]:
         """Return who may serve a model, and what its mode says of requests. Raises UnknownNameError."""
         ...
@@ -134,6 +139,7 @@ class Control:
         self._threads = ThreadPoolExecutor(_MOST_ACTS_AT_ONCE, thread_name_prefix="act")
         self._begun: set[asyncio.Task[Any]] = set()
         self._verdicts: dict[NodeName, dict[str, object]] = {}
+        self._quiet: dict[NodeName, float] = {}
         self.is_draining = False
 
     async def in_thread(self, act: Callable[[], _Value]) -> _Value:
@@ -195,6 +201,11 @@ class Control:
             "last_event": self.journal.last_number(),
         }
 
+    def savings(self) -> dict[str, object]:
+        """Return what sleeping saved today, in thirty days, and ever; a minute ago is not in it yet."""
+        spans = {"today": 1, "thirty_days": 30, "ever": None}
+        return {name: self._acts.savings(days=days).as_dict() for name, days in spans.items()}
+
     async def wake(self, name: NodeName, caller: Caller) -> dict[str, object]:
         """Return when a node's model has answered; a person's word is tried at once, whatever failed before."""
         node = self._fleet.node(name).name
@@ -255,9 +266,22 @@ class Control:
             name, verdict = decision.node.name, decision.as_dict()
             news = self._verdicts.get(name, {}).get("verdict") != verdict["verdict"]
             self._verdicts[name] = verdict
+            if decision.record is not None and decision.record.is_quiet:
+                self._quiet[name] = decision.record.quiet_since
+            else:
+                self._quiet.pop(name, None)
             if news and not dry_run:
                 self.journal.add(NewEntry(Kind.IDLE, name, decision.verdict.value, decision.reason, by))
         return [decision.as_dict() for decision in decisions]
+
+    def quiet_since(self) -> dict[NodeName, float]:
+        """Return since when nobody has used the nodes that the last idle pass found quiet (UNIX seconds)."""
+        # Copied in one step: an idle pass in another thread goes on meanwhile.
+        return dict(self._quiet)
+
+    def verdicts(self) -> dict[NodeName, str]:
+        """Return what the last idle pass said of each node."""
+        return {name: str(each["verdict"]) for name, each in dict(self._verdicts).items()}
 
     async def route(
         self,

@@ -149,6 +149,10 @@ async def _service(control: Control, call: Call) -> dict[str, object]:
     return await control.in_thread(control.service)
 
 
+async def _savings(control: Control, call: Call) -> dict[str, object]:
+    return await control.in_thread(control.savings)
+
+
 def _accepted(node: NodeName, events_after: int) -> Accepted:
     look_at = f"/api/nodes/{node}"
     return Accepted({"node": node, "look_at": look_at, "events_after": events_after}, look_at)
@@ -282,6 +286,15 @@ ROUTES: tuple[Route, ...] = (
         _record,
         shapes.RequestBody,
         body_is_optional=False,
+    ),
+    Route(
+        "GET",
+        "/api/savings",
+        "savings",
+        Scope.READ,
+        "What sleeping saved, with its arithmetic",
+        shapes.SavingsAnswer,
+        _savings,
     ),
     Route("GET", "/api/service", "service", Scope.READ, "The service itself", shapes.ServiceAnswer, _service),
 )

@@ -279,6 +279,53 @@ class AcceptedAnswer(Answer):
     events_after: int = Field(description="The journal's last number before the work began.")
 
 
+class EnergyAnswer(Answer):
+    """Some energy of GPUs."""
+
+    kwh: float
+    basis: Literal["measured", "given", "assumed", "none"] = Field(description="Anything but measured is an estimate.")
+    estimated: bool
+
+
+class NodeSavingsAnswer(Answer):
+    """What one node's sleep saved, against the same node always on."""
+
+    node: str
+    awake_seconds: float
+    asleep_seconds: float
+    spared_seconds: float = Field(description="Asleep, with its GPUs at rest because of it.")
+    unknown_seconds: float
+    used: EnergyAnswer
+    always_on: EnergyAnswer
+    saved: EnergyAnswer
+    money: float | None
+    words: list[str] = Field(description="The arithmetic.")
+
+
+class SpanAnswer(Answer):
+    """What was saved in a span of time."""
+
+    since: float
+    until: float
+    counted_since: float | None
+    price_per_kwh: float | None
+    currency: str | None
+    used: EnergyAnswer
+    always_on: EnergyAnswer
+    saved: EnergyAnswer
+    money: float | None
+    words: list[str]
+    nodes: list[NodeSavingsAnswer]
+
+
+class SavingsAnswer(Answer):
+    """What sleeping saved; days are those of UTC."""
+
+    today: SpanAnswer
+    thirty_days: SpanAnswer
+    ever: SpanAnswer
+
+
 class ServiceAnswer(Answer):
     """The service itself."""
 

@@ -32,12 +32,23 @@ COLUMNS = (
 
 
 @dataclass(frozen=True, slots=True)
+class DiskRoom:
+    """A filesystem of a guest, by where it is mounted."""
+
+    mounted_at: str
+    bytes: int
+    free_bytes: int
+    """Of those, what a program that is not root may still take."""
+
+
+@dataclass(frozen=True, slots=True)
 class GuestNumbers:
-    """How busy a guest is: its load over the last minute, and its memory."""
+    """How busy a guest is: its load over the last minute, its memory, and the disks that fill."""
 
     load: float | None = None
     memory_used_bytes: int | None = None
     memory_bytes: int | None = None
+    disks: tuple[DiskRoom, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,7 @@ class Basis(Enum):
         return self is not Basis.MEASURED
 
 
+_SURE = Basis.MEASURED
 _WEAKEST_LAST = (Basis.MEASURED, Basis.GIVEN, Basis.ASSUMED)
 
 
@@ -64,6 +65,11 @@ class CountedTime:
     measured_joules: float = 0.0
     idle_seconds: float = 0.0
     idle_joules: float = 0.0
+
+    @property
+    def unmeasured_seconds(self) -> float:
+        """Time awake whose power was not read."""
+        return max(self.awake_seconds - self.measured_seconds, 0.0)
 
     def __add__(self, other: CountedTime) -> CountedTime:
         return CountedTime(*(getattr(self, each.name) + getattr(other, each.name) for each in fields(CountedTime)))
@@ -114,22 +120,62 @@ class Energy:
         mark = {Basis.MEASURED: "measured", Basis.GIVEN: "estimated from given watts", Basis.NONE: "unknown"}
         return f"{self.kwh:.2f} kWh ({mark.get(self.basis, 'estimated')})"
 
+    @property
+    def joules(self) -> float:
+        """The same in base units."""
+        return self.kwh * _JOULES_PER_KWH
+
     def as_dict(self) -> dict[str, object]:
         """Return plain values for ``--json`` and the API."""
         return {"kwh": round(self.kwh, 6), "basis": self.basis.value, "estimated": self.basis.is_estimated}
 
 
 @dataclass(frozen=True, slots=True)
+class Watts:
+    """A power, and where its figure comes from."""
+
+    watts: float
+    basis: Basis
+    words: str
+
+    def __str__(self) -> str:
+        return f"{self.watts:.0f} W {self.words}"
+
+
+@dataclass(frozen=True, slots=True)
 class NodeSavings:
-    """One node over the period. `money` is None where no price is configured; `words` is the arithmetic."""
+    """One node over the period. `idle` and `asleep` is what it draws then; `price` is None where none is configured."""
 
     node: NodeName
     counted: CountedTime
+    idle: Watts
+    asleep: Watts
     used: Energy
     always_on: Energy
     saved: Energy
-    money: float | None
-    words: tuple[str, ...]
+    price: Price | None
+
+    @property
+    def money(self) -> float | None:
+        """What was saved, in the price's currency; None without a price."""
+        return None if self.price is None else self.saved.kwh * self.price.per_kwh
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The arithmetic."""
+        counted, saved = self.counted, self.saved
+        if self.idle.basis is Basis.NONE:
+            return _hours_words(counted), "no energy: it has no GPU, and the fleet file gives no idle_power"
+        words = [
+            _hours_words(counted),
+            f"awake: {counted.measured_joules / _JOULES_PER_KWH:.2f} kWh measured over "
+            f"{duration_text(counted.measured_seconds)}, {duration_text(counted.unmeasured_seconds)} at {self.idle}",
+            f"asleep with its GPUs at rest: {counted.spared_seconds / _HOUR:.1f} h x ({self.idle} - {self.asleep}) "
+            f"= {saved.kwh:.2f} kWh saved",
+        ]
+        if self.price is not None and self.money is not None:
+            words.append(f"{saved.kwh:.2f} kWh x {self.price} = {self.money:.2f} {self.price.currency}")
+        return tuple(words)
 
     def as_dict(self) -> dict[str, object]:
         """Return plain values for ``--json`` and the API."""
@@ -236,47 +282,40 @@ def savings(
 
 def node_savings(node: NodeName, counted: CountedTime, power: NodePower, price: Price | None) -> NodeSavings:
     """Return what one node's sleep saved."""
-    idle, idle_basis, idle_words = _idle_watts(counted, power)
-    asleep, asleep_basis, asleep_words = _asleep_watts(power)
-    unmeasured = max(counted.awake_seconds - counted.measured_seconds, 0.0)
-    if idle_basis is Basis.NONE:
+    idle, asleep = _idle(counted, power), _asleep(power)
+    if idle.basis is Basis.NONE:
         nothing = Energy(0.0, Basis.NONE)
-        why = "no energy: it has no GPU, and the fleet file gives no idle_power"
-        hours = _hours_words(counted)
-        return NodeSavings(node, counted, nothing, nothing, nothing, None if price is None else 0.0, (hours, why))
-    spared, awake = counted.spared_seconds, counted.measured_joules + unmeasured * idle
-    awake_basis = idle_basis if unmeasured > 1.0 else Basis.MEASURED
-    off_basis = _weakest(idle_basis, asleep_basis) if spared else Basis.MEASURED
-    used = Energy((awake + spared * asleep) / _JOULES_PER_KWH, _weakest(awake_basis, asleep_basis if spared else None))
-    always_on = Energy((awake + spared * idle) / _JOULES_PER_KWH, _weakest(awake_basis, idle_basis if spared else None))
-    saved = Energy(spared * (idle - asleep) / _JOULES_PER_KWH, off_basis)
-    money = None if price is None else saved.kwh * price.per_kwh
-    words = [
-        _hours_words(counted),
-        f"awake: {counted.measured_joules / _JOULES_PER_KWH:.2f} kWh measured over "
-        f"{duration_text(counted.measured_seconds)}, {duration_text(unmeasured)} at {idle:.0f} W ({idle_words})",
-        f"asleep with its GPUs at rest: {spared / _HOUR:.1f} h x ({idle:.0f} W {idle_words} - {asleep:.0f} W "
-        f"{asleep_words}) = {saved.kwh:.2f} kWh saved",
-    ]
-    if price is not None and money is not None:
-        words.append(f"{saved.kwh:.2f} kWh x {price} = {money:.2f} {price.currency}")
-    return NodeSavings(node, counted, used, always_on, saved, money, tuple(words))
+        return NodeSavings(node, counted, idle, asleep, nothing, nothing, nothing, price)
+    spared, unmeasured = counted.spared_seconds, counted.unmeasured_seconds
+    awake = counted.measured_joules + unmeasured * idle.watts
+    awake_basis = idle.basis if unmeasured > 1.0 else Basis.MEASURED
+    asleep_basis, idle_basis = (asleep.basis, idle.basis) if spared else (None, None)
+    return NodeSavings(
+        node,
+        counted,
+        idle,
+        asleep,
+        Energy((awake + spared * asleep.watts) / _JOULES_PER_KWH, _weakest(awake_basis, asleep_basis)),
+        Energy((awake + spared * idle.watts) / _JOULES_PER_KWH, _weakest(awake_basis, idle_basis)),
+        Energy(spared * (idle.watts - asleep.watts) / _JOULES_PER_KWH, _weakest(idle_basis, asleep_basis, _SURE)),
+        price,
+    )
 
 
-def _idle_watts(counted: CountedTime, power: NodePower) -> tuple[float, Basis, str]:
+def _idle(counted: CountedTime, power: NodePower) -> Watts:
     if counted.idle_seconds >= _ENOUGH_IDLE_SECONDS:
-        return counted.idle_joules / counted.idle_seconds, Basis.MEASURED, "measured idle"
+        return Watts(counted.idle_joules / counted.idle_seconds, Basis.MEASURED, "measured idle")
     if power.idle_watts is not None:
-        return power.idle_watts, Basis.GIVEN, "given for idle"
+        return Watts(power.idle_watts, Basis.GIVEN, "given for idle")
     if not power.gpus:
-        return 0.0, Basis.NONE, ""
-    return ASSUMED_IDLE_WATTS * power.gpus, Basis.ASSUMED, "assumed for idle"
+        return Watts(0.0, Basis.NONE, "")
+    return Watts(ASSUMED_IDLE_WATTS * power.gpus, Basis.ASSUMED, "assumed for idle")
 
 
-def _asleep_watts(power: NodePower) -> tuple[float, Basis, str]:
+def _asleep(power: NodePower) -> Watts:
     if power.asleep_watts is not None:
-        return power.asleep_watts, Basis.GIVEN, "given for asleep"
-    return ASSUMED_ASLEEP_WATTS * power.gpus, Basis.ASSUMED, "assumed for asleep"
+        return Watts(power.asleep_watts, Basis.GIVEN, "given for asleep")
+    return Watts(ASSUMED_ASLEEP_WATTS * power.gpus, Basis.ASSUMED, "assumed for asleep")
 
 
 def _weakest(*found: Basis | None) -> Basis:

@@ -61,6 +61,19 @@ class CertificateFiles:
 
 
 @dataclass(frozen=True, slots=True)
+class RecordSpec:
+    """Where the record of each request goes, by InfluxDB's line protocol: a `database`, or a `bucket`."""
+
+    url: str
+    database: str = ""
+    user: str = ""
+    organization: str = ""
+    bucket: str = ""
+    secret: SecretReference | None = None
+    """The user's password, or the token for the bucket."""
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceSpec:
     """The control service as wanted. Times are in seconds."""
 
@@ -71,8 +84,10 @@ class ServiceSpec:
     """How others reach it, where that is not where it listens."""
     look_every_seconds: float = 5.0
     idle_every_seconds: float = 60.0
+    figures_every_seconds: float = 15.0
     drain_seconds: float = 30.0
     keep_events_seconds: float = 30 * 86400.0
+    record: RecordSpec | None = None
 
     @property
     def address_for_others(self) -> str:

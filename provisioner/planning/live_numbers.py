@@ -5,17 +5,24 @@ from __future__ import annotations
 import re
 
 from provisioner.domain.gpu_reading import GpuFacts
-from provisioner.domain.node_sample import GuestNumbers
+from provisioner.domain.model_keeping import MODEL_FOLDER
+from provisioner.domain.node_sample import DiskRoom, GuestNumbers
 from provisioner.planning.gpu.gathering import gather_command, gpu_facts
 
 # One more section before those of the cards, in the form that their reader passes over.
 _LOAD = "echo '=== load 0'; cat /proc/loadavg; grep -E '^Mem(Total|Available):' /proc/meminfo\n"
+# Only the two that we fill. A folder that is no mount point is on the first; what is not there is not told.
+_DISKS = f"echo '=== disks 0'; df -P -B1 / {MODEL_FOLDER} 2>/dev/null | tail -n +2\n"
+_DISK = re.compile(r"^\S.*? +(\d+) +\d+ +(\d+) +\d+% +(/\S*)$", re.MULTILINE)
 
 
-def live_command() -> tuple[str, ...]:
-    """Return the command whose output `live_numbers` reads; it must run as root to see other users' programs."""
-    shell, option, script, *rest = gather_command(live=True)
-    return (shell, option, _LOAD + script, *rest)
+def live_command(*, thoroughly: bool = False) -> tuple[str, ...]:
+    """Return the command whose output `live_numbers` reads; it must run as root to see other users' programs.
+
+    With `thoroughly` it also asks for versions and the kernel's log, which takes a few seconds.
+    """
+    shell, option, script, *rest = gather_command(live=not thoroughly)
+    return (shell, option, _LOAD + _DISKS + script, *rest)
 
 
 def live_numbers(text: str) -> tuple[GuestNumbers, GpuFacts]:
@@ -25,8 +32,7 @@ def live_numbers(text: str) -> tuple[GuestNumbers, GpuFacts]:
         AnswerCut: its end is missing.
     """
     facts = gpu_facts(text)
-    section = re.search(r"^=== load 0\n(.*?)^=== ", text, re.MULTILINE | re.DOTALL)
-    said = section[1] if section else ""
+    said = _section(text, "load")
     load = re.match(r"(\d+\.\d+) ", said)
     kib = {name: int(number) for name, number in re.findall(r"^Mem(Total|Available): +(\d+) kB", said, re.MULTILINE)}
     total, free = kib.get("Total"), kib.get("Available")
@@ -35,6 +41,20 @@ def live_numbers(text: str) -> tuple[GuestNumbers, GpuFacts]:
             load=float(load[1]) if load else None,
             memory_used_bytes=(total - free) * 1024 if total is not None and free is not None else None,
             memory_bytes=total * 1024 if total is not None else None,
+            disks=_disks(_section(text, "disks")),
         ),
         facts,
     )
+
+
+def _section(text: str, name: str) -> str:
+    found = re.search(rf"^=== {name} 0\n(.*?)^=== ", text, re.MULTILINE | re.DOTALL)
+    return found[1] if found else ""
+
+
+def _disks(said: str) -> tuple[DiskRoom, ...]:
+    """Return each filesystem once, by its first name."""
+    found: dict[str, DiskRoom] = {}
+    for size, free, mounted_at in _DISK.findall(said):
+        found.setdefault(mounted_at, DiskRoom(mounted_at, int(size), int(free)))
+    return tuple(found.values())

@@ -126,6 +126,11 @@ class Idling:
             return _failed(node, error)
         return decision
 
+    @property
+    def looks(self) -> UseLooks:
+        """The looks at guests, with the connections that stay open."""
+        return self._looks
+
     def close(self) -> None:
         """End the connections to guests."""
         self._looks.close()

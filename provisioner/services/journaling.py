@@ -26,7 +26,9 @@ _Queued = tuple[NewEntry, float] | threading.Event | None
 class Journal:
     """Keeps and tells. Safe to use from several threads."""
 
-    def __init__(self, log: EventLog, clock: Clock) -> None:
+    def __init__(self, log: EventLog, clock: Clock, see: Callable[[NewEntry], None] = lambda entry: None) -> None:
+        """Begin; `see`, which must neither block nor raise, is shown each entry as it is added."""
+        self._see = see
         self._log = log
         self._clock = clock
         self._lock = threading.Lock()
@@ -53,6 +55,7 @@ class Journal:
         A journal that cannot be written is logged and stops nothing: a node that cannot be woken because a disk is
         full would be the greater harm.
         """
+        self._see(entry)
         if self._thread is not None:
             self._queue.put((entry, self._clock.now()))
         else:

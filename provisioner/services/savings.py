@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from provisioner.domain.fleet import FleetSpec
+from provisioner.domain.names import NodeName
 from provisioner.domain.savings import NodePower, Savings, savings
 from provisioner.ports.time_book import TimeBook
 
@@ -25,5 +26,11 @@ def fleet_savings(fleet: FleetSpec, book: TimeBook, *, now: float, days: int | N
     today = now - now % DAY_SECONDS
     since = begins if days is None else today - (days - 1) * DAY_SECONDS
     since = now if since is None else min(since, now)
-    power = {name: NodePower(len(node.gpus), node.idle_watts, node.asleep_watts) for name, node in fleet.nodes.items()}
-    return savings(book.total(since), power, fleet.electricity, since=since, until=now, counted_since=begins)
+    return savings(
+        book.total(since), node_powers(fleet), fleet.electricity, since=since, until=now, counted_since=begins
+    )
+
+
+def node_powers(fleet: FleetSpec) -> dict[NodeName, NodePower]:
+    """Return what the fleet file says of each node's power."""
+    return {name: NodePower(len(node.gpus), node.idle_watts, node.asleep_watts) for name, node in fleet.nodes.items()}

@@ -8,18 +8,21 @@ counts as a request, or looks like a login.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import TypeVar
 
 from provisioner.domain.activity import EngineActivity, Evidence, Signal
 from provisioner.domain.fleet import FleetSpec, NodeSpec
 from provisioner.domain.gpu_driver import DriverKind
+from provisioner.domain.gpu_reading import GpuFacts
 from provisioner.domain.lease import LeasePage
 from provisioner.domain.measurement import WAKE
 from provisioner.domain.names import NodeName
+from provisioner.domain.node_sample import GuestNumbers
 from provisioner.domain.refusal import Refusal
 from provisioner.domain.snapshot import Power, VmSeen
 from provisioner.engines.base import AnswerUnreadable
@@ -30,6 +33,7 @@ from provisioner.planning.gpu.driver import wish_of
 from provisioner.planning.guest_use import AnswerCut, guest_signals, use_command
 from provisioner.planning.idle import Ladder, NodeUse
 from provisioner.planning.least_uptime import COUNTED_WAKES
+from provisioner.planning.live_numbers import live_command, live_numbers
 from provisioner.planning.ownership import Act, objection
 from provisioner.ports.guest_shell import GuestAway, GuestRefuses, GuestShell
 from provisioner.ports.web import NoAnswer
@@ -42,7 +46,11 @@ from provisioner.services.world import World
 _MOST_AT_ONCE = 32
 # Within it nvidia-smi on a sick card, which is given up after 15 s by the script itself, has had its time.
 _LOOK_SECONDS = 40.0
+# It asks four times as much, and what hangs is given up one after another; who stops the service waits so long.
+_THOROUGH_SECONDS = 60.0
 _GATEWAY = "gateway"
+
+_Told = TypeVar("_Told")
 
 
 @dataclass(slots=True)
@@ -147,39 +155,62 @@ class UseLooks:
         """Return what a guest itself shows; nothing for an adopted one, which we cannot log in to."""
         if node.adopt:
             return ()
-        with self._lock:
-            inside = self._guests.setdefault(node.name, _Inside(threading.Lock()))
-        with inside.lock:
-            if inside.is_over:
-                return self.guest(node)
-            try:
-                return self._inside(node, inside)
-            except (GuestAway, GuestRefuses, AnswerCut) as reason:
-                why = str(reason)
-            except ProvisionerError as error:
-                # Another machine may have taken its place: whatever we know of it is asked anew.
-                why, inside.host_key = error.summary, ""
-            inside.let_go()
-        return (Signal("guest", Evidence.UNKNOWN, why),)
 
-    def _inside(self, node: NodeSpec, inside: _Inside) -> tuple[Signal, ...]:
+        def read(text: str) -> tuple[Signal, ...]:
+            return guest_signals(text, user=self._fleet.ssh.user, has_gpus=self._drives_gpus(node))
+
+        found, why = self._told(node, use_command(), _LOOK_SECONDS, read)
+        return found if found is not None else (Signal("guest", Evidence.UNKNOWN, why),)
+
+    def numbers(self, node: NodeSpec, *, thoroughly: bool) -> tuple[tuple[GuestNumbers, GpuFacts] | None, str]:
+        """Return how busy a guest is and what its cards say, or None and why not; over the same one connection.
+
+        Args:
+            node: which; nothing is asked of an adopted one, which we cannot log in to.
+            thoroughly: versions and the kernel's log, too.
+        """
+        if node.adopt:
+            return None, "it is adopted: nobody of us can log in"
+        seconds = _THOROUGH_SECONDS if thoroughly else _LOOK_SECONDS
+        return self._told(node, live_command(thoroughly=thoroughly), seconds, live_numbers)
+
+    def _told(
+        self, node: NodeSpec, command: tuple[str, ...], seconds: float, read: Callable[[str], _Told]
+    ) -> tuple[_Told | None, str]:
+        """Return what a guest answered, as `read` reads it, or None and why there is nothing."""
+        while True:
+            with self._lock:
+                inside = self._guests.setdefault(node.name, _Inside(threading.Lock()))
+            with inside.lock:
+                if inside.is_over:
+                    continue
+                try:
+                    return read(self._inside(node, inside, command, seconds)), ""
+                except (GuestAway, GuestRefuses, AnswerCut) as reason:
+                    why = str(reason)
+                except ProvisionerError as error:
+                    # Another machine may have taken its place: whatever we know of it is asked anew.
+                    why, inside.host_key = error.summary, ""
+                inside.let_go()
+            return None, why
+
+    def _inside(self, node: NodeSpec, inside: _Inside, command: tuple[str, ...], seconds: float) -> str:
         was_open = inside.shell is not None
         try:
-            return self._ask(node, inside)
+            return self._ask(node, inside, command, seconds)
         except GuestAway:
             if not was_open:
                 raise
         # What was left open may have died with a reboot of the guest; a new one tells.
         inside.let_go()
-        return self._ask(node, inside)
+        return self._ask(node, inside, command, seconds)
 
-    def _ask(self, node: NodeSpec, inside: _Inside) -> tuple[Signal, ...]:
+    def _ask(self, node: NodeSpec, inside: _Inside, command: tuple[str, ...], seconds: float) -> str:
         if inside.shell is None:
             inside.host_key = inside.host_key or self._entering.host_key(node)
             shells = self._world.shells[self._fleet.cluster_of(node).name]
             inside.shell = shells.open(node, inside.host_key).__enter__()
-        result = inside.shell.run(use_command(), seconds=_LOOK_SECONDS, privileged=True)
-        return guest_signals(result.out, user=self._fleet.ssh.user, has_gpus=self._drives_gpus(node))
+        return inside.shell.run(command, seconds=seconds, privileged=True).out
 
     def _drives_gpus(self, node: NodeSpec) -> bool:
         wish = wish_of(self._fleet, node)

@@ -8,6 +8,7 @@ from provisioner.domain.in_flight import InFlight
 from provisioner.domain.lease import Hold
 from provisioner.domain.names import NodeName
 from provisioner.domain.orchestrator import Registration
+from provisioner.domain.savings import Savings
 from provisioner.errors import UnknownNameError
 from provisioner.fleet import Fleet
 from provisioner.planning.idle import IdleDecision
@@ -19,6 +20,7 @@ from provisioner.services.idling import Idling
 from provisioner.services.keeper import Keeper
 from provisioner.services.mode_switching import ModeReport
 from provisioner.services.sleeping import SleepReport
+from provisioner.services.use_looks import UseLooks
 
 
 class FleetActs:
@@ -41,6 +43,11 @@ class FleetActs:
         self._arbitration = Arbitration(fleet.spec, fleet.world)
         # Kept: its connections to guests stay open from pass to pass.
         self._idling = Idling(fleet.spec, fleet.world, waits_for_wakes=False)
+
+    @property
+    def looks(self) -> UseLooks:
+        """The looks at guests of the idle passes, with their connections."""
+        return self._idling.looks
 
     def close(self) -> None:
         """End the connections to guests."""
@@ -81,6 +88,10 @@ class FleetActs:
         offers = [offer for offer in self._table.offers if offer.node == node]
         now = next((offer for offer in offers if offer.mode == mode), offers[0])
         return f"http://{now.host}:{now.port}{now.health_path}"
+
+    def savings(self, *, days: int | None) -> Savings:
+        """Return what sleeping saved."""
+        return self._fleet.savings(days=days)
 
     def candidates(self, model: str) -> tuple[list[Candidate], Ask]:
         """Return who may serve a model, each once, in the mode that it is in if that has the model."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 
+from provisioner.domain.timings import Timings
 from provisioner.errors import ProvisionerError
 from provisioner.services.keeper import Keeper
 
@@ -25,14 +27,39 @@ class Loops:
         forget: Callable[[], object],
         look_every_seconds: float,
         idle_every_seconds: float,
+        after_look: Callable[[], object] = lambda: None,
+        gauge: Callable[[], object] = lambda: None,
+        gauge_every_seconds: float = 15.0,
+        timings: Timings | None = None,
     ) -> None:
+        """Wire it.
+
+        Args:
+            keeper: looks at the fleet.
+            idle_pass: makes one.
+            forget: drops what is too old.
+            look_every_seconds: from one look to the next.
+            idle_every_seconds: from one idle pass to the next.
+            after_look: called after each look.
+            gauge: reads the figures of guests that are awake.
+            gauge_every_seconds: from one reading to the next.
+            timings: where each turn is counted, by its loop and whether it was ``done`` or ``failed``.
+        """
+        self._timings = timings or Timings()
+        self._after_look = after_look
         self._keeper = keeper
         self._look_every = look_every_seconds
         self._stopping = threading.Event()
         self._threads = [
             threading.Thread(target=self._looks, name="look", daemon=True),
             threading.Thread(
-                target=self._each, args=(idle_every_seconds, (idle_pass, forget)), name="idle", daemon=True
+                target=self._each,
+                args=(idle_every_seconds, {"idle": idle_pass, "forget": forget}),
+                name="idle",
+                daemon=True,
+            ),
+            threading.Thread(
+                target=self._each, args=(gauge_every_seconds, {"gauge": gauge}), name="gauge", daemon=True
             ),
         ]
 
@@ -48,27 +75,36 @@ class Loops:
 
     def _looks(self) -> None:
         while not self._stopping.is_set():
-            _safely(self._keeper.look)
+            self._turn("look", self._keeper.look)
+            self._turn("count", self._after_look)
             due = self._look_every
             while due > 0 and not self._stopping.is_set():
                 # Out of turn: only those in doubt, and not more often than makes sense.
                 if not self._keeper.doubts.wait(due):
                     break
-                _safely(self._keeper.look_at_doubted)
+                self._turn("doubts", self._keeper.look_at_doubted)
                 self._stopping.wait(_DOUBT_PAUSE_SECONDS)
                 due -= _DOUBT_PAUSE_SECONDS
 
-    def _each(self, seconds: float, acts: tuple[Callable[[], object], ...]) -> None:
+    def _each(self, seconds: float, acts: Mapping[str, Callable[[], object]]) -> None:
         while not self._stopping.wait(seconds):
-            for act in acts:
-                _safely(act)
+            for name, act in acts.items():
+                self._turn(name, act)
+
+    def _turn(self, name: str, act: Callable[[], object]) -> None:
+        began = time.perf_counter()
+        end = "done" if _safely(act) else "failed"
+        self._timings.add((name, end), time.perf_counter() - began)
 
 
-def _safely(act: Callable[[], object]) -> None:
-    """Let no failure end a loop: nodes would burn on unseen."""
+def _safely(act: Callable[[], object]) -> bool:
+    """Let no failure end a loop: nodes would burn on unseen. Say whether it was done."""
     try:
         act()
     except ProvisionerError as error:
         _LOGGER.error("%s; on: %s; next: %s", error.summary, error.subject, error.next_step)  # noqa: TRY400
+        return False
     except Exception:
         _LOGGER.exception("a turn of the control loop broke; the next one comes")
+        return False
+    return True

@@ -17,6 +17,7 @@ FAMILIES = (
     Family("lab_capacity:measure", ("provisioning.lab_10000_vms",)),
     Family("control_loop:measure", ("wake.control_loop_1000_nodes", "wake.control_loop_10000_nodes")),
     Family("gpu_exclusivity:measure", ("arbiter.gpu_exclusivity", "arbiter.longest_wait_beyond_bound")),
+    Family("metrics_page:measure", ("metrics.thousand_nodes",)),
     Family("gateway:measure", ("gateway.",)),
     Family("soak:measure", ("gateway.service_memory",)),
     Family("route_call:measure", ("gateway.route_call",)),

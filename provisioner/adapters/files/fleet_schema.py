@@ -590,6 +590,29 @@ class ServiceTlsShape(Shape):
     key: Annotated[str, StringConstraints(min_length=1)] = Field(description="Path of its private key, PEM.")
 
 
+class RecordShape(Shape):
+    """Where the record of each request goes: InfluxDB 1 (database), 2 and 3 (bucket), VictoriaMetrics (either)."""
+
+    url: HttpUrl = Field(examples=["http://127.0.0.1:8086"])
+    database: Word | None = None
+    user: Word | None = Field(None, description="With database: whoever writes there, if the server asks.")
+    organization: Annotated[str, StringConstraints(min_length=1)] | None = None
+    bucket: Annotated[str, StringConstraints(min_length=1)] | None = None
+    secret: Secret | None = Field(None, description="The user's password, or the bucket's token.")
+
+    @model_validator(mode="after")
+    def _one_place(self) -> RecordShape:
+        if (self.database is None) == (self.bucket is None):
+            raise ValueError("exactly one of database, bucket")
+        if self.bucket is not None and self.user is not None:
+            raise ValueError("user with database only; a bucket has a token (secret)")
+        if self.database is not None and (self.user is None) != (self.secret is None):
+            raise ValueError("user and secret together, with database")
+        if self.database is not None and self.organization is not None:
+            raise ValueError("organization with bucket only")
+        return self
+
+
 Listen = Annotated[ListenAddress, BeforeValidator(_listen), _text_schema(r"^\S+:\d{1,5}$", "127.0.0.1:8700")]
 Seconds = Annotated[float, BeforeValidator(_duration), AfterValidator(_some_time), _text_schema(DURATION, "5s")]
 
@@ -608,8 +631,12 @@ class ServiceShape(Shape):
     )
     look_every: Seconds = Field(default=5.0, description="From one look at the clusters to the next.")
     idle_every: Seconds = Field(default=60.0, description="From one idle pass to the next.")
+    figures_every: Seconds = Field(
+        default=15.0, description="From one reading of the figures of guests that are awake to the next."
+    )
     drain_within: Duration = Field(default=30.0, description="How long a stop waits for requests that are under way.")
     keep_events: Seconds = Field(default=30 * 86400.0, description="How long the journal keeps what happened.")
+    record: RecordShape | None = None
 
 
 class ElectricityShape(Shape):

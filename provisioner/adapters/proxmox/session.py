@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,7 @@ from provisioner.adapters.proxmox.answers import TaskMissing, Words, failure, no
 from provisioner.adapters.proxmox.connection import PasswordLogin, TokenLogin, connected
 from provisioner.adapters.system_clock import SystemClock
 from provisioner.domain.fleet import ClusterAddress
+from provisioner.domain.timings import Timings
 from provisioner.errors import LoginRefusedError, UnreachableError
 from provisioner.ports.clock import Clock
 from provisioner.waiting import Pace
@@ -52,6 +54,8 @@ class ProxmoxSession:
         login: who we are.
         renewed_login: reads the login again, for when Proxmox no longer takes it: a rotated token has a new secret.
         clock: time, for the pauses between two tries.
+        timings: where each request is counted, by cluster, method and how it ended: ``answered``, ``refused`` or
+            ``silent``.
     """
 
     def __init__(
@@ -61,11 +65,13 @@ class ProxmoxSession:
         *,
         renewed_login: Callable[[], TokenLogin | PasswordLogin] | None = None,
         clock: Clock | None = None,
+        timings: Timings | None = None,
     ) -> None:
         self._cluster = cluster
         self._login = login
         self._renewed_login = renewed_login
         self._clock = clock or SystemClock()
+        self._timings = timings or Timings()
         self._local = threading.local()
         self._has_answered = False
 
@@ -134,6 +140,7 @@ class ProxmoxSession:
         try:
             reader = self._reader()
             self._local.calls = self.calls + 1
+            began = time.perf_counter()
             answer = reader.pool.urlopen(
                 "GET",
                 f"{reader.base}/{path}",
@@ -147,7 +154,9 @@ class ProxmoxSession:
                 data = json.loads(answer.data)["data"]
                 if data is not None:
                     self._has_answered = True
+                    self._count("GET", "answered", began)
                     return data
+            # Counted as what it is by its second try.
         except (urllib3.exceptions.HTTPError, requests.exceptions.RequestException, OSError, ValueError, LookupError):
             pass
         return self.call("GET", path, purpose=purpose)
@@ -166,21 +175,29 @@ class ProxmoxSession:
 
     def _sent(self, method: str, path: str, wire: dict[str, Any], words: Words) -> Any:
         self._local.calls = self.calls + 1
+        began = time.perf_counter()
         try:
             resource = self._api()(path)
             send = {"GET": resource.get, "POST": resource.post, "PUT": resource.put, "DELETE": resource.delete}[method]
             answer = send(**wire)
         except ResourceException as error:
             self._has_answered = True
+            self._count(method, "refused", began)
             raise refusal(error, words) from error
         except requests.exceptions.RequestException as error:
+            self._count(method, "silent", began)
             raise failure(error, words) from error
         # proxmoxer hands through a 200 that is no JSON, and makes nothing of a redirection: something else
         # listens there. Whatever we read from Proxmox is there, if only as an empty list.
         if (isinstance(answer, dict) and set(answer) == {"errors"}) or (answer is None and method == "GET"):
+            self._count(method, "refused", began)
             raise not_ours(words)
         self._has_answered = True
+        self._count(method, "answered", began)
         return answer
+
+    def _count(self, method: str, end: str, began: float) -> None:
+        self._timings.add((self._cluster.name, method, end), time.perf_counter() - began)
 
     def _words(self, what: str, path: str = "") -> Words:
         return Words(self._cluster, self._login.words, what, path)

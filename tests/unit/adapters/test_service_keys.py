@@ -29,7 +29,8 @@ def test_everything_may_be_said(tmp_path: Path) -> None:
     text = with_service(
         "{listen: '10.10.0.5:8700', tokens: {n8n: {secret: env:N8N_TOKEN, may: [route, wake]}, "
         "page: {secret: file:page.token, may: [read]}}, tls: {certificate: tls/cert.pem, key: /etc/key.pem}, "
-        "look_every: 2s, idle_every: 5m, drain_within: 0s, keep_events: 7d}"
+        "look_every: 2s, idle_every: 5m, drain_within: 0s, keep_events: 7d, figures_every: 30s, "
+        "record: {url: 'http://10.10.0.9:8086/', organization: home, bucket: llm, secret: env:INFLUX_TOKEN}}"
     )
     service = fleet_from(tmp_path, text).service
     assert not service.listen.is_private_to_us
@@ -38,7 +39,10 @@ def test_everything_may_be_said(tmp_path: Path) -> None:
     assert service.tls is not None
     assert (service.tls.certificate, service.tls.key) == (tmp_path / "tls/cert.pem", Path("/etc/key.pem"))
     assert (service.look_every_seconds, service.idle_every_seconds, service.drain_seconds) == (2.0, 300.0, 0.0)
-    assert service.keep_events_seconds == 7 * 86400.0
+    assert (service.keep_events_seconds, service.figures_every_seconds) == (7 * 86400.0, 30.0)
+    assert service.record is not None
+    assert (service.record.url, service.record.bucket) == ("http://10.10.0.9:8086", "llm")
+    assert str(service.record.secret) == "env:INFLUX_TOKEN"
     assert not list(jsonschema.Draft202012Validator(json_schema()).iter_errors(yaml.safe_load(text)))
 
 
@@ -59,6 +63,13 @@ def test_everything_may_be_said(tmp_path: Path) -> None:
         ("{tls: {certificate: a.pem}}", "key; it is required"),
         ("{look_every: 0s}", "a time above zero"),
         ("{look_every: 5}", "a time with its unit"),
+        ("{record: {url: 'http://a:1'}}", "exactly one of database, bucket"),
+        ("{record: {url: 'http://a:1', database: a, bucket: b}}", "exactly one of database, bucket"),
+        ("{record: {url: 'http://a:1', database: a, user: u}}", "user and secret together"),
+        ("{record: {url: 'http://a:1', bucket: b, user: u}}", "user with database only"),
+        ("{record: {url: 'http://a:1', database: a, organization: o}}", "organization with bucket only"),
+        ("{record: {url: 'http://a:1', bucket: b, secret: hunter2hunter2}}", "not repeated here"),
+        ("{record: {url: 'ftp://a', database: a}}", "an http or https URL"),
         ("{listens: 127.0.0.1:1}", 'unknown key "listens"'),
     ],
 )
