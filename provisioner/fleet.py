@@ -520,6 +520,42 @@ class Fleet:
         wishes = HaproxyWishes(listen, self.spec.service.listen)
         return configuration(self.spec, self._world.engines, wishes)
 
+    def export_prometheus(
+        self,
+        folder: Path,
+        *,
+        service: ListenAddress | None = None,
+        token_file: Path = Path("/etc/prometheus/provisioner.token"),
+    ) -> tuple[Path, ...]:
+        """Write Prometheus's configuration, rules and targets into a folder; return their paths. Raises InputError.
+
+        Args:
+            folder: where; made if need be.
+            service: where the control service answers Prometheus; by default where it listens.
+            token_file: from where Prometheus reads its token, if one is needed.
+        """
+        from provisioner.adapters.files.text_files import write_texts
+        from provisioner.exports import prometheus
+
+        wishes = prometheus.PrometheusWishes(service or self.spec.service.listen, token_file)
+        texts = {
+            prometheus.CONFIGURATION: prometheus.configuration(self.spec, wishes),
+            prometheus.RULES: prometheus.rules(),
+            prometheus.TARGETS: prometheus.targets(self.spec, self._world.engines),
+        }
+        return write_texts(folder, texts)
+
+    def export_grafana(self, folder: Path) -> tuple[Path, ...]:
+        """Write dashboards for Grafana into a folder; return their paths.
+
+        Raises:
+            InputError: it cannot be written, or Grafana's library is not installed.
+        """
+        from provisioner.adapters.files.text_files import write_texts
+        from provisioner.exports.grafana import dashboards
+
+        return write_texts(folder, dashboards())
+
     def logs(
         self, node: str, *, count: int = 50, since: str | None = None, follow: bool = False
     ) -> Generator[JournalLine, None, None]:

@@ -9,6 +9,7 @@ import click
 
 from provisioner.cli.context import Session, json_option, pass_session
 from provisioner.cli.export_service import haproxy, n8n, systemd
+from provisioner.cli.export_watching import grafana, prometheus
 from provisioner.cli.output import print_error, print_json
 
 
@@ -43,6 +44,8 @@ def ansible_inventory(session: Session, folder: Path, nodes: tuple[str, ...]) ->
         sys.exit(1)
 
 
+export.add_command(prometheus)
+export.add_command(grafana)
 export.add_command(systemd)
 export.add_command(haproxy)
 export.add_command(n8n)

@@ -60,10 +60,20 @@ OTHERS = (
 )
 
 SSH_SERVER = HostPackage("openssh-server", "sshd", "lets tests log in to a stand-in for a Proxmox host")
+PROMETHEUS = HostPackage("prometheus", "promtool", "scrapes the control service in tests, and tries its alert rules")
+INFLUXDB = HostPackage("influxdb", "influxd", "takes the record of requests in a test")
+_UNITS = {
+    SSH_SERVER: ("ssh.service", "ssh.socket"),
+    PROMETHEUS: ("prometheus.service",),
+    INFLUXDB: ("influxdb.service",),
+}
+"""What their packages start, for the whole network to reach; tests want the programs alone."""
 FOR_TESTS = (
     SSH_SERVER,
     HostPackage("sudo", "sudo", "makes a user of that stand-in root, where a test logs in as another"),
     HostPackage("gnupg", "gpg-agent", "signs repositories of packages that a test makes"),
+    PROMETHEUS,
+    INFLUXDB,
     # Its service listens nowhere until somebody writes a configuration for it.
     HostPackage("haproxy", "haproxy", "stands before the control service in a test of what we write for it"),
     HostPackage("npm", "npm", "fetches a real n8n for the tests of how it is told of nodes"),
@@ -160,9 +170,8 @@ def _steps(needed: Sequence[HostPackage], codename: str, backports: str | None) 
         steps.append(Step((*install_command, "--target-release", f"{codename}-backports", *from_backports)))
     if rest:
         steps.append(Step((*install_command, *rest)))
-    if SSH_SERVER in needed and _SYSTEMD.is_dir():
-        # Its package starts a server that the whole network can reach; tests want the program alone.
-        units = ("ssh.service", "ssh.socket")
+    units = tuple(unit for package in needed for unit in _UNITS.get(package, ()))
+    if units and _SYSTEMD.is_dir():
         steps.insert(0, Step(("systemctl", "mask", *units)))
         steps += [Step(("systemctl", "unmask", *units)), Step(("systemctl", "disable", *units))]
     return steps

@@ -10,7 +10,9 @@ from provisioner.errors import InputError
 from provisioner.lab import host_packages
 from provisioner.lab.host_packages import (
     FOR_TESTS,
+    INFLUXDB,
     OTHERS,
+    PROMETHEUS,
     QEMU_SYSTEM,
     QEMU_TOOLS,
     SSH_SERVER,
@@ -57,13 +59,17 @@ def test_only_tests_ask_for_an_ssh_server(monkeypatch: pytest.MonkeyPatch) -> No
     assert missing(with_tests=True)[-len(FOR_TESTS) :] == list(FOR_TESTS)
 
 
-def test_the_ssh_server_is_installed_without_being_started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize("server", [SSH_SERVER, PROMETHEUS, INFLUXDB], ids=lambda package: package.name)
+def test_servers_are_installed_without_being_started(
+    server: HostPackage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(host_packages, "_SYSTEMD", tmp_path)
-    commands = [step.command[:2] for step in host_packages._steps([SSH_SERVER], "bookworm", None)]
-    assert commands[0] == ("systemctl", "mask")
-    assert commands[-2:] == [("systemctl", "unmask"), ("systemctl", "disable")]
+    commands = [step.command for step in host_packages._steps([server], "bookworm", None)]
+    assert commands[0][:2] == ("systemctl", "mask")
+    assert [command[:2] for command in commands[-2:]] == [("systemctl", "unmask"), ("systemctl", "disable")]
+    assert commands[0][2:] == commands[-1][2:] != ()
     monkeypatch.setattr(host_packages, "_SYSTEMD", tmp_path / "not-there")
-    assert all(step.command[0] == "env" for step in host_packages._steps([SSH_SERVER], "bookworm", None))
+    assert all(step.command[0] == "env" for step in host_packages._steps([server], "bookworm", None))
 
 
 def test_bookworm_takes_qemu_from_backports_and_the_rest_from_itself() -> None:
