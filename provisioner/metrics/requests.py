@@ -5,14 +5,16 @@ from __future__ import annotations
 import threading
 from bisect import bisect_left
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
+from provisioner.domain.fleet import FleetSpec
 from provisioner.domain.ledger import LedgerEntry
 from provisioner.ports.ledger import Ledger
 
 _Key = TypeVar("_Key")
 
+OTHER = "other"
 # From a cached answer on a warm GPU to a cold start with a long answer.
 BOUNDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 
@@ -89,18 +91,28 @@ class RequestCounts:
 class CountedLedger:
     """The port `Ledger`: what is added is told to others, too. None of them may block or raise.
 
+    Callers may tell of requests that went to a node directly, in any words. What is counted is grouped by names, whose
+    number must be bounded: a model or node that the fleet does not have is ``other`` there.
+
     Args:
         ledger: keeps it.
+        fleet: what there is.
         tell: who is told.
     """
 
-    def __init__(self, ledger: Ledger, *tell: Callable[[LedgerEntry], None]) -> None:
+    def __init__(self, ledger: Ledger, fleet: FleetSpec, *tell: Callable[[LedgerEntry], None]) -> None:
         self._ledger = ledger
+        self._models = frozenset(model for mode in fleet.modes.values() for model in mode.models)
+        self._nodes = frozenset({"", *fleet.nodes})
         self._tell = tell
 
     def add(self, entry: LedgerEntry) -> None:
         """Keep one."""
         self._ledger.add(entry)
+        if entry.model not in self._models:
+            entry = replace(entry, model=OTHER)
+        if entry.node not in self._nodes:
+            entry = replace(entry, node=OTHER)
         for each in self._tell:
             each(entry)
 

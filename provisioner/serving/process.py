@@ -125,6 +125,7 @@ class Service:
         record = Record(self._spec.record, world.secret) if self._spec.record is not None else None
         ledger = CountedLedger(
             SqliteLedger(self._fleet.settings.state_folder / "provisioner.sqlite"),
+            self._fleet.spec,
             counts.add,
             *([record.add] if record is not None else []),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,7 @@ from provisioner.domain.timings import Timings
 from provisioner.metrics.requests import BOUNDS, CountedLedger, RequestCounts
 from provisioner.metrics.tally import Tally, earlier_wakes, usual
 from tests.fakes.event_log import MemoryEventLog
+from tests.fleets import fleet_from
 
 ONE = NodeName("llm-gpu-01")
 ANSWERED = LedgerEntry(
@@ -35,6 +37,9 @@ class Kept:
 
     def since(self, at: float) -> tuple[LedgerEntry, ...]:
         return tuple(each for each in self.entries if each.at >= at)
+
+    def after(self, number: int, count: int, caller: str = "") -> tuple[tuple[int, LedgerEntry], ...]:
+        return tuple(enumerate(self.entries, 1))[number : number + count]
 
     def close(self) -> None:
         self.entries.clear()
@@ -81,12 +86,19 @@ def test_what_was_read_changes_no_more() -> None:
     assert (before.requests["tiny", ONE, "answered"], sum(before.seconds[ONE].counts)) == (1, 1)
 
 
-def test_a_counted_ledger_keeps_what_it_counts() -> None:
+def test_a_counted_ledger_keeps_what_it_counts_and_counts_no_name_that_the_fleet_does_not_have(tmp_path: Path) -> None:
     kept, counts = Kept(), RequestCounts()
-    ledger = CountedLedger(kept, counts.add)
-    ledger.add(ANSWERED)
-    assert (ledger.last(5), ledger.since(0.0)) == ((ANSWERED,), (ANSWERED,))
-    assert counts.read().requests == {("tiny", ONE, "answered"): 1}
+    ledger = CountedLedger(kept, fleet_from(tmp_path), counts.add)
+    known = replace(ANSWERED, model="gemma-2-2b-it.gguf")
+    strange = replace(ANSWERED, node="a-node-that-somebody-made-up")
+    for entry in (known, strange, replace(known, node="")):
+        ledger.add(entry)
+    assert (ledger.last(2)[1], len(ledger.since(0.0)), len(ledger.after(0, 9))) == (strange, 3, 3)
+    assert counts.read().requests == {
+        ("gemma-2-2b-it.gguf", ONE, "answered"): 1,
+        ("gemma-2-2b-it.gguf", "", "answered"): 1,
+        ("other", "other", "answered"): 1,
+    }
     ledger.close()
     assert kept.entries == []
 
