@@ -45,7 +45,8 @@ def configuration(fleet: FleetSpec, engines: Mapping[EngineName, InferenceEngine
             subject=f"fleet file {fleet.path}",
             next_step="add tokens with may: [route] to its service:, or listen on 127.0.0.1",
         )
-    direct = [(entry, offers) for entry in ModelTable(fleet, engines).entries if (offers := _direct(fleet, entry))]
+    entries = ModelTable(fleet, engines).entries
+    direct = [(entry, offers) for entry in entries if (offers := _direct(fleet, engines, entry))]
     parts = [_HEAD, _frontend(tokens, [entry for entry, _ in direct], wishes)]
     parts += [_backend(fleet, engines, entry, offers, wishes) for entry, offers in direct]
     parts.append(f"backend gateway\n    server gateway {_gateway(fleet, wishes)}\n")
@@ -55,7 +56,7 @@ def configuration(fleet: FleetSpec, engines: Mapping[EngineName, InferenceEngine
 _HEAD = f"""\
 # Written by: provisioner export haproxy. Change the fleet file and write it again.
 # Ready nodes are served directly; the gateway of `provisioner serve` wakes the others, and knows all other names.
-# Engines that are served directly see the client's token; nodes with an api_key go through the gateway.
+# Engines that are served directly see the client's token; those that ask for an api_key go through the gateway.
 global
     maxconn 4000
     tune.bufsize {_BUFFER_BYTES}
@@ -116,9 +117,13 @@ def _backend(
     return "\n".join([*lines, ""])
 
 
-def _direct(fleet: FleetSpec, entry: ModelEntry) -> tuple[Offer, ...]:
+def _direct(fleet: FleetSpec, engines: Mapping[EngineName, InferenceEngine], entry: ModelEntry) -> tuple[Offer, ...]:
     """Return those that may be asked directly; one look fits one engine, so they all have the same."""
-    found = [offer for offer in entry.offers if not offer.stands_in and fleet.nodes[offer.node].api_key is None]
+
+    def asks_for_a_key(offer: Offer) -> bool:
+        return fleet.nodes[offer.node].api_key is not None and bool(engines[offer.engine].key_variable)
+
+    found = [offer for offer in entry.offers if not offer.stands_in and not asks_for_a_key(offer)]
     return tuple(offer for offer in found if offer.engine == found[0].engine)
 
 

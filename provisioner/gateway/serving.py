@@ -284,9 +284,7 @@ class Serving:
         headers = [("accept", "*/*")]
         if self.question.content_type:
             headers.append(("content-type", self.question.content_type))
-        key = self.parts.keys.key(offer.node)
-        if key:
-            headers.append(("authorization", f"Bearer {key}"))
+        headers += self.parts.keys.headers(offer.node, offer.engine, self.path).items()
         exchange = await self.parts.engines.send(
             Target(offer.host, offer.port),
             self.client.method,

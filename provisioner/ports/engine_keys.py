@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from provisioner.domain.names import NodeName
+from provisioner.domain.names import EngineName, NodeName
+from provisioner.ports.web import Headers
 
 
 class EngineKeys(Protocol):
-    """Keys by node."""
+    """Keys by node, as the engine that runs there wants them shown."""
 
-    def key(self, node: NodeName) -> str:
-        """Return what a node's engine asks for; empty where it asks for nothing. Never blocks."""
+    def headers(self, node: NodeName, engine: EngineName, path: str) -> Headers:
+        """Return what a request for a path must carry; nothing where that engine asks nobody. Never blocks."""
         ...

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from provisioner.domain.fleet import FleetSpec
-from provisioner.domain.names import NodeName
+from provisioner.domain.fleet import FleetSpec, SecretReference
+from provisioner.domain.names import EngineName, NodeName
 from provisioner.domain.serving import NodeNow
 from provisioner.gateway.wakes import WakeDesk
+from provisioner.ports.web import NO_HEADERS, Headers
+from provisioner.services.engine_web import EngineKey
 from provisioner.services.keeper import Keeper
 from provisioner.services.world import World
 
@@ -37,16 +39,27 @@ class ServicePower:
 
 
 class KeysOfFleet:
-    """The port `EngineKeys`: read once, when the service starts."""
+    """The port `EngineKeys`: read once, when the service starts, where an engine of the node asks for one.
+
+    A node may serve one mode with an engine that has a key and another with one that knows none; what is shown to the
+    latter would only be given away.
+    """
 
     def __init__(self, fleet: FleetSpec, world: World) -> None:
         """Read them. Raises InputError."""
-        self._keys = {
-            name: world.secret(node.api_key, subject=f"api_key of {node.subject}")
-            for name, node in fleet.nodes.items()
-            if node.api_key is not None
-        }
+        self._keys: dict[tuple[NodeName, EngineName], EngineKey] = {}
+        for name, node in fleet.nodes.items():
+            secrets: dict[SecretReference, str] = {}
+            for engine in dict.fromkeys(mode.engine for mode in fleet.modes_of(node)):
+                key = EngineKey(node, world.engines[engine], secrets.__getitem__)
+                if not key.is_needed or node.api_key is None:
+                    continue
+                if not secrets:
+                    secrets[node.api_key] = world.secret(node.api_key, subject=f"api_key of {node.subject}")
+                key.require()
+                self._keys[name, engine] = key
 
-    def key(self, node: NodeName) -> str:
-        """Return what a node's engine asks for; empty where it asks for nothing."""
-        return self._keys.get(node, "")
+    def headers(self, node: NodeName, engine: EngineName, path: str) -> Headers:
+        """Return what a request for a path must carry."""
+        key = self._keys.get((node, engine))
+        return key.headers(path) if key is not None else NO_HEADERS

@@ -19,7 +19,7 @@ from provisioner.domain.serving import Phase
 from provisioner.engines.llama_cpp import LlamaCpp
 from provisioner.gateway.app import Gateway
 from provisioner.gateway.server_protocol import GuardedHttp
-from tests.fakes.serving import FakeKeys, FakePower
+from tests.fakes.serving import FakePower, NoKeys
 from tests.fleets import FLEET, fleet_from
 
 TOKEN = "token-of-the-bench-0123456789"
@@ -45,7 +45,7 @@ def make(folder: Path, port: int, nodes: int, phase: Phase = Phase.READY) -> tup
         power=power,
         flight=InFlight(),
         callers=Callers([(Caller("bench", frozenset({Scope.ROUTE})), TOKEN)]),
-        keys=FakeKeys(),
+        keys=NoKeys(),
         ledger=ledger,
     )
     return gateway, ledger, power

@@ -1,4 +1,4 @@
-"""Fakes of what the gateway stands on: power whose nodes wake when a test says so, keys, a ledger in memory."""
+"""Fakes of what the gateway stands on: power whose nodes wake when a test says so, a ledger in memory."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from provisioner.domain.ledger import LedgerEntry
-from provisioner.domain.names import ModeName, NodeName
+from provisioner.domain.names import EngineName, ModeName, NodeName
 from provisioner.domain.serving import NodeNow, Phase
 from provisioner.errors import ProvisionerError
 from provisioner.gateway.wakes import NobodyWantsIt, StillWanted, WakeDesk
+from provisioner.ports.web import NO_HEADERS, Headers
 
 
 class FakePower:
@@ -66,14 +67,11 @@ class FakePower:
         self.be(node, Phase.READY)
 
 
-class FakeKeys:
-    """Keys by node."""
+class NoKeys:
+    """Engines that ask for nothing."""
 
-    def __init__(self, keys: Mapping[str, str] | None = None) -> None:
-        self._keys = dict(keys or {})
-
-    def key(self, node: NodeName) -> str:
-        return self._keys.get(node, "")
+    def headers(self, node: NodeName, engine: EngineName, path: str) -> Headers:
+        return NO_HEADERS
 
 
 class FakeLedger:

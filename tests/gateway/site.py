@@ -19,7 +19,9 @@ from provisioner.engines.ollama import Ollama
 from provisioner.gateway.app import Gateway
 from provisioner.gateway.limits import Limits
 from provisioner.gateway.server_protocol import GuardedHttp
-from tests.fakes.serving import FakeKeys, FakeLedger, FakePower
+from provisioner.serving.power import KeysOfFleet
+from tests.fakes.serving import FakeLedger, FakePower
+from tests.fakes.world import FakeWorld
 from tests.fleets import FLEET, SUM, fleet_from
 from tests.gateway.engines import Engine
 
@@ -86,11 +88,14 @@ async def a_site(
     *,
     limits: Limits = QUICK,
     callers: Callers = CALLERS,
-    keys: Mapping[str, str] | None = None,
+    key: str = "",
     small: str = "",
     big: str = "",
 ) -> AsyncIterator[Site]:
-    """Run a gateway and an engine for each node; those of sleeping nodes answer too, once somebody sends to them."""
+    """Run a gateway and an engine for each node; those of sleeping nodes answer too, once somebody sends to them.
+
+    `key` is what every node's `api_key` says, whether its engine asks for one or not.
+    """
     nodes = nodes or {"llm-gpu-01": NodeAt()}
     engines: dict[str, Engine] = {}
     ports: dict[str, int] = {"ollama": 0, "llama.cpp": 0}
@@ -101,16 +106,21 @@ async def a_site(
         engines[name], ports[kind] = engine, engine.port
     llama, ollama = LlamaCpp(), Ollama()
     llama.port, ollama.port = ports["llama.cpp"] or 1, ports["ollama"] or 1
-    fleet = fleet_from(folder, _fleet_text(nodes, small, big))
+    text = _fleet_text(nodes, small, big)
+    if key:
+        text = text.replace("defaults:\n", "defaults:\n  api_key: env:LLM_KEY\n", 1)
+    fleet = fleet_from(folder, text)
+    world = FakeWorld()
+    world.engines, world.secrets["env:LLM_KEY"] = {llama.name: llama, ollama.name: ollama}, key
     power = FakePower({name: node.phase for name, node in nodes.items()})
     flight, ledger = InFlight(), FakeLedger()
     gateway = Gateway(
         fleet,
-        {llama.name: llama, ollama.name: ollama},
+        world.engines,
         power=power,
         flight=flight,
         callers=callers,
-        keys=FakeKeys(keys),
+        keys=KeysOfFleet(fleet, world),
         ledger=ledger,
         limits=limits,
     )

@@ -20,7 +20,7 @@ NODE, OTHER = NodeName("llm-gpu-01"), NodeName("llm-gpu-02")
 
 def test_an_engine_that_refuses_our_key_is_not_taken_for_a_client_without_a_token(tmp_path: Path) -> None:
     async def scenario() -> None:
-        async with a_site(tmp_path, keys={"llm-gpu-01": "an-old-key"}) as site:
+        async with a_site(tmp_path, key="an-old-key") as site:
             site.engines["llm-gpu-01"].key = "a-new-key"
             async with site.http.post(**site.ask()) as answer:
                 assert answer.status == 502

@@ -82,7 +82,7 @@ class TestAReadyNode:
 
     def test_gets_the_engines_key_and_never_ours(self, tmp_path: Path) -> None:
         async def scenario() -> None:
-            async with a_site(tmp_path, keys={"llm-gpu-01": "key-of-the-engine"}) as site:
+            async with a_site(tmp_path, key="key-of-the-engine") as site:
                 site.engines["llm-gpu-01"].key = "key-of-the-engine"
                 more = {"X-Forwarded-For": "1.2.3.4", "Cookie": "a=b"}
                 async with site.http.post(**site.ask(), headers=more) as answer:
@@ -90,6 +90,17 @@ class TestAReadyNode:
                 (headers,) = site.engines["llm-gpu-01"].headers
                 assert headers["authorization"] == "Bearer key-of-the-engine"
                 assert not {"cookie", "x-forwarded-for"} & set(headers)
+
+        asyncio.run(scenario())
+
+    def test_shows_no_key_to_an_engine_that_asks_nobody(self, tmp_path: Path) -> None:
+        async def scenario() -> None:
+            nodes = {"llm-gpu-01": NodeAt(modes="chat"), "llm-gpu-02": NodeAt()}
+            async with a_site(tmp_path, nodes, key="key-of-the-engines") as site:
+                for path in ("/v1/chat/completions", "/ollama/api/chat"):
+                    async with site.http.post(**site.ask("mistral", path)) as answer:
+                        assert answer.status == 200
+                assert [headers.get("authorization") for headers in site.engines["llm-gpu-01"].headers] == [None, None]
 
         asyncio.run(scenario())
 

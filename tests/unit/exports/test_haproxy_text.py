@@ -10,7 +10,7 @@ from provisioner.domain.service import read_listen_address
 from provisioner.engines.registry import ENGINES
 from provisioner.errors import RefusedError
 from provisioner.exports.haproxy import HaproxyWishes, configuration
-from tests.fleets import FLEET, fleet_from
+from tests.fleets import FLEET, SUM, fleet_from
 
 
 def written(folder: Path, text: str = FLEET, listen: str = "127.0.0.1:8780") -> str:
@@ -33,6 +33,17 @@ def test_nodes_stand_before_the_gateway(tmp_path: Path) -> None:
 def test_a_node_whose_engine_has_a_key_is_left_to_the_gateway(tmp_path: Path) -> None:
     text = FLEET.replace("modes: [small], gateway", "modes: [small], api_key: env:KEY, gateway")
     config = written(tmp_path, text)
+    assert "server llm-gpu-01" not in config
+    assert "server llm-gpu-02" in config
+
+
+def test_a_key_that_an_engine_does_not_ask_for_keeps_nobody_away(tmp_path: Path) -> None:
+    text = FLEET.replace("defaults:\n", "defaults:\n  api_key: env:KEY\n")
+    ollama = f"engines:\n  ollama: {{source: ollama.tar.zst, sha256: {SUM}}}\n"
+    text = text.replace("engines:\n", ollama).replace(
+        "modes:\n", "modes:\n  chat: {engine: ollama, models: [llama3.1:8b]}\n"
+    )
+    config = written(tmp_path, text.replace("modes: [small]}", "modes: [chat]}"))
     assert "server llm-gpu-01" not in config
     assert "server llm-gpu-02" in config
 
