@@ -7,7 +7,7 @@ looked at again by whoever acts, under the node's lock.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -29,13 +29,18 @@ _MOST_AT_ONCE = 32
 _ACTS = frozenset({IdleVerdict.SLEEP, IdleVerdict.REST, IdleVerdict.WAKE})
 
 
+class WakeGivenUp(Exception):
+    """Whoever was to wake a node is ending, and nothing was tried."""
+
+
 class Idling:
     """`idle`. Connections to guests stay open from pass to pass until `close`.
 
     Args:
         fleet, world: what is wanted, and the outside.
-        waits_for_wakes: a pass ends once nodes that are woken for their hours answer, which takes minutes; else they
-            are left to come up by themselves, and the next pass does not wait for them either.
+        wake_beside: wakes a node for its hours and returns when it answers; it has a thread of its own, and neither
+            this pass nor the next waits for it. Without it a pass wakes them itself and ends once they answer, which
+            takes minutes. Raises ProvisionerError, WakeGivenUp.
     """
 
     def __init__(
@@ -43,14 +48,14 @@ class Idling:
         fleet: FleetSpec,
         world: World,
         *,
-        waits_for_wakes: bool = True,
+        wake_beside: Callable[[NodeName], object] | None = None,
     ) -> None:
         self._fleet = fleet
         self._world = world
         self._looks = UseLooks(fleet, world)
         self._sleeping = Sleeping(fleet, world, self._looks)
         self._waking = Waking(fleet, world)
-        self._waits_for_wakes = waits_for_wakes
+        self._wake_beside = wake_beside
         self._lock = threading.Lock()
         self._being_woken: set[NodeName] = set()
 
@@ -141,23 +146,24 @@ class Idling:
             if node.name in self._being_woken:
                 return replace(decision, verdict=IdleVerdict.STAY, reason=f"{decision.reason}; it is being woken")
             self._being_woken.add(node.name)
-        if self._waits_for_wakes:
-            self._wake(decision, on_event)
+        wake_beside = self._wake_beside
+        if wake_beside is None:
+            self._wake(decision, lambda: self._waking.wake(node, on_event))
         else:
 
             def wake() -> None:
                 # Why it failed was told by its steps, and is remembered.
-                with suppress(ProvisionerError):
-                    self._wake(decision, on_event)
+                with suppress(ProvisionerError, WakeGivenUp):
+                    self._wake(decision, lambda: wake_beside(node.name))
 
-            threading.Thread(target=wake, name=f"wake {node.name}", daemon=True).start()
+            threading.Thread(target=wake, name=f"hours of {node.name}", daemon=True).start()
         return decision
 
-    def _wake(self, decision: IdleDecision, on_event: OnEvent) -> None:
+    def _wake(self, decision: IdleDecision, wake: Callable[[], object]) -> None:
         assert decision.occasion is not None  # noqa: S101 - there is no other cause to wake
         begins, node = decision.occasion.begins, decision.node
         try:
-            self._waking.wake(node, on_event)
+            wake()
             self._world.activity.serve_hours(node.name, HoursServed(begins))
         except ProvisionerError:
             self._world.activity.serve_hours(node.name, HoursServed(begins, self._world.clock.now()))

@@ -33,8 +33,18 @@ class FleetActs:
         in_flight: InFlight,
         table: ModelTable,
         trouble: Callable[[NodeName], str],
+        wake: Callable[[NodeName], object],
     ) -> None:
-        """Wire it; `trouble` says why a node is avoided though it passes for ready."""
+        """Wire it.
+
+        Args:
+            fleet: the library's calls.
+            keeper: what was last seen.
+            in_flight: what is under way.
+            table: who serves what.
+            trouble: says why a node is avoided though it passes for ready.
+            wake: wakes a node for its hours, in a thread. Raises ProvisionerError, WakeGivenUp.
+        """
         self._fleet = fleet
         self._table = table
         self._trouble = trouble
@@ -42,7 +52,7 @@ class FleetActs:
         self._in_flight = in_flight
         self._arbitration = Arbitration(fleet.spec, fleet.world)
         # Kept: its connections to guests stay open from pass to pass.
-        self._idling = Idling(fleet.spec, fleet.world, waits_for_wakes=False)
+        self._idling = Idling(fleet.spec, fleet.world, wake_beside=wake)
 
     @property
     def looks(self) -> UseLooks:

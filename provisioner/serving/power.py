@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Callable, Mapping
+from concurrent.futures import CancelledError
 
 from provisioner.domain.fleet import FleetSpec, SecretReference
 from provisioner.domain.names import EngineName, NodeName
@@ -10,6 +12,7 @@ from provisioner.domain.serving import NodeNow
 from provisioner.gateway.wakes import WakeDesk
 from provisioner.ports.web import NO_HEADERS, Headers
 from provisioner.services.engine_web import EngineKey
+from provisioner.services.idling import WakeGivenUp
 from provisioner.services.keeper import Keeper
 from provisioner.services.world import World
 
@@ -36,6 +39,31 @@ class ServicePower:
     def doubt(self, node: NodeName) -> None:
         """Have a node looked at out of turn."""
         self._keeper.doubt(node)
+
+
+def from_threads(desk: WakeDesk) -> Callable[[NodeName], None]:
+    """Return the desk as threads ask for wakes: what is given returns when the node's model has answered.
+
+    For standing wishes such as awake hours, which are not asked for again within seconds: a wake that failed a moment
+    ago does not put them off. To be called on the desk's event loop.
+
+    It raises ProvisionerError when the node did not come, and WakeGivenUp when the service ends meanwhile.
+    """
+    loop = asyncio.get_running_loop()
+
+    def wake(node: NodeName) -> None:
+        asked = desk.wake(node, at_once=True)
+        try:
+            coming = asyncio.run_coroutine_threadsafe(asked, loop)
+        except RuntimeError:
+            asked.close()
+            raise WakeGivenUp from None
+        try:
+            coming.result()
+        except CancelledError:
+            raise WakeGivenUp from None
+
+    return wake
 
 
 class KeysOfFleet:

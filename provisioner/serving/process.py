@@ -45,7 +45,7 @@ from provisioner.serving.acts import FleetActs
 from provisioner.serving.door import known_callers, listening, only_one, private_socket, require_closed_or_private
 from provisioner.serving.hosts import HostGuard
 from provisioner.serving.loops import Loops
-from provisioner.serving.power import KeysOfFleet, ServicePower
+from provisioner.serving.power import KeysOfFleet, ServicePower, from_threads
 from provisioner.serving.record import Record
 from provisioner.serving.registrar import Registrar
 from provisioner.serving.supervisor import tell_supervisor
@@ -139,7 +139,7 @@ class Service:
             ledger=ledger,
         )
         about = AboutUs(version("provisioner"), str(self._fleet.spec.path.resolve()), os.getpid(), world.clock.now())
-        acts = FleetActs(self._fleet, keeper, in_flight, gateway.table, gateway.parts.health.trouble)
+        acts = FleetActs(self._fleet, keeper, in_flight, gateway.table, gateway.parts.health.trouble, from_threads(desk))
         control = Control(self._fleet.spec, keeper, journal, acts, desk, waker.reports, in_flight, about, ledger)
         gauging = Gauging(self._fleet.spec, world, keeper, acts.looks)
         counting = TimeCounting(self._fleet.spec, world, keeper, gauging)

@@ -85,6 +85,30 @@ def test_many_who_wait_share_one_start(asleep: Site) -> None:
     assert starts(asleep) == 1
 
 
+def test_awake_hours_and_a_request_share_one_start(asleep: Site) -> None:
+    days = 'awake: [{days: Mon-Sun, from: "00:00", to: "24:00"}], time_zone: UTC, pre_wake: 5m'
+    asleep.fleet(lambda text: text.replace(f"  {NODE}: {{", f"  {NODE}: {{{days}, "))
+    with running_service(asleep) as running:
+        assert running.client.get(f"/api/nodes/{NODE}").value["phase"] == "asleep"
+        (decision,) = running.client.post("/api/idle", {}).value["decisions"]
+        assert (decision["verdict"], "its hours" in decision["reason"]) == ("wake", True)
+        for event in running.client.events(f"?after=0&node={NODE}"):
+            if (event["kind"], event["phase"]) == ("state", "booting"):
+                break
+        lines, status = chat(running.client, stream=True)
+        assert (status, lines[-1][1]) == (200, b"data: [DONE]")
+        (decision,) = running.client.post("/api/idle", {}).value["decisions"]
+        assert decision["verdict"] == "stay"
+        last = running.client.get("/api/service").value["last_event"]
+        wakes = []
+        for event in running.client.events(f"?after=0&node={NODE}"):
+            wakes += [event["phase"]] if event["kind"] == "wake" else []
+            if wakes[-1:] == ["done"] or event["number"] >= last:
+                break
+        assert wakes == ["started", "done"]
+    assert starts(asleep) == 1
+
+
 def test_a_killed_service_is_continued_by_the_next_one(asleep: Site) -> None:
     """A client whose connection the kill broke asks once more, and is answered; nothing was started twice."""
     outcomes: list[int | str] = []

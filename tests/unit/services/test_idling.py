@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
@@ -14,16 +15,16 @@ import pytest
 from provisioner.domain.awake import AwakeHours, AwakePlan
 from provisioner.domain.fleet import FleetSpec, NodeSpec
 from provisioner.domain.in_flight import InFlight
-from provisioner.domain.names import HypervisorName
+from provisioner.domain.names import HypervisorName, NodeName
 from provisioner.errors import RefusedError
 from provisioner.planning.idle import IdleVerdict
 from provisioner.ports.web import NO_HEADERS, Answer, Headers
-from provisioner.services.events import OnEvent, ignore
-from provisioner.services.idling import Idling
+from provisioner.services.events import ignore
+from provisioner.services.idling import Idling, WakeGivenUp
 from provisioner.services.provisioning import Provisioning
 from provisioner.services.sleeping import Sleeping
 from provisioner.services.use_looks import UseLooks, _Inside
-from provisioner.services.waking import WakeReport, Waking
+from provisioner.services.waking import Waking
 from tests.fakes.guests import FakeShell
 from tests.fakes.world import FakeWorld
 
@@ -344,29 +345,66 @@ def test_a_wake_is_measured_and_what_it_cost_is_worth_some_uptime(
     assert decision.reason == "up for only 5 min of at least 10 min: waking it takes 5 min"
 
 
-def test_a_pass_of_the_service_does_not_wait_for_a_wake_and_starts_no_second_one(
-    fleet: FleetSpec, node: NodeSpec, awake: FakeWorld, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    Sleeping(fleet, awake).sleep(node, ignore)
-    hours = replace(node, awake=OFFICE)
-    awake.clock.jump(datetime(2026, 11, 23, 9, 0, tzinfo=BERLIN).timestamp() - awake.clock.now())
-    begun, may_go_on, ended = Event(), Event(), Event()
-    real = Waking.wake
+class Beside:
+    """Somebody else who wakes nodes, once a test lets it."""
 
-    def slow(self: Waking, node: NodeSpec, on_event: OnEvent) -> WakeReport:
-        begun.set()
-        assert may_go_on.wait(10)
+    def __init__(self, fleet: FleetSpec, world: FakeWorld) -> None:
+        self.begun, self.may_go_on, self.ended = Event(), Event(), Event()
+        self.error: Exception | None = None
+        self._wake = lambda node: Waking(fleet, world).wake(node, ignore)
+        self._fleet = fleet
+
+    def __call__(self, name: NodeName) -> None:
+        self.begun.set()
+        assert self.may_go_on.wait(10)
         try:
-            return real(self, node, on_event)
+            if self.error is not None:
+                raise self.error
+            self._wake(self._fleet.nodes[name])
         finally:
-            ended.set()
+            self.ended.set()
 
-    monkeypatch.setattr(Waking, "wake", slow)
-    idling = Idling(fleet, awake, waits_for_wakes=False)
+
+@pytest.fixture
+def hours(fleet: FleetSpec, node: NodeSpec, awake: FakeWorld) -> NodeSpec:
+    """A node that sleeps within its awake hours."""
+    Sleeping(fleet, awake).sleep(node, ignore)
+    awake.cluster.acts.clear()
+    awake.clock.jump(datetime(2026, 11, 23, 9, 0, tzinfo=BERLIN).timestamp() - awake.clock.now())
+    return replace(node, awake=OFFICE)
+
+
+def test_a_pass_of_the_service_does_not_wait_for_a_wake_and_starts_no_second_one(
+    fleet: FleetSpec, hours: NodeSpec, awake: FakeWorld
+) -> None:
+    beside = Beside(fleet, awake)
+    idling = Idling(fleet, awake, wake_beside=beside)
     assert idling.idle([hours], ignore)[0].verdict is IdleVerdict.WAKE
-    assert begun.wait(10)
+    assert beside.begun.wait(10)
     (second,) = idling.idle([hours], ignore)
     assert (second.verdict, second.reason.endswith("it is being woken")) == (IdleVerdict.STAY, True)
-    may_go_on.set()
-    assert ended.wait(10)
-    assert awake.cluster.acts.count("start 5001") == 1
+    beside.may_go_on.set()
+    assert beside.ended.wait(10)
+    assert awake.cluster.acts == ["start 5001"]
+
+
+@pytest.mark.parametrize(
+    ("error", "then"),
+    [
+        (RefusedError("another has its GPU", subject="it", next_step="wait"), "failed, the next try is in 15 min"),
+        # Whoever comes next knows nothing of this try, and makes its own.
+        (WakeGivenUp(), "are now"),
+    ],
+)
+def test_what_became_of_a_wake_by_another_is_remembered(
+    fleet: FleetSpec, hours: NodeSpec, awake: FakeWorld, error: Exception, then: str
+) -> None:
+    beside = Beside(fleet, awake)
+    beside.error = error
+    beside.may_go_on.set()
+    before = set(threading.enumerate())
+    Idling(fleet, awake, wake_beside=beside).idle([hours], ignore)
+    for thread in set(threading.enumerate()) - before:
+        thread.join(10)
+    assert Idling(fleet, awake).idle([hours], ignore, dry_run=True)[0].reason.endswith(then)
+    assert awake.cluster.acts == []
