@@ -100,6 +100,41 @@ def test_sessions_over_ssh_are_told_apart(
     wait_for(lambda: reasons(guest) == "", "the session to end")
 
 
+ENGINE = """\
+import http.server
+
+class Engine(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        known = self.headers["Authorization"] == "Bearer sk-of-the-guest"
+        self.send_response(200 if known else 401)
+        self.end_headers()
+        self.wfile.write(open("/run/numbers", "rb").read() if known else b"who are you?")
+
+http.server.HTTPServer(("127.0.0.1", 8080), Engine).serve_forever()
+"""
+
+
+def test_an_engine_behind_a_key_is_shown_the_one_that_only_root_reads(guest: BootedGuest) -> None:
+    (guest.tree / "root/engine.py").write_text(ENGINE)
+    guest.run("printf 'llamacpp:prompt_tokens_total 7\nllamacpp:requests_processing 0\n' > /run/numbers")
+    guest.run("systemd-run --quiet --collect --unit=engine python3 /root/engine.py")
+    look = "rm -f /run/provisioner/idle-timer.json; systemctl start provisioner-idle.service"
+    state = "cat /run/provisioner/idle-timer.json"
+    try:
+        wait_for(lambda: guest.run("ss -Hltn 'sport = :8080'").stdout, "the engine")
+        guest.run(look)
+        assert '"since": null' in guest.run(state).stdout, "nobody knows its key yet, and unknown counts as use"
+        guest.run("install -d /etc/llm && umask 077 && echo 'LLAMA_API_KEY=\"sk-of-the-guest\"' > /etc/llm/small.env")
+        guest.run(look)
+        assert '"since": null' not in guest.run(state).stdout
+        guest.run("sed -i s/processing.0/processing\\ 1/ /run/numbers")
+        guest.run(look)
+        assert '"since": null' in guest.run(state).stdout
+        assert "sk-of-the-guest" not in guest.run("journalctl -u provisioner-idle -o cat").stdout
+    finally:
+        guest.run("systemctl stop engine; rm -rf /etc/llm /root/engine.py", check=False)
+
+
 def test_it_goes_off_when_it_is_time_and_stays_on_after_the_next_boot(guest: BootedGuest) -> None:
     guest.run("systemctl stop provisioner-idle.timer; rm -f /run/provisioner/idle-timer.json")
     changed = guest.tree / "etc/systemd/system/provisioner-idle.service.d/test.conf"

@@ -14,6 +14,7 @@ from types import ModuleType
 import pytest
 
 from provisioner.adapters.files.shipped import shipped_folder
+from provisioner.engines.registry import ENGINES
 
 VLLM = """# HELP vllm:num_requests_running x
 vllm:num_requests_running{engine="0",model_name="m"} %d.0
@@ -165,6 +166,10 @@ def test_an_engine_that_asks_for_a_key_gets_the_one_of_its_unit(
     told = capsys.readouterr().out
     assert "401" in told
     assert 'k"ey' not in told
+
+
+def test_the_key_of_every_engine_that_asks_for_one_is_found(timer: ModuleType) -> None:
+    assert {engine.key_variable for engine in ENGINES.values()} - {""} == timer.KEYS
 
 
 def test_an_engine_that_asks_for_no_key_is_shown_none(timer: ModuleType, engine: Engine, tmp_path: Path) -> None:
