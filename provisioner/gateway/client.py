@@ -15,6 +15,8 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
+AT_ONCE = (b"x-accel-buffering", b"no")
+"""Asks an nginx before us to hand on what comes; it keeps the header to itself."""
 # Most requests are over by then and never need somebody who listens for their client's leaving.
 _WATCH_AFTER = 0.02
 
@@ -43,8 +45,12 @@ class Client:
         self.path: str = scope["path"]
         self.query: bytes = scope.get("query_string", b"")
         self.headers: Headers = scope["headers"]
+        self.takes_pieces: bool = scope.get("http_version") != "1.0"
+        """An answer may be sent to it whose length is not known when it begins."""
         self.has_begun = False
         """Status and headers are on their way."""
+        self.is_document = False
+        """It has begun as a JSON document, before anything was known of it."""
         self.has_left = False
         self.status = 0
         self.sent = 0
@@ -124,7 +130,13 @@ class Client:
         await self.end(b"" if self.method == "HEAD" else body)
 
     async def refuse(self, dialect: Dialect, fault: Fault) -> None:
-        """Tell what went wrong: as a status, or inside the stream where that has begun."""
+        """Tell what went wrong: as a status, or inside the answer where that has begun.
+
+        A document that has begun is not ended: people read in it why, and programs see that it is no answer.
+        """
+        if self.is_document:
+            await self.send(dialect.fault(fault))
+            return
         if self.has_begun:
             await self.end(dialect.late_fault(fault))
             return

@@ -39,6 +39,10 @@ class Dialect(Protocol):
     streams_by_default: bool
     stream_type: str
 
+    def answers_json(self, path: str) -> bool:
+        """Say whether what is asked for by POST is a JSON document for certain, unless it is a stream."""
+        ...
+
     def heartbeat(self, words: str) -> bytes:
         """Return a sign of life that clients read over, `words` in it where there is room."""
         ...
@@ -56,6 +60,11 @@ class Dialect(Protocol):
         ...
 
 
+# Speech is sound, and a transcription may be plain text.
+_JSON_PATHS = frozenset(
+    f"/v1/{name}"
+    for name in ("chat/completions", "completions", "embeddings", "responses", "messages", "rerank", "score")
+)
 _KINDS = {400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error"}
 
 
@@ -68,6 +77,10 @@ class OpenAi:
     stream_type = "text/event-stream"
     _in = re.compile(rb'"(?:prompt|input)_tokens"\s*:\s*(\d+)')
     _out = re.compile(rb'"(?:completion|output)_tokens"\s*:\s*(\d+)')
+
+    def answers_json(self, path: str) -> bool:
+        """Return whether it is a path of which that is known."""
+        return path in _JSON_PATHS
 
     def heartbeat(self, words: str) -> bytes:
         """Return a comment."""
@@ -106,6 +119,10 @@ class OllamaOwn:
     stream_type = "application/x-ndjson"
     _in = re.compile(rb'"prompt_eval_count"\s*:\s*(\d+)')
     _out = re.compile(rb'"eval_count"\s*:\s*(\d+)')
+
+    def answers_json(self, path: str) -> bool:
+        """Return that everything is."""
+        return True
 
     def heartbeat(self, words: str) -> bytes:
         """Return a blank: a line of its own would be read as a document."""

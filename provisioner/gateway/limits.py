@@ -27,6 +27,9 @@ class Limits:
     body_rate: float = 64 * 1024.0
     first_byte_seconds: float = 1.5
     """A stream that has nothing to say by then says that it waits; clients are promised two."""
+    document_seconds: float = 35.0
+    """An answer in one piece that has nothing to say by then begins with blanks: proxies give up at 50 or 60 seconds,
+    n8n at 300. Not earlier, because its status can no longer be an error's then."""
     heartbeat_seconds: float = 5.0
     """The pause between two signs of life; clients are promised one every ten."""
     suspect_seconds: float = 0.3

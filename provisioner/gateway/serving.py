@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass, field, replace
+from typing import NoReturn
 
 from provisioner.domain.ledger import LedgerEntry, Outcome
 from provisioner.domain.names import NodeName
 from provisioner.domain.serving import NodeNow, Phase
 from provisioner.errors import ProvisionerError
 from provisioner.gateway.asking import Headers, Question
-from provisioner.gateway.client import Client
+from provisioner.gateway.client import AT_ONCE, Client
 from provisioner.gateway.dialects import Dialect, Fault
 from provisioner.gateway.parts import Parts
 from provisioner.gateway.pulse import Pulse
@@ -85,13 +86,14 @@ class Serving:
     _barred: dict[NodeName, str] = field(default_factory=dict)
     _waits_for: NodeName | None = None
     _overloaded: float | None = None
+    _is_handed_on: bool = False
 
     async def run(self) -> None:
         """Answer the client, whatever happens, and write the ledger."""
         at, size = self.parts.now(), len(self.body)
         outcome = Outcome.ANSWERED
         self.parts.held += size
-        pulse = Pulse(self.client, self.dialect, self.parts.limits, self._words) if self.question.is_stream else None
+        pulse = self._pulse()
         self.client.watch()
         try:
             try:
@@ -110,7 +112,7 @@ class Serving:
             if not failed.is_cut:
                 await self._refuse(pulse, failed.fault)
         except asyncio.CancelledError:
-            is_half_told = self.client.has_begun and not self.question.is_stream
+            is_half_told = self._is_handed_on and not self.question.is_stream
             if not self.client.has_left and is_half_told:
                 raise
             task = asyncio.current_task()
@@ -125,6 +127,15 @@ class Serving:
             self._write(at, size, outcome)
             if pulse is not None:
                 await pulse.stop()
+
+    def _pulse(self) -> Pulse | None:
+        """Return what keeps the client patient, where something does."""
+        client, is_stream = self.client, self.question.is_stream
+        path = self.path.partition("?")[0]
+        is_document = client.method == "POST" and client.takes_pieces and self.dialect.answers_json(path)
+        if not is_stream and not is_document:
+            return None
+        return Pulse(client, self.dialect, self.parts.limits, self._words, is_stream=is_stream)
 
     async def _refuse(self, pulse: Pulse | None, fault: Fault) -> None:
         if pulse is not None:
@@ -385,11 +396,11 @@ class Serving:
     async def _hand_on(self, exchange: Exchange, node: NodeName, head: Head) -> None:
         """Send the answer on as it comes. Raises Failed when it breaks off."""
         client = self.client
+        if client.has_begun and (head.status != 200 or not self._is_promised(head)):
+            await self._tell_late(exchange, node, head)
+        self._is_handed_on = True
         if not client.has_begun:
             await client.begin(head.status, self._headers(head, node))
-        elif head.status != 200:
-            await self._tell_late(exchange, node, head)
-            return
         exchange.limit_silence(self.parts.limits.silence_seconds)
         try:
             while data := await exchange.read():
@@ -405,8 +416,12 @@ class Serving:
             raise Failed(fault, Outcome.FAILED, is_cut=True) from broken
         await client.end()
 
-    async def _tell_late(self, exchange: Exchange, node: NodeName, head: Head) -> None:
-        """Say inside a stream that has begun what its engine says instead of an answer. Raises Failed."""
+    def _is_promised(self, head: Head) -> bool:
+        """Say whether an answer is of the kind as which it has begun."""
+        return not self.client.is_document or (head.get(b"content-type") or b"").startswith(b"application/json")
+
+    async def _tell_late(self, exchange: Exchange, node: NodeName, head: Head) -> NoReturn:
+        """Say inside an answer that has begun what its engine says instead of one. Raises Failed."""
         said = b""
         try:
             while len(said) < _TAIL and (data := await exchange.read()):
@@ -419,6 +434,8 @@ class Serving:
 
     def _headers(self, head: Head, node: NodeName) -> Headers:
         headers = [pair for pair in head.headers if pair[0] in _PASSED_ON]
+        if self.question.is_stream:
+            headers.append(AT_ONCE)
         headers.append((b"x-provisioner-node", node.encode("ascii", "replace")))
         if self._record.is_fallback:
             headers.append((b"x-provisioner-fallback", b"true"))
