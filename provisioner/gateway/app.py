@@ -27,11 +27,12 @@ from provisioner.gateway.client import Client, ClientLeft, TooMuch
 from provisioner.gateway.dialects import OLLAMA, OPENAI, Dialect, Fault
 from provisioner.gateway.health import Health
 from provisioner.gateway.limits import Limits
+from provisioner.gateway.ollama_requests import Untranslatable, as_openai
 from provisioner.gateway.parts import Parts
 from provisioner.gateway.power import Power
 from provisioner.gateway.serving import Serving
 from provisioner.gateway.upstream import Engines, Target
-from provisioner.planning.model_table import ModelTable, Offer
+from provisioner.planning.model_table import ModelEntry, ModelTable, Offer
 from provisioner.planning.routing import Ask
 from provisioner.ports.engine_keys import EngineKeys
 from provisioner.ports.ledger import Ledger
@@ -195,10 +196,7 @@ class Gateway:
         entry = self.table.find(question.model)
         if entry is None:
             raise self._unknown(question.model)
-        if not any(not offer.stands_in for offer in entry.speaking(dialect.engine)):
-            engines = ", ".join(sorted({offer.engine for offer in entry.offers if not offer.stands_in}))
-            summary = f'cannot answer in Ollama\'s dialect: model "{entry.name}" is served by {engines}'
-            raise BadRequest(Fault(400, "wrong_dialect", summary, "ask for it below /v1"))
+        engine = _engine_for(dialect, path, body, entry)
         away, prefers_gpu, may_wake = policy_of(client.headers, entry.policy)
         query = f"?{client.query.decode('ascii')}" if client.query else ""
         await Serving(
@@ -211,6 +209,7 @@ class Gateway:
             caller=caller.name,
             path=path + query,
             body=body,
+            engine=engine,
         ).run()
 
     async def _body(self, client: Client) -> bytes:
@@ -236,3 +235,19 @@ class Gateway:
     def _ready(self) -> Iterable[NodeName]:
         seen = self.parts.power.seen()
         return [node for node in self._offers if node in seen and seen[node].phase is Phase.READY]
+
+
+def _engine_for(dialect: Dialect, path: str, body: bytes, entry: ModelEntry) -> EngineName | None:
+    """Return the only engine that understands a request, or None when all do. Raises BadRequest when nobody does."""
+    if all(offer.engine == dialect.engine for offer in entry.offers) or dialect.engine is None:
+        return dialect.engine
+    try:
+        as_openai(path, body, entry.name)
+    except Untranslatable as what:
+        if any(not offer.stands_in for offer in entry.speaking(dialect.engine)):
+            return dialect.engine
+        engines = ", ".join(sorted({offer.engine for offer in entry.offers if not offer.stands_in}))
+        summary = f'cannot take {what} here: model "{entry.name}" is served by {engines}, which understands none'
+        step = "leave it out, or ask for a model that Ollama serves"
+        raise BadRequest(Fault(400, "not_translatable", summary, step)) from None
+    return None

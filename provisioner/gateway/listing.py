@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 from provisioner.domain.names import NodeName
 from provisioner.domain.serving import NodeNow, Phase
-from provisioner.gateway.dialects import OLLAMA
 from provisioner.planning.model_table import ModelEntry, ModelTable, Offer
 
 Seen = Mapping[NodeName, NodeNow]
@@ -27,28 +26,19 @@ def openai_model(table: ModelTable, seen: Seen, name: str) -> dict[str, object] 
 
 
 def ollama_tags(table: ModelTable, seen: Seen) -> dict[str, object]:
-    """Return the answer to ``/api/tags``: what Ollama nodes serve."""
-    return {"models": [_ollama_model(name) for name in _ollama_names(table)]}
+    """Return the answer to ``/api/tags``: every model, whichever engine serves it."""
+    return {"models": [_ollama_model(name) for name in table.names]}
 
 
 def ollama_loaded(table: ModelTable, seen: Seen) -> dict[str, object]:
     """Return the answer to ``/api/ps``: what answers without a wake."""
     ready = [
         name
-        for name in _ollama_names(table)
-        if (entry := table.find(name)) is not None
-        and any(_is_ready(offer, seen) for offer in entry.speaking(OLLAMA.engine) if not offer.stands_in)
-    ]
-    return {"models": [_ollama_model(name) for name in ready]}
-
-
-def _ollama_names(table: ModelTable) -> list[str]:
-    return [
-        name
         for name in table.names
         if (entry := table.find(name)) is not None
-        and any(not offer.stands_in for offer in entry.speaking(OLLAMA.engine))
+        and any(_is_ready(offer, seen) for offer in entry.offers if not offer.stands_in)
     ]
+    return {"models": [_ollama_model(name) for name in ready]}
 
 
 def ollama_model(entry: ModelEntry) -> dict[str, object]:

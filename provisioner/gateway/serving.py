@@ -10,15 +10,17 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass, field, replace
-from typing import NoReturn
 
 from provisioner.domain.ledger import LedgerEntry, Outcome
-from provisioner.domain.names import NodeName
+from provisioner.domain.names import EngineName, NodeName
 from provisioner.domain.serving import NodeNow, Phase
 from provisioner.errors import ProvisionerError
-from provisioner.gateway.asking import Headers, Question
-from provisioner.gateway.client import AT_ONCE, Client
+from provisioner.gateway.asking import Question
+from provisioner.gateway.client import Client
 from provisioner.gateway.dialects import Dialect, Fault
+from provisioner.gateway.handing_on import Failed, HandingOn, Record
+from provisioner.gateway.ollama_answers import OllamaAnswer
+from provisioner.gateway.ollama_requests import Asked, as_openai
 from provisioner.gateway.parts import Parts
 from provisioner.gateway.pulse import Pulse
 from provisioner.gateway.upstream import EngineAway, Exchange, Head, Target, Trouble
@@ -26,51 +28,22 @@ from provisioner.planning.model_table import ModelEntry, Offer
 from provisioner.planning.routing import Ask, Candidate, Refusal, Route, Way, route
 
 _MOST_TRIES = 8
-# Enough for the numbers at the end of an answer.
-_TAIL = 2048
 _FIRST_PAUSE = 0.25
 _LONGEST_PAUSE = 2.0
 _GATE_PAUSE = 0.05
 # What an engine says when it is full or not ready; another node may do better.
 _ELSEWHERE = frozenset({429, 500, 502, 503, 504})
-_PASSED_ON = frozenset({b"content-type", b"content-length", b"retry-after", b"cache-control"})
 
 
 _STOPPING = Fault(503, "stopping", "cannot hold the request any longer: the service is stopped", "ask again", 1.0)
 
 
-class Failed(Exception):
-    """No answer can be had.
-
-    `is_cut` is for one that broke off and cannot say so itself. `reason` is what is kept of it: what an engine says may
-    repeat what it was asked, and that is its client's alone.
-    """
-
-    def __init__(self, fault: Fault, outcome: Outcome, *, is_cut: bool = False, reason: str = "") -> None:
-        super().__init__(fault.summary)
-        self.fault = fault
-        self.outcome = outcome
-        self.is_cut = is_cut
-        self.reason = reason or fault.summary
-
-
-@dataclass(slots=True)
-class _Record:
-    """What the ledger will say."""
-
-    node: str = ""
-    reason: str = ""
-    is_fallback: bool = False
-    woke: bool = False
-    tries: int = 0
-    waited: float = 0.0
-    first_byte: float | None = None
-    tail: bytes = b""
-
-
 @dataclass(slots=True)
 class Serving:
-    """One request. `path` is what the engine is asked for."""
+    """One request.
+
+    `path` is what the engine is asked for. `engine` is the only one that may be; None for all.
+    """
 
     parts: Parts
     client: Client
@@ -81,12 +54,14 @@ class Serving:
     caller: str
     path: str
     body: bytes
-    _record: _Record = field(default_factory=_Record)
+    engine: EngineName | None = None
+    _record: Record = field(default_factory=Record)
     _begun: float = field(default_factory=time.monotonic)
     _barred: dict[NodeName, str] = field(default_factory=dict)
     _waits_for: NodeName | None = None
     _overloaded: float | None = None
-    _is_handed_on: bool = False
+    _handing_on: HandingOn | None = None
+    _translated: OllamaAnswer | None = None
 
     async def run(self) -> None:
         """Answer the client, whatever happens, and write the ledger."""
@@ -102,7 +77,10 @@ class Serving:
                 self.parts.held -= size
                 self.body = b""
             try:
-                await self._hand_on(exchange, node, head)
+                self._handing_on = HandingOn(
+                    self.parts, self.client, self.dialect, self.question.is_stream, self._record, node, self._translated
+                )
+                await self._handing_on.run(exchange, head)
             finally:
                 self.parts.flight.leave(node, self.parts.now())
                 exchange.abort()
@@ -112,7 +90,8 @@ class Serving:
             if not failed.is_cut:
                 await self._refuse(pulse, failed.fault)
         except asyncio.CancelledError:
-            is_half_told = self._is_handed_on and not self.question.is_stream
+            is_begun = self._handing_on is not None and self._handing_on.has_begun
+            is_half_told = is_begun and not self.question.is_stream
             if not self.client.has_left and is_half_told:
                 raise
             task = asyncio.current_task()
@@ -196,7 +175,7 @@ class Serving:
         seen = self.parts.power.seen()
         offers: dict[NodeName, Offer] = {}
         candidates: dict[NodeName, Candidate] = {}
-        for offer in self.entry.speaking(self.dialect.engine):
+        for offer in self.entry.speaking(self.engine):
             if offer.stands_in and not self._may_stand_in:
                 continue
             now = seen.get(offer.node) or NodeNow(offer.node, Phase.UNKNOWN, "it has not been looked at yet")
@@ -292,22 +271,29 @@ class Serving:
         """Send the request to a node; return its answer's beginning. Raises EngineAway."""
         self._record.tries += 1
         self._record.node = offer.node
+        asked = self._asked(offer)
         headers = [("accept", "*/*")]
         if self.question.content_type:
             headers.append(("content-type", self.question.content_type))
-        headers += self.parts.keys.headers(offer.node, offer.engine, self.path).items()
+        headers += self.parts.keys.headers(offer.node, offer.engine, asked.path).items()
         exchange = await self.parts.engines.send(
-            Target(offer.host, offer.port),
-            self.client.method,
-            self.path,
-            body=self.question.body_for(offer.model, self.body),
-            headers=tuple(headers),
+            Target(offer.host, offer.port), asked.method, asked.path, body=asked.body, headers=tuple(headers)
         )
         try:
             return exchange, await self._head(exchange, offer.node)
         except BaseException:
             exchange.abort()
             raise
+
+    def _asked(self, offer: Offer) -> Asked:
+        """Return what an engine is asked, in its own dialect."""
+        self._translated = None
+        if self.dialect.engine in (None, offer.engine):
+            return Asked(self.client.method, self.path, self.question.body_for(offer.model, self.body))
+        path = self.path.partition("?")[0]
+        asked = as_openai(path, self.body, offer.model)
+        self._translated = OllamaAnswer(path, self.question.model, streams=asked.streams, now=self.parts.now)
+        return asked
 
     async def _head(self, exchange: Exchange, node: NodeName) -> Head:
         """Wait for the beginning of the answer, with a look at the engine's health when it takes long.
@@ -392,56 +378,6 @@ class Serving:
     def _given_up(self) -> Failed:
         summary = f'cannot answer for model "{self.entry.name}" in {self._record.tries} tries: {self._record.reason}'
         return Failed(Fault(502, "engine_failed", summary, "provisioner status", 10.0), Outcome.FAILED)
-
-    async def _hand_on(self, exchange: Exchange, node: NodeName, head: Head) -> None:
-        """Send the answer on as it comes. Raises Failed when it breaks off."""
-        client = self.client
-        if client.has_begun and (head.status != 200 or not self._is_promised(head)):
-            await self._tell_late(exchange, node, head)
-        self._is_handed_on = True
-        if not client.has_begun:
-            await client.begin(head.status, self._headers(head, node))
-        exchange.limit_silence(self.parts.limits.silence_seconds)
-        try:
-            while data := await exchange.read():
-                self._record.tail = data[-_TAIL:] if len(data) >= _TAIL else (self._record.tail + data)[-_TAIL:]
-                await client.send(data)
-        except EngineAway as broken:
-            why = str(broken)
-            self.parts.health.failed(node, why)
-            fault = Fault(502, "engine_failed", f"cannot finish the answer: {node} broke off ({why})", "ask again")
-            if self.question.is_stream:
-                raise Failed(fault, Outcome.FAILED) from broken
-            # Half a document cannot be mended: the connection ends, and its client sees that.
-            raise Failed(fault, Outcome.FAILED, is_cut=True) from broken
-        await client.end()
-
-    def _is_promised(self, head: Head) -> bool:
-        """Say whether an answer is of the kind as which it has begun."""
-        return not self.client.is_document or (head.get(b"content-type") or b"").startswith(b"application/json")
-
-    async def _tell_late(self, exchange: Exchange, node: NodeName, head: Head) -> NoReturn:
-        """Say inside an answer that has begun what its engine says instead of one. Raises Failed."""
-        said = b""
-        try:
-            while len(said) < _TAIL and (data := await exchange.read()):
-                said += data
-        except EngineAway:
-            pass
-        words = " ".join(said[:_TAIL].decode(errors="replace").split())[:500]
-        fault = Fault(head.status, "engine_refused", f"cannot answer: {node} answers {head.status} {words}".rstrip())
-        raise Failed(fault, Outcome.FAILED, reason=f"{node} answers {head.status}")
-
-    def _headers(self, head: Head, node: NodeName) -> Headers:
-        headers = [pair for pair in head.headers if pair[0] in _PASSED_ON]
-        if self.question.is_stream:
-            headers.append(AT_ONCE)
-        headers.append((b"x-provisioner-node", node.encode("ascii", "replace")))
-        if self._record.is_fallback:
-            headers.append((b"x-provisioner-fallback", b"true"))
-        if self._record.woke:
-            headers.append((b"x-provisioner-waited", f"{self._record.waited:.3f}".encode()))
-        return headers
 
     def _words(self) -> str:
         """Return what a waiting client is told."""

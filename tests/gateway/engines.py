@@ -46,6 +46,7 @@ class Engine:
         app = web.Application(client_max_size=64 * 1024 * 1024)
         app.router.add_get("/health", self._health)
         app.router.add_get("/api/version", self._health)
+        app.router.add_get("/v1/models", self._models)
         app.router.add_post("/v1/{rest:.*}", self._openai)
         app.router.add_post("/api/{rest:.*}", self._ollama)
         self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
@@ -73,6 +74,9 @@ class Engine:
         if self.is_hung:
             await asyncio.Event().wait()
         return web.json_response({"status": "ok", "version": "0"}, status=self.health)
+
+    async def _models(self, request: web.Request) -> web.StreamResponse:
+        return web.json_response({"object": "list", "data": [{"id": "m", "object": "model"}]})
 
     async def _begin(self, request: web.Request) -> dict[str, Any]:
         body = await request.read()

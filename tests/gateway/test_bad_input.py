@@ -142,14 +142,6 @@ class TestWhatCannotBeUnderstood:
 
         asyncio.run(scenario())
 
-    def test_a_model_of_another_engine_is_not_asked_in_ollamas_dialect(self, tmp_path: Path) -> None:
-        async def scenario() -> None:
-            async with a_site(tmp_path) as site, site.http.post(**site.ask(path="/ollama/api/chat")) as answer:
-                assert answer.status == 400
-                assert "served by llama.cpp" in (await answer.json())["error"]
-
-        asyncio.run(scenario())
-
 
 class TestWhoMayComeIn:
     @pytest.mark.parametrize("header", [None, "Bearer wrong", "Bearer ", "Basic dGVzdHM=", f"Token {TOKEN}", TOKEN])
