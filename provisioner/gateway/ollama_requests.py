@@ -121,7 +121,9 @@ class _Messages:
             return {"role": role, "tool_call_id": self._answered(given.get("tool_name")), "content": content}
         message: dict[str, object] = {"role": role, "content": content}
         if given.get("images"):
-            pictures = [{"type": "image_url", "image_url": {"url": _picture(each)}} for each in _list(given["images"], "images")]
+            pictures = [
+                {"type": "image_url", "image_url": {"url": _picture(each)}} for each in _list(given["images"], "images")
+            ]
             message["content"] = [{"type": "text", "text": content}, *pictures]
         if given.get("tool_calls"):
             message["tool_calls"] = [self._call(each) for each in _list(given["tool_calls"], "tool_calls")]

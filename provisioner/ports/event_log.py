@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from provisioner.domain.events import Entry, NewEntry
 
 
 class EventLog(Protocol):
-    """Entries in the order of their numbers; what was added survives kill -9. Safe to use from several threads."""
+    """Entries in the order of their numbers. Safe to use from several threads.
+
+    What was added is on the disk when the call returns; neither kill -9 nor a power cut takes it.
+    """
 
     def add(self, entry: NewEntry, at: float) -> Entry:
         """Keep one thing that happened.
@@ -17,6 +21,10 @@ class EventLog(Protocol):
             entry: what.
             at: when, in UNIX seconds.
         """
+        ...
+
+    def add_all(self, entries: Sequence[tuple[NewEntry, float]]) -> tuple[Entry, ...]:
+        """Keep several things that happened, each with its time: all of them, or none."""
         ...
 
     def after(self, number: int, *, limit: int = 500) -> tuple[Entry, ...]:

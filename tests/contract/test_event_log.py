@@ -33,6 +33,14 @@ def test_what_was_added_is_read_again_from_any_number_on(log: EventLog) -> None:
     assert log.last_number() == kept[-1].number
 
 
+def test_several_are_kept_in_their_order(log: EventLog) -> None:
+    first = log.add(NewEntry(Kind.SERVICE), 1.0)
+    kept = log.add_all([(NewEntry(Kind.STEP, ONE, detail=str(n)), 2.0 + n) for n in range(3)])
+    assert [each.number for each in kept] == [2, 3, 4]
+    assert log.after(0) == (first, *kept)
+    assert log.add_all([]) == ()
+
+
 def test_the_latest_of_one_node_come_oldest_first(log: EventLog) -> None:
     for n in range(6):
         log.add(NewEntry(Kind.STEP, ONE if n % 2 else None, detail=str(n)), float(n))

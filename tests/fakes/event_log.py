@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 
 from provisioner.domain.events import Entry, NewEntry
 
@@ -16,10 +17,16 @@ class MemoryEventLog:
         self._lock = threading.Lock()
 
     def add(self, entry: NewEntry, at: float) -> Entry:
+        return self.add_all([(entry, at)])[0]
+
+    def add_all(self, entries: Sequence[tuple[NewEntry, float]]) -> tuple[Entry, ...]:
         with self._lock:
-            self._given += 1
-            kept = Entry(self._given, at, entry.kind, entry.node, entry.phase, entry.detail, entry.by, entry.facts)
-            self.entries.append(kept)
+            kept = tuple(
+                Entry(self._given + n, at, new.kind, new.node, new.phase, new.detail, new.by, new.facts)
+                for n, (new, at) in enumerate(entries, 1)
+            )
+            self._given += len(kept)
+            self.entries.extend(kept)
             return kept
 
     def after(self, number: int, *, limit: int = 500) -> tuple[Entry, ...]:

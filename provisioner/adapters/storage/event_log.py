@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 
 from provisioner.adapters.storage.sqlite import connection
@@ -33,12 +35,12 @@ class SqliteEventLog:
 
     def add(self, entry: NewEntry, at: float) -> Entry:
         """Keep one thing that happened."""
+        return self.add_all([(entry, at)])[0]
+
+    def add_all(self, entries: Sequence[tuple[NewEntry, float]]) -> tuple[Entry, ...]:
+        """Keep several things that happened, in one transaction."""
         with connection(self._path, _SCHEMA) as database:
-            number = database.execute(
-                "INSERT INTO event (at, kind, node, phase, detail, asked_by, facts) VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (at, entry.kind.value, entry.node, entry.phase, entry.detail, entry.by, json.dumps(entry.facts)),
-            ).lastrowid
-        return Entry(number or 0, at, entry.kind, entry.node, entry.phase, entry.detail, entry.by, entry.facts)
+            return tuple([_kept(database, entry, at) for entry, at in entries])
 
     def after(self, number: int, *, limit: int = 500) -> tuple[Entry, ...]:
         """Return the entries with a greater number, the oldest first."""
@@ -68,6 +70,14 @@ class SqliteEventLog:
         """Drop what happened before a moment."""
         with connection(self._path, _SCHEMA) as database:
             return database.execute("DELETE FROM event WHERE at < ?", (before,)).rowcount
+
+
+def _kept(database: sqlite3.Connection, entry: NewEntry, at: float) -> Entry:
+    number = database.execute(
+        "INSERT INTO event (at, kind, node, phase, detail, asked_by, facts) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (at, entry.kind.value, entry.node, entry.phase, entry.detail, entry.by, json.dumps(entry.facts)),
+    ).lastrowid
+    return Entry(number or 0, at, entry.kind, entry.node, entry.phase, entry.detail, entry.by, entry.facts)
 
 
 def _entry(row: tuple[int, float, str, str | None, str, str, str, str]) -> Entry:

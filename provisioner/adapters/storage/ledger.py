@@ -1,19 +1,22 @@
 """The port `Ledger` in the SQLite file beside the activity log.
 
 A thread of its own writes, many requests in one transaction: the event loop
-that adds them must not wait for a disk. What was added within the last moments
-before a kill -9 is lost; requests are counted by it, not owed.
+that adds them must not wait for a disk. A kill -9 or a power cut takes what was
+added within the last `COMMIT_SECONDS`, and what a commit that was under way was
+about; all else is on the disk. Requests are counted by it, not owed.
 """
 
 from __future__ import annotations
 
 import logging
 import queue
+import sqlite3
 import threading
+import time
 from dataclasses import astuple, fields
 from pathlib import Path
 
-from provisioner.adapters.storage.sqlite import connection
+from provisioner.adapters.storage.sqlite import connection, open_database, unusable
 from provisioner.domain.ledger import LedgerEntry, Outcome
 from provisioner.errors import InputError
 
@@ -34,7 +37,10 @@ _MOST_KEPT = 1_000_000
 _TRIM_EVERY = 10_000
 # When the disk is slower than the requests, the newest are dropped rather than memory filled.
 _MOST_QUEUED = 50_000
+# A tenth of a second of what one core can serve, twice.
 _MOST_AT_ONCE = 1000
+COMMIT_SECONDS = 0.1
+"""From one commit to the next while requests come one after the other; the first after a while is committed at once."""
 
 _log = logging.getLogger(__name__)
 
@@ -46,6 +52,7 @@ class SqliteLedger:
         self._path = path
         self._queue: queue.Queue[LedgerEntry | threading.Event | None] = queue.Queue(_MOST_QUEUED)
         self._written = 0
+        self._opened: sqlite3.Connection | None = None
         self._thread = threading.Thread(target=self._write, name="ledger", daemon=True)
         self._thread.start()
 
@@ -88,13 +95,10 @@ class SqliteLedger:
             return opened.execute(question, values).fetchall()
 
     def _write(self) -> None:
+        due = 0.0
         while True:
-            batch = [self._queue.get()]
-            while len(batch) < _MOST_AT_ONCE and batch[-1] is not None:
-                try:
-                    batch.append(self._queue.get_nowait())
-                except queue.Empty:
-                    break
+            batch = self._batch(due)
+            due = time.monotonic() + COMMIT_SECONDS
             rows = [_row(each) for each in batch if isinstance(each, LedgerEntry)]
             try:
                 if rows:
@@ -108,17 +112,36 @@ class SqliteLedger:
                 if isinstance(each, threading.Event):
                     each.set()
             if batch[-1] is None:
+                if self._opened is not None:
+                    self._opened.close()
                 return
 
+    def _batch(self, due: float) -> list[LedgerEntry | threading.Event | None]:
+        """Return what is written at once: all that comes until the next commit is due, or somebody waits for it."""
+        batch = [self._queue.get()]
+        while len(batch) < _MOST_AT_ONCE and isinstance(batch[-1], LedgerEntry):
+            try:
+                batch.append(self._queue.get(timeout=max(due - time.monotonic(), 0.0)))
+            except queue.Empty:
+                break
+        return batch
+
     def _insert(self, rows: list[tuple[object, ...]]) -> None:
-        with connection(self._path, _SCHEMA) as opened:
-            opened.executemany(_INSERT, rows)
-            self._written += len(rows)
-            if self._written >= _TRIM_EVERY:
-                self._written = 0
-                opened.execute(
-                    "DELETE FROM requests WHERE rowid <= (SELECT max(rowid) FROM requests) - ?", (_MOST_KEPT,)
-                )
+        # Kept open: to close the last connection moves the whole log into the database.
+        opened = self._opened = self._opened or open_database(self._path, _SCHEMA)
+        try:
+            with opened:
+                opened.executemany(_INSERT, rows)
+                self._written += len(rows)
+                if self._written >= _TRIM_EVERY:
+                    self._written = 0
+                    opened.execute(
+                        "DELETE FROM requests WHERE rowid <= (SELECT max(rowid) FROM requests) - ?", (_MOST_KEPT,)
+                    )
+        except sqlite3.Error as error:
+            self._opened = None
+            opened.close()
+            raise unusable(self._path, error) from error
 
 
 def _row(entry: LedgerEntry) -> tuple[object, ...]:

@@ -98,23 +98,37 @@ class SqliteActivityLog:
 @contextmanager
 def connection(path: Path, schema: str) -> Iterator[sqlite3.Connection]:
     """Open our database for one transaction. Raises InputError when it cannot be used."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        opened = sqlite3.connect(path, timeout=_BUSY_SECONDS)
-    except (OSError, sqlite3.Error) as error:
-        raise _unusable(path, error) from error
+    opened = open_database(path, schema)
     try:
         with opened:
-            opened.execute("PRAGMA journal_mode = WAL")
-            opened.execute(schema)
             yield opened
     except sqlite3.Error as error:
-        raise _unusable(path, error) from error
+        raise unusable(path, error) from error
     finally:
         opened.close()
 
 
-def _unusable(path: Path, error: Exception) -> InputError:
+def open_database(path: Path, schema: str) -> sqlite3.Connection:
+    """Return a connection to our database. Raises InputError when it cannot be used."""
+    opened = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        opened = sqlite3.connect(path, timeout=_BUSY_SECONDS)
+        opened.execute("PRAGMA journal_mode = WAL")
+        # A commit has reached the disk when it returns, whatever then becomes of process and power. It is what SQLite
+        # does unless it was built otherwise.
+        opened.execute("PRAGMA synchronous = FULL")
+        with opened:
+            opened.execute(schema)
+    except (OSError, sqlite3.Error) as error:
+        if opened is not None:
+            opened.close()
+        raise unusable(path, error) from error
+    return opened
+
+
+def unusable(path: Path, error: Exception) -> InputError:
+    """Return the error that says so."""
     return InputError(
         f"cannot remember activity: {error}",
         subject=str(path),
