@@ -39,13 +39,16 @@ class GuardedHttp(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Count what a head takes."""
         if self._is_in_head:
-            if self._slow is None:
-                self._await_head()
             # The last piece may hold some of a body too; a body that is that large comes in many pieces.
             self._head_bytes += min(len(data), MOST_HEAD_BYTES)
         super().data_received(data)
-        if self._is_in_head and self._head_bytes > MOST_HEAD_BYTES and not self.transport.is_closing():
+        if not (self._is_in_head and self._head_bytes) or self.transport.is_closing():
+            # Most heads come in one piece, and need nobody who counts their time.
+            return
+        if self._head_bytes > MOST_HEAD_BYTES:
             self._end(_TOO_LARGE)
+        elif self._slow is None:
+            self._await_head()
 
     def on_message_begin(self) -> None:
         """A head begins."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import resource
 import signal
@@ -281,8 +282,20 @@ class _Server(uvicorn.Server):
         yield
 
 
+class _BrokenOff(logging.Filter):
+    """Keeps back uvicorn's complaint about answers that the gateway breaks off: the ledger says why it did."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Let all else pass."""
+        return "without completing response" not in record.getMessage()
+
+
+_BROKEN_OFF = _BrokenOff()
+
+
 def _config(app: Any, spec: ServiceSpec, *, tls: bool) -> uvicorn.Config:
     files = spec.tls if tls else None
+    logging.getLogger("uvicorn.error").addFilter(_BROKEN_OFF)
     return uvicorn.Config(
         app,
         lifespan="off",

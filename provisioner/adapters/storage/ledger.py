@@ -50,7 +50,8 @@ class SqliteLedger:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._queue: queue.Queue[LedgerEntry | threading.Event | None] = queue.Queue(_MOST_QUEUED)
+        self._queue: queue.SimpleQueue[LedgerEntry | threading.Event | None] = queue.SimpleQueue()
+        self._is_waited_for = threading.Event()
         self._written = 0
         self._opened: sqlite3.Connection | None = None
         self._thread = threading.Thread(target=self._write, name="ledger", daemon=True)
@@ -58,10 +59,10 @@ class SqliteLedger:
 
     def add(self, entry: LedgerEntry) -> None:
         """Keep one."""
-        try:
-            self._queue.put_nowait(entry)
-        except queue.Full:
+        if self._queue.qsize() >= _MOST_QUEUED:
             _log.warning("the ledger cannot keep up; a request is not recorded")
+            return
+        self._queue.put(entry)
 
     def last(self, count: int) -> tuple[LedgerEntry, ...]:
         """Return the newest, newest first."""
@@ -81,6 +82,7 @@ class SqliteLedger:
     def close(self) -> None:
         """Write down what was added."""
         self._queue.put(None)
+        self._is_waited_for.set()
         self._thread.join()
 
     def _read(self, question: str, value: float) -> tuple[LedgerEntry, ...]:
@@ -90,6 +92,7 @@ class SqliteLedger:
         if self._thread.is_alive():
             written = threading.Event()
             self._queue.put(written)
+            self._is_waited_for.set()
             written.wait()
         with connection(self._path, _SCHEMA) as opened:
             return opened.execute(question, values).fetchall()
@@ -119,9 +122,12 @@ class SqliteLedger:
     def _batch(self, due: float) -> list[LedgerEntry | threading.Event | None]:
         """Return what is written at once: all that comes until the next commit is due, or somebody waits for it."""
         batch = [self._queue.get()]
-        while len(batch) < _MOST_AT_ONCE and isinstance(batch[-1], LedgerEntry):
+        # Not woken by each that is added: that would take the interpreter from whoever serves the next request.
+        self._is_waited_for.wait(max(due - time.monotonic(), 0.0))
+        self._is_waited_for.clear()
+        while len(batch) < _MOST_AT_ONCE and batch[-1] is not None:
             try:
-                batch.append(self._queue.get(timeout=max(due - time.monotonic(), 0.0)))
+                batch.append(self._queue.get_nowait())
             except queue.Empty:
                 break
         return batch
