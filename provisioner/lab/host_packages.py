@@ -78,6 +78,8 @@ FOR_TESTS = (
     HostPackage("haproxy", "haproxy", "stands before the control service in a test of what we write for it"),
     HostPackage("npm", "npm", "fetches a real n8n for the tests of how it is told of nodes"),
     HostPackage("g++", "g++", "compiles the one part of that n8n that is not ready-made"),
+    HostPackage("curl", "curl", "asks the gateway as people do"),
+    HostPackage("nodejs", "node", "asks the gateway as programs in JavaScript do"),
 )
 """What only the project's own tests need; the lab and the demo do without."""
 
