@@ -168,7 +168,7 @@ class Gateway:
             body = await self._body(client)
             # Older clients call it name.
             body = body.replace(b'"name"', b'"model"', 1) if b'"model"' not in body else body
-            name = read_question(dialect, client.headers, b"", body).model
+            name = read_question(dialect, path, client.headers, b"", body).model
             entry = self.table.find(name)
             if entry is None:
                 raise self._unknown(name)
@@ -192,7 +192,7 @@ class Gateway:
     async def _route(self, client: Client, dialect: Dialect, path: str, caller: Caller) -> None:
         parts = self.parts
         body = await self._body(client)
-        question = read_question(dialect, client.headers, client.query, body)
+        question = read_question(dialect, path, client.headers, client.query, body)
         entry = self.table.find(question.model)
         if entry is None:
             raise self._unknown(question.model)

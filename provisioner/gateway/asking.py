@@ -56,7 +56,7 @@ def header(headers: Headers, name: bytes) -> str | None:
     return None
 
 
-def read_question(dialect: Dialect, headers: Headers, query: bytes, body: bytes) -> Question:
+def read_question(dialect: Dialect, path: str, headers: Headers, query: bytes, body: bytes) -> Question:
     """Understand a request. Raises BadRequest."""
     content_type = header(headers, b"content-type") or "application/json"
     if len(content_type) > _LONGEST_NAME or not _CONTENT_TYPE.fullmatch(content_type):
@@ -79,7 +79,7 @@ def read_question(dialect: Dialect, headers: Headers, query: bytes, body: bytes)
     if model is not None and not isinstance(model, str):
         raise _bad("bad_model", "cannot read the request: model is no text")
     stream = document.get("stream")
-    is_stream = dialect.streams_by_default if stream is None else stream is True
+    is_stream = dialect.may_stream(path) and (dialect.streams_by_default if stream is None else stream is True)
     return Question(_named(model or ""), is_stream, "application/json")
 
 

@@ -39,6 +39,10 @@ class Dialect(Protocol):
     streams_by_default: bool
     stream_type: str
 
+    def may_stream(self, path: str) -> bool:
+        """Say whether what is asked for there is streamed when its client says so."""
+        ...
+
     def answers_json(self, path: str) -> bool:
         """Say whether what is asked for by POST is a JSON document for certain, unless it is a stream."""
         ...
@@ -77,6 +81,10 @@ class OpenAi:
     stream_type = "text/event-stream"
     _in = re.compile(rb'"(?:prompt|input)_tokens"\s*:\s*(\d+)')
     _out = re.compile(rb'"(?:completion|output)_tokens"\s*:\s*(\d+)')
+
+    def may_stream(self, path: str) -> bool:
+        """Return that anything may be."""
+        return True
 
     def answers_json(self, path: str) -> bool:
         """Return whether it is a path of which that is known."""
@@ -119,6 +127,10 @@ class OllamaOwn:
     stream_type = "application/x-ndjson"
     _in = re.compile(rb'"prompt_eval_count"\s*:\s*(\d+)')
     _out = re.compile(rb'"eval_count"\s*:\s*(\d+)')
+
+    def may_stream(self, path: str) -> bool:
+        """Return whether it is words: vectors come in one piece."""
+        return path in ("/api/chat", "/api/generate")
 
     def answers_json(self, path: str) -> bool:
         """Return that everything is."""

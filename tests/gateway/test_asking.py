@@ -8,7 +8,7 @@ import time
 import pytest
 
 from provisioner.gateway.asking import BadRequest, read_question
-from provisioner.gateway.dialects import OPENAI
+from provisioner.gateway.dialects import OLLAMA, OPENAI
 
 FORM = [(b"content-type", b"multipart/form-data; boundary=x")]
 
@@ -21,7 +21,7 @@ def part(name: str, value: str, more: str = "") -> bytes:
 def test_the_model_of_a_form_is_found_and_replaced_wherever_it_stands(more: str) -> None:
     file = part("file", "sound" * 100, "Content-Type: audio/wav\r\n")
     form = file + part("model", "tiny", more) + b"--x--\r\n"
-    question = read_question(OPENAI, FORM, b"", form)
+    question = read_question(OPENAI, "/v1/any", FORM, b"", form)
     assert question.model == "tiny"
     assert question.body_for("whisper-1", form) == file + part("model", "whisper-1", more) + b"--x--\r\n"
 
@@ -29,12 +29,22 @@ def test_the_model_of_a_form_is_found_and_replaced_wherever_it_stands(more: str)
 def test_a_form_that_seems_to_name_its_model_all_over_is_read_quickly() -> None:
     began = time.perf_counter()
     with pytest.raises(BadRequest):
-        read_question(OPENAI, FORM, b"", b"name=model\r\n" * 50_000)
+        read_question(OPENAI, "/v1/any", FORM, b"", b"name=model\r\n" * 50_000)
     assert time.perf_counter() - began < 1.0
 
 
 def test_a_question_keeps_nothing_of_what_is_asked() -> None:
     body = json.dumps({"model": "tiny", "messages": [{"role": "user", "content": "my secret"}]}).encode()
-    question = read_question(OPENAI, [], b"", body)
+    question = read_question(OPENAI, "/v1/any", [], b"", body)
     assert "secret" not in repr(question)
     assert json.loads(question.body_for("big", body)) == json.loads(body) | {"model": "big"}
+
+
+def test_words_in_ollamas_dialect_come_as_a_stream_unless_said_otherwise_and_vectors_never() -> None:
+    def streams(path: str, body: bytes = b'{"model": "tiny"}') -> bool:
+        return read_question(OLLAMA, path, [], b"", body).is_stream
+
+    assert streams("/api/chat")
+    assert not streams("/api/chat", b'{"model": "tiny", "stream": false}')
+    assert not streams("/api/embed")
+    assert not streams("/api/embeddings", b'{"model": "tiny", "stream": true}')
