@@ -28,7 +28,7 @@ from provisioner.gateway.dialects import OLLAMA, OPENAI, Dialect, Fault
 from provisioner.gateway.health import Health
 from provisioner.gateway.limits import Limits
 from provisioner.gateway.ollama_requests import Untranslatable, as_openai
-from provisioner.gateway.parts import Parts
+from provisioner.gateway.parts import Parts, Room
 from provisioner.gateway.power import Power
 from provisioner.gateway.serving import Serving
 from provisioner.gateway.upstream import Engines, Target
@@ -213,8 +213,11 @@ class Gateway:
         ).run()
 
     async def _body(self, client: Client) -> bytes:
-        with self.parts.room() as take:
-            return await client.body(self.parts.limits, take)
+        room = Room(self.parts)
+        try:
+            return await client.body(self.parts.limits, room.take)
+        finally:
+            room.leave()
 
     def _unknown(self, name: str) -> BadRequest:
         known = self.table.names

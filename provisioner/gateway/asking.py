@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
 from urllib.parse import parse_qs
@@ -12,6 +13,9 @@ from provisioner.domain.routing_policy import Away, RoutingPolicy
 from provisioner.gateway.dialects import Dialect, Fault
 
 Headers = list[tuple[bytes, bytes]]
+"""As they are sent."""
+Fields = Mapping[bytes, bytes]
+"""As they are asked for, by their names in lower case."""
 
 _FORM_FIELD = re.compile(rb'name="?model"?\r\n')
 # The rest of the field's headers, and its value. Few and short: what follows is looked through again for each find.
@@ -48,15 +52,13 @@ class Question:
         return json.dumps(json.loads(body) | {"model": model}).encode()
 
 
-def header(headers: Headers, name: bytes) -> str | None:
-    """Return the first header of that name (lower case)."""
-    for each, value in headers:
-        if each == name:
-            return value.decode("latin-1")
-    return None
+def header(headers: Fields, name: bytes) -> str | None:
+    """Return the header of that name (lower case)."""
+    value = headers.get(name)
+    return None if value is None else value.decode("latin-1")
 
 
-def read_question(dialect: Dialect, path: str, headers: Headers, query: bytes, body: bytes) -> Question:
+def read_question(dialect: Dialect, path: str, headers: Fields, query: bytes, body: bytes) -> Question:
     """Understand a request. Raises BadRequest."""
     content_type = header(headers, b"content-type") or "application/json"
     if len(content_type) > _LONGEST_NAME or not _CONTENT_TYPE.fullmatch(content_type):
@@ -83,7 +85,7 @@ def read_question(dialect: Dialect, path: str, headers: Headers, query: bytes, b
     return Question(_named(model or ""), is_stream, "application/json")
 
 
-def policy_of(headers: Headers, policy: RoutingPolicy) -> tuple[Away, bool, bool]:
+def policy_of(headers: Fields, policy: RoutingPolicy) -> tuple[Away, bool, bool]:
     """Return what counts for a request: the mode's word, or the caller's where it says otherwise.
 
     Raises BadRequest.

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from provisioner.gateway.asking import Headers, header
+from provisioner.gateway.asking import Fields, Headers, header
+from provisioner.gateway.deadline import Deadline
 from provisioner.gateway.dialects import Dialect, Fault
 from provisioner.gateway.limits import Limits
 
@@ -44,7 +46,8 @@ class Client:
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.query: bytes = scope.get("query_string", b"")
-        self.headers: Headers = scope["headers"]
+        # Of several with one name the first.
+        self.headers: Fields = dict(reversed(scope["headers"]))
         self.takes_pieces: bool = scope.get("http_version") != "1.0"
         """An answer may be sent to it whose length is not known when it begins."""
         self.has_begun = False
@@ -71,8 +74,8 @@ class Client:
         pieces: list[bytes] = []
         size = 0
         try:
-            async with asyncio.timeout(limits.body_seconds) as patience:
-                began = asyncio.get_running_loop().time()
+            with Deadline(limits.body_seconds) as patience:
+                began = time.monotonic()
                 while True:
                     message = await self._receive()
                     if message["type"] == "http.disconnect":
@@ -86,7 +89,7 @@ class Client:
                     pieces.append(piece)
                     if not message.get("more_body", False):
                         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-                    patience.reschedule(began + limits.body_seconds + size / limits.body_rate)
+                    patience.move(began + limits.body_seconds + size / limits.body_rate - time.monotonic())
         except TimeoutError:
             words = "cannot read the request: its body comes too slowly"
             raise TooMuch(Fault(408, "body_too_slow", words, "send it faster")) from None

@@ -86,6 +86,10 @@ class HandingOn:
                     if not data:
                         continue
                 self._remember(data)
+                if exchange.is_over and translated is None:
+                    # Most answers in one piece have come whole by now.
+                    await client.end(data)
+                    return
                 await client.send(data)
         except (EngineAway, Unreadable) as broken:
             raise self._broken(broken) from broken

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -113,7 +113,7 @@ class OllamaAnswer:
         except (ValueError, KeyError, TypeError, AttributeError):
             raise Unreadable("an event that is none") from None
 
-    def _gather(self, calls: list[dict[str, Any]]) -> None:
+    def _gather(self, calls: Iterable[dict[str, Any]]) -> None:
         """Put the pieces of calls together: Ollama's clients get each in one."""
         for number, call in enumerate(calls):
             known = self._calls.setdefault(int(call.get("index", number)), {"name": "", "arguments": ""})

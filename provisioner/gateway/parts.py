@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from provisioner.domain.in_flight import InFlight
@@ -38,24 +37,6 @@ class Parts:
     held: int = 0
     _beside: dict[NodeName, asyncio.Task[None]] = field(default_factory=dict)
 
-    @contextmanager
-    def room(self) -> Iterator[Callable[[int], None]]:
-        """Count a body that is being read, in `held`; what is given takes a piece's size, or raises TooMuch."""
-        taken = 0
-
-        def take(size: int) -> None:
-            nonlocal taken
-            if self.held + size > self.limits.held_bytes:
-                summary = "cannot take more requests: those that wait fill the memory that they may"
-                raise TooMuch(Fault(429, "too_much_waiting", summary, "ask again later", 10.0))
-            self.held += size
-            taken += size
-
-        try:
-            yield take
-        finally:
-            self.held -= taken
-
     def retry_seconds(self, node: NodeName) -> float | None:
         """Return how long a failed wake is not tried again."""
         return self.power.retry_seconds(node)
@@ -80,3 +61,27 @@ class Parts:
         except ProvisionerError as error:
             # Those who wait for it are told; this one was answered by the fallback.
             _log.warning("%s: %s", error.subject, error.summary)
+
+
+class Room:
+    """What one body takes of `held` while it is being read."""
+
+    __slots__ = ("_parts", "_taken")
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._taken = 0
+
+    def take(self, size: int) -> None:
+        """Count a piece. Raises TooMuch."""
+        parts = self._parts
+        if parts.held + size > parts.limits.held_bytes:
+            summary = "cannot take more requests: those that wait fill the memory that they may"
+            raise TooMuch(Fault(429, "too_much_waiting", summary, "ask again later", 10.0))
+        parts.held += size
+        self._taken += size
+
+    def leave(self) -> None:
+        """Count it no longer."""
+        self._parts.held -= self._taken
+        self._taken = 0

@@ -17,6 +17,7 @@ from provisioner.domain.serving import NodeNow, Phase
 from provisioner.errors import ProvisionerError
 from provisioner.gateway.asking import Question
 from provisioner.gateway.client import Client
+from provisioner.gateway.deadline import Deadline
 from provisioner.gateway.dialects import Dialect, Fault
 from provisioner.gateway.handing_on import Failed, HandingOn, Record
 from provisioner.gateway.ollama_answers import OllamaAnswer
@@ -302,7 +303,7 @@ class Serving:
         healthy, while another node could answer, is given up. Raises EngineAway.
         """
         try:
-            async with asyncio.timeout(self.parts.limits.suspect_seconds):
+            with Deadline(self.parts.limits.suspect_seconds):
                 return await self._beginning(exchange)
         except TimeoutError:
             pass

@@ -178,6 +178,11 @@ class Exchange:
             self._connection.transport.resume_reading()
         return data
 
+    @property
+    def is_over(self) -> bool:
+        """All of it has been read."""
+        return self._is_complete and not self._pieces
+
     def limit_silence(self, seconds: float) -> None:
         """From now on let an engine that says nothing for so long fail.
 
@@ -375,12 +380,13 @@ class Engines:
 
 def request_bytes(target: Target, method: str, path: str, body: bytes, headers: tuple[tuple[str, str], ...]) -> bytes:
     """Return a request as it is sent. Raises ValueError for what would smuggle in another header or request."""
-    for text in (method, path, *(part for header in headers for part in header)):
-        if not text.isascii() or any(sign in text for sign in "\r\n\0"):
-            raise ValueError("a line break or a sign beyond ASCII")
     if " " in path or not path.startswith("/"):
         raise ValueError("not a path")
-    lines = [f"{method} {path} HTTP/1.1", f"host: {target}", *(f"{name}: {value}" for name, value in headers)]
+    lines = [f"{method} {path} HTTP/1.1", f"host: {target}", *[f"{name}: {value}" for name, value in headers]]
     if body or method not in ("GET", "HEAD", "DELETE"):
         lines.append(f"content-length: {len(body)}")
-    return "\r\n".join((*lines, "\r\n")).encode("ascii") + body
+    head = "\n".join(lines)
+    # Looked at as a whole, which is quicker: between the lines there is one sign each, and no other of its kind.
+    if not head.isascii() or head.count("\n") != len(lines) - 1 or "\r" in head or "\0" in head:
+        raise ValueError("a line break or a sign beyond ASCII")
+    return head.replace("\n", "\r\n").encode("ascii") + b"\r\n\r\n" + body

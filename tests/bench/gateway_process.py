@@ -63,6 +63,7 @@ async def serve(folder: Path, port: int, nodes: int) -> None:
         log_config=None,
         access_log=False,
         ws="none",
+        proxy_headers=False,
     )
     config.load()
     server = uvicorn.Server(config)

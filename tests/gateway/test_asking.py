@@ -10,7 +10,7 @@ import pytest
 from provisioner.gateway.asking import BadRequest, read_question
 from provisioner.gateway.dialects import OLLAMA, OPENAI
 
-FORM = [(b"content-type", b"multipart/form-data; boundary=x")]
+FORM = {b"content-type": b"multipart/form-data; boundary=x"}
 
 
 def part(name: str, value: str, more: str = "") -> bytes:
@@ -35,14 +35,14 @@ def test_a_form_that_seems_to_name_its_model_all_over_is_read_quickly() -> None:
 
 def test_a_question_keeps_nothing_of_what_is_asked() -> None:
     body = json.dumps({"model": "tiny", "messages": [{"role": "user", "content": "my secret"}]}).encode()
-    question = read_question(OPENAI, "/v1/any", [], b"", body)
+    question = read_question(OPENAI, "/v1/any", {}, b"", body)
     assert "secret" not in repr(question)
     assert json.loads(question.body_for("big", body)) == json.loads(body) | {"model": "big"}
 
 
 def test_words_in_ollamas_dialect_come_as_a_stream_unless_said_otherwise_and_vectors_never() -> None:
     def streams(path: str, body: bytes = b'{"model": "tiny"}') -> bool:
-        return read_question(OLLAMA, path, [], b"", body).is_stream
+        return read_question(OLLAMA, path, {}, b"", body).is_stream
 
     assert streams("/api/chat")
     assert not streams("/api/chat", b'{"model": "tiny", "stream": false}')

@@ -23,12 +23,14 @@ class Waker:
         self.begun: list[NodeName] = []
         self.go = threading.Event()
         self.wanted: list[bool] = []
+        self.was_asked = threading.Event()
         self.error: HypervisorError | None = None
 
     def __call__(self, node: NodeName, still_wanted: StillWanted) -> None:
         self.begun.append(node)
         self.go.wait(10)
         self.wanted.append(still_wanted())
+        self.was_asked.set()
         if self.error is not None:
             raise self.error
 
@@ -83,10 +85,8 @@ def test_the_end_of_the_service_is_no_failure_of_the_node() -> None:
         while not desk.is_under_way(NODE):
             await asyncio.sleep(0.001)
         threads.append(threading.Thread(target=hours))
-        late.append(hours)
 
     threads: list[threading.Thread] = []
-    late: list[object] = []
     asyncio.run(scenario())
     waker.go.set()
     threads[0].join(10)
@@ -94,4 +94,5 @@ def test_the_end_of_the_service_is_no_failure_of_the_node() -> None:
     threads[1].start()
     threads[1].join(10)
     assert told == ["given up", "given up"]
+    assert waker.was_asked.wait(10)
     assert waker.wanted == [False]
