@@ -140,7 +140,9 @@ class Service:
             ledger=ledger,
         )
         about = AboutUs(version("provisioner"), str(self._fleet.spec.path.resolve()), os.getpid(), world.clock.now())
-        acts = FleetActs(self._fleet, keeper, in_flight, gateway.table, gateway.parts.health.trouble, from_threads(desk))
+        acts = FleetActs(
+            self._fleet, keeper, in_flight, gateway.table, gateway.parts.health.trouble, from_threads(desk)
+        )
         control = Control(self._fleet.spec, keeper, journal, acts, desk, waker.reports, in_flight, about, ledger)
         gauging = Gauging(self._fleet.spec, world, keeper, acts.looks)
         counting = TimeCounting(self._fleet.spec, world, keeper, gauging)
