@@ -524,24 +524,36 @@ class Fleet:
         self,
         folder: Path,
         *,
-        service: ListenAddress | None = None,
+        service: str = "",
         token_file: Path = Path("/etc/prometheus/provisioner.token"),
     ) -> tuple[Path, ...]:
-        """Write Prometheus's configuration, rules and targets into a folder; return their paths. Raises InputError.
+        """Write Prometheus's configuration, rules and targets, and a table of the metrics; return their paths.
 
         Args:
             folder: where; made if need be.
-            service: where the control service answers Prometheus; by default where it listens.
+            service: the base URL at which Prometheus finds the control service; by default what the fleet file says.
             token_file: from where Prometheus reads its token, if one is needed.
+
+        Raises:
+            InputError: a file cannot be written, or nobody says where the service is found.
         """
         from provisioner.adapters.files.text_files import write_texts
         from provisioner.exports import prometheus
+        from provisioner.metrics.table import documentation
 
-        wishes = prometheus.PrometheusWishes(service or self.spec.service.listen, token_file)
+        url = service or self.spec.service.address_for_others
+        if not url:
+            raise InputError(
+                "cannot say where Prometheus finds the control service: it listens everywhere",
+                subject=f"fleet file {self.spec.path}",
+                next_step="service: {url: http://ADDRESS:PORT} in it, or --service http://ADDRESS:PORT",
+            )
+        wishes = prometheus.PrometheusWishes(url.rstrip("/"), token_file)
         texts = {
             prometheus.CONFIGURATION: prometheus.configuration(self.spec, wishes),
             prometheus.RULES: prometheus.rules(),
             prometheus.TARGETS: prometheus.targets(self.spec, self._world.engines),
+            prometheus.NAMES: documentation(),
         }
         return write_texts(folder, texts)
 

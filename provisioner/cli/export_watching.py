@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import click
 
@@ -17,7 +18,7 @@ from provisioner.cli.output import print_json
 )
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @click.option(
-    "--service", metavar="ADDRESS:PORT", help="Where Prometheus finds the service; default: where it listens."
+    "--service", default="", metavar="URL", help="Where Prometheus finds the service, if not where it listens."
 )
 @click.option(
     "--token-file",
@@ -28,15 +29,12 @@ from provisioner.cli.output import print_json
 )
 @json_option
 @pass_session
-def prometheus(session: Session, folder: Path, service: str | None, token_file: Path) -> None:
-    """Write what Prometheus needs: a configuration, recording and alert rules, and the engines as a targets file."""
-    from provisioner.domain.service import read_listen_address
-
-    try:
-        address = read_listen_address(service) if service is not None else None
-    except ValueError as error:
-        raise click.BadParameter(f"{service}: {error}", param_hint="--service") from error
-    written = session.fleet().export_prometheus(folder, service=address, token_file=token_file)
+def prometheus(session: Session, folder: Path, service: str, token_file: Path) -> None:
+    """Write what Prometheus needs: a configuration, rules and targets; and a table of all metrics."""
+    place = urlsplit(service)
+    if service and (place.scheme not in ("http", "https") or not place.netloc):
+        raise click.BadParameter(f"{service}: a URL such as http://10.10.0.5:8700", param_hint="--service")
+    written = session.fleet().export_prometheus(folder, service=service, token_file=token_file)
     if session.json:
         print_json({"result": {"files": [str(path) for path in written]}})
         return

@@ -86,6 +86,7 @@ class MetricsPage:
         """Return the page."""
         series = _Series()
         self._service(series)
+        self._orchestrators(series)
         self._nodes(series)
         self._guests(series)
         self._arbiter(series)
@@ -121,6 +122,14 @@ class MetricsPage:
         for metric, found in self._from.record().items():
             for values, value in found.items():
                 series.add(metric, value, *values)
+
+    def _orchestrators(self, series: _Series) -> None:
+        try:
+            for name in self._from.fleet.orchestrators:
+                told = self._from.world.registrations.of(name)
+                series.add(table.FAILING, int(told.failing_since is not None), name)
+        except ProvisionerError as error:
+            _LOGGER.warning("%s; what orchestrators know is missing", error.summary)
 
     def _nodes(self, series: _Series) -> None:
         now = self._from.world.clock.now()

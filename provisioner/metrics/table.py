@@ -1,5 +1,7 @@
 """Every metric of ours: its name, kind, labels and meaning. What is not in this table is not exposed.
 
+Only what Python, its garbage collector and the process itself are about comes from prometheus_client.
+
 Units are base units, as Prometheus wants them: seconds, bytes, joules, watts, degrees Celsius, ratios of 0 to 1.
 Label values come from the fleet file or from fixed words, so that their number is bounded: no prompt, no path, no name
 that a client made up ever becomes one.
@@ -108,6 +110,7 @@ SAVED = _gauge(
 )
 MONEY = _gauge("money_saved", "currency", "That of all nodes at the configured price.")
 
+FAILING = _gauge("orchestrator_failing", "orchestrator", "1 while it cannot be told of the nodes, else 0.")
 RECORD_SENT = _counter("record_sent", "", "Requests whose record was taken by the time series database.")
 RECORD_LOST = _counter("record_lost", "reason", "Records that were not: refused, or dropped because too many waited.")
 RECORD_PENDING = _gauge("record_pending", "", "Records that wait to be sent.")
@@ -116,6 +119,16 @@ TABLE: tuple[Metric, ...] = tuple(each for each in list(globals().values()) if i
 
 
 def documentation() -> str:
-    """Return the table as Markdown, for the README."""
+    """Return the table as Markdown."""
     rows = [f"| `{each.name}` | {each.kind} | {', '.join(each.labels) or '–'} | {each.help} |" for each in TABLE]
-    return "\n".join(["| name | kind | labels | meaning |", "|---|---|---|---|", *rows]) + "\n"
+    return "\n".join([_PREFACE, "| name | kind | labels | meaning |", "|---|---|---|---|", *rows]) + "\n"
+
+
+_PREFACE = """\
+# The metrics of the control service
+
+`GET /metrics` tells these, and what prometheus_client tells of a process (`process_*`, `python_*`). Units are base
+units: seconds, bytes, joules, watts, degrees Celsius, ratios of 0 to 1. Every label's values come from the fleet file
+or from a few fixed words. Figures of guests, cards and engines are of nodes that are awake, and are left out once they
+are old. Counters begin at nought with the service, but for those of time and energy, which go on.
+"""

@@ -53,7 +53,8 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     folder = tmp_path_factory.mktemp("prometheus")
     with served_folder(folder) as images, RunningLab(folder / "lab", boot_seconds=0.3, engine_seconds=0.3) as lab:
         site = site_for(lab, folder, images, nodes=2)
-        fleet = site.fleet(lambda text: text + SERVICE)
+        told = f"orchestrators: {{prometheus: {{targets_file: {folder / 'sd' / 'gpu-nodes.json'}}}}}\n"
+        fleet = site.fleet(lambda text: text + SERVICE + told)
         fleet.up(NODE)
         fleet.sleep(NODE, force=True)
         with running_service(site, environment=SECRETS, token=TOKEN) as service:
@@ -66,6 +67,9 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
                     path.read_text().replace("interval: 30s", "interval: 1s").replace("interval: 15s", "interval: 1s")
                 )
                 path.write_text(text)
+            with (out / "prometheus.yml").open("a") as configuration:
+                discovery = f"file_sd_configs: [{{files: ['{folder}/sd/*.json'], refresh_interval: 1s}}]"
+                configuration.write(f"- job_name: by-file\n  {discovery}\n")
             with running_prometheus(data, out / "prometheus.yml") as prometheus:
                 reader = Client(service.client.url, f"{TOKEN}-read")
                 yield Watched(site, service, service.client, reader, prometheus)
@@ -74,7 +78,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
 def export(site: Site, out: Path, url: str) -> list[Path]:
     """Write what Prometheus needs, by our own command."""
     command = [sys.executable, "-m", "provisioner", "export", "prometheus", "--json"]
-    command += ["--service", url.removeprefix("http://"), "--token-file", str(out / "token"), str(out)]
+    command += ["--service", url, "--token-file", str(out / "token"), str(out)]
     told = subprocess.run(command, env=site.environment, capture_output=True, text=True, check=True, timeout=60)
     return [Path(each) for each in json.loads(told.stdout)["result"]["files"]]
 
@@ -103,6 +107,11 @@ def test_prometheus_finds_the_engine_that_a_request_has_woken_and_scrapes_it(wat
     until(
         lambda: watched.prometheus.query('up{job="gpu-engines",gpu_node="llm-gpu-01"} == 1'), "a scrape of the engine"
     )
+
+
+def test_prometheus_finds_it_in_the_file_that_the_service_keeps_too(watched: Watched) -> None:
+    (engine,) = until(lambda: watched.prometheus.targets().get("by-file"), "the engine in the file")
+    assert engine["labels"]["gpu_node"] == NODE
 
 
 def test_what_happened_is_there_to_be_asked(watched: Watched) -> None:
@@ -158,7 +167,7 @@ def test_promtool_finds_nothing_wrong_with_our_page(watched: Watched) -> None:
 def test_rules_are_loaded_and_none_speaks_of_a_fleet_that_is_well(watched: Watched) -> None:
     status, text = fetched(f"{watched.prometheus.url}/api/v1/rules")
     found = [rule for group in json.loads(text)["data"]["groups"] for rule in group["rules"]]
-    assert (status, len(found)) == (200, 16)
+    assert (status, len(found)) == (200, 17)
     assert {rule["health"] for rule in found} <= {"ok", "unknown"}
     assert watched.prometheus.query('ALERTS{alertstate="firing"}') == []
 

@@ -6,25 +6,25 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import yaml
 
 from provisioner.domain.fleet import FleetSpec
 from provisioner.domain.names import EngineName
-from provisioner.domain.service import ListenAddress
 from provisioner.engines.base import InferenceEngine
 from provisioner.planning.prometheus_targets import target_groups
 
-CONFIGURATION, RULES, TARGETS = "prometheus.yml", "provisioner-rules.yml", "gpu-nodes.json"
+CONFIGURATION, RULES, TARGETS, NAMES = "prometheus.yml", "provisioner-rules.yml", "gpu-nodes.json", "metrics.md"
 # A wake lasts tens of seconds; what is scraped less often than this shows half of them.
 _INTERVAL = "15s"
 
 
 @dataclass(frozen=True, slots=True)
 class PrometheusWishes:
-    """Where the control service answers, and the file from which Prometheus reads its token."""
+    """The control service's base URL, and the file from which Prometheus reads its token."""
 
-    service: ListenAddress
+    url: str
     token_file: Path
 
 
@@ -40,8 +40,7 @@ def targets(fleet: FleetSpec, engines: Mapping[EngineName, InferenceEngine]) -> 
 
 def configuration(fleet: FleetSpec, wishes: PrometheusWishes) -> str:
     """Return the text of a ``prometheus.yml``. The token itself is not in it."""
-    tls = fleet.service.tls
-    scheme = "https" if tls else "http"
+    tls, place = fleet.service.tls, urlsplit(wishes.url)
 
     def door() -> dict[str, object]:
         # Made anew each time: what is one object would be an alias in the text.
@@ -49,20 +48,21 @@ def configuration(fleet: FleetSpec, wishes: PrometheusWishes) -> str:
         if fleet.service.tokens:
             # The type is the default, which discovery of Prometheus 2.42 forgets: it would be told 401.
             found["authorization"] = {"type": "Bearer", "credentials_file": str(wishes.token_file)}
-        if tls:
+        if tls and place.scheme == "https":
             found["tls_config"] = {"ca_file": str(tls.certificate)}
         return found
 
-    http_sd = {"url": f"{scheme}://{wishes.service}/sd/prometheus", "refresh_interval": "30s", **door()}
+    http_sd = {"url": f"{wishes.url}/sd/prometheus", "refresh_interval": "30s", **door()}
     document = {
         "global": {"scrape_interval": _INTERVAL, "evaluation_interval": _INTERVAL},
         "rule_files": [RULES],
         "scrape_configs": [
             {
                 "job_name": "provisioner",
-                "scheme": scheme,
+                "scheme": place.scheme,
+                "metrics_path": f"{place.path}/metrics",
                 **door(),
-                "static_configs": [{"targets": [str(wishes.service)]}],
+                "static_configs": [{"targets": [place.netloc]}],
             },
             {"job_name": "gpu-engines", "http_sd_configs": [http_sd]},
         ],

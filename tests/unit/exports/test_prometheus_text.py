@@ -14,17 +14,16 @@ from typing import Any
 import pytest
 import yaml
 
-from provisioner.domain.service import read_listen_address
 from provisioner.engines.registry import ENGINES
 from provisioner.errors import InputError
 from provisioner.exports.prometheus import PrometheusWishes, configuration, rules, targets
 from provisioner.fleet import Fleet
-from provisioner.metrics.table import TABLE
+from provisioner.metrics.table import TABLE, documentation
 from provisioner.settings import Settings
 from tests.fleets import FLEET, fleet_from
 
 HERE = Path(__file__).parent
-WISHES = PrometheusWishes(read_listen_address("127.0.0.1:8700"), Path("/etc/prometheus/provisioner.token"))
+WISHES = PrometheusWishes("http://127.0.0.1:8700", Path("/etc/prometheus/provisioner.token"))
 TOKENS = "service: {tokens: {prometheus: {secret: env:T, may: [read]}}}\n"
 
 needs_promtool = pytest.mark.skipif(
@@ -55,6 +54,7 @@ def test_the_service_is_scraped_and_asked_for_engines(tmp_path: Path) -> None:
     assert service == {
         "job_name": "provisioner",
         "scheme": "http",
+        "metrics_path": "/metrics",
         "static_configs": [{"targets": ["127.0.0.1:8700"]}],
     }
     assert engines["http_sd_configs"] == [{"url": "http://127.0.0.1:8700/sd/prometheus", "refresh_interval": "30s"}]
@@ -64,6 +64,24 @@ def test_where_tokens_are_asked_for_it_reads_one_from_a_file(tmp_path: Path) -> 
     service, engines = written(tmp_path, FLEET + TOKENS)["scrape_configs"]
     shown = {"type": "Bearer", "credentials_file": "/etc/prometheus/provisioner.token"}
     assert (service["authorization"], engines["http_sd_configs"][0]["authorization"]) == (shown, shown)
+
+
+def test_a_service_behind_a_proxy_is_scraped_there(tmp_path: Path) -> None:
+    text = FLEET + "service: {url: https://llm.example.org/gpu/}\n"
+    found = yaml.safe_load((exported(tmp_path, text) / "prometheus.yml").read_text())["scrape_configs"]
+    assert (found[0]["scheme"], found[0]["metrics_path"]) == ("https", "/gpu/metrics")
+    assert found[0]["static_configs"] == [{"targets": ["llm.example.org"]}]
+    assert found[1]["http_sd_configs"][0]["url"] == "https://llm.example.org/gpu/sd/prometheus"
+
+
+def test_a_service_that_listens_everywhere_must_say_where_it_is_found(tmp_path: Path) -> None:
+    text = FLEET + TOKENS.replace("{tokens", "{listen: '0.0.0.0:8700', tokens")
+    with pytest.raises(InputError, match="it listens everywhere"):
+        exported(tmp_path, text)
+
+
+def test_names_and_units_are_in_a_table_beside_them(tmp_path: Path) -> None:
+    assert (exported(tmp_path) / "metrics.md").read_text() == documentation()
 
 
 def test_every_node_whose_engine_can_be_scraped_is_in_the_targets_file(tmp_path: Path) -> None:
@@ -87,7 +105,7 @@ def test_a_folder_that_is_not_writable_is_told(tmp_path: Path) -> None:
 def test_a_folder_is_written_anew_and_nothing_half_is_ever_seen(tmp_path: Path) -> None:
     out = exported(tmp_path)
     names = sorted(os.listdir(out))
-    assert names == ["gpu-nodes.json", "prometheus.yml", "provisioner-rules.yml"]
+    assert names == ["gpu-nodes.json", "metrics.md", "prometheus.yml", "provisioner-rules.yml"]
     exported(tmp_path, FLEET.replace("  llm-gpu-02: {hypervisor: pve1, gpus: [rtx3090], modes: [small]}\n", ""))
     assert len(json.loads((out / "gpu-nodes.json").read_text())) == 1
     assert sorted(os.listdir(out)) == names
@@ -105,7 +123,7 @@ def test_promtool_finds_nothing_wrong_with_configuration_and_rules(tmp_path: Pat
         ["promtool", "check", "config", configuration_file], capture_output=True, text=True, check=False, timeout=60
     )
     assert checked.returncode == 0, checked.stdout + checked.stderr
-    assert "16 rules found" in checked.stdout
+    assert "17 rules found" in checked.stdout
 
 
 @needs_promtool

@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from provisioner.domain.events import Kind, NewEntry
 from provisioner.domain.ledger import LedgerEntry, Outcome
 from provisioner.domain.names import NodeName
+from provisioner.domain.orchestrator import OrchestratorName, Registration
 from provisioner.domain.timings import Timings
 from provisioner.errors import InputError
 from provisioner.metrics.page import MetricsPage, Sources
@@ -31,7 +32,9 @@ from tests.fakes.world import FakeWorld
 from tests.fleets import FLEET, fleet_from
 
 ONE, TWO = NodeName("llm-gpu-01"), NodeName("llm-gpu-02")
-TEXT = FLEET + "electricity: {price: 0.30 EUR/kWh}\n"
+TEXT = (
+    FLEET + "electricity: {price: 0.30 EUR/kWh}\norchestrators: {prometheus: {targets_file: /etc/prometheus/g.json}}\n"
+)
 GIB = 1 << 30
 Key = tuple[str, frozenset[tuple[str, str]]]
 
@@ -182,6 +185,13 @@ def test_hours_energy_and_money_are_told_with_their_basis(site: Site) -> None:
     assert site.value("node_measured_joules_total", node=ONE) == 26.5 * 20
     assert site.value("node_energy_used_joules", node=ONE, basis="measured") == pytest.approx(26.5 * 20)
     assert site.value("money_saved", currency="EUR") == 0.0
+
+
+def test_an_orchestrator_that_cannot_be_told_is_shown(site: Site) -> None:
+    name = OrchestratorName("prometheus")
+    assert site.value("orchestrator_failing", orchestrator=name) == 0
+    site.world.registrations.put(Registration(name, failing_since=1.0, reason="not writable", tries=1))
+    assert site.value("orchestrator_failing", orchestrator=name) == 1
 
 
 def test_loops_and_calls_are_summed(site: Site) -> None:
