@@ -92,6 +92,13 @@ class WriteFile:
 
 
 @dataclass(frozen=True, slots=True)
+class Pause:
+    """Let some time pass: what was asked for is taken, and not done yet."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Reply:
     """What came back. `secrets` are those that it may repeat."""
 
@@ -118,7 +125,7 @@ class Reply:
         return " ".join(words.split())[:_MOST_WORDS]
 
 
-Step = Call | ReadFile | WriteFile
+Step = Call | ReadFile | WriteFile | Pause
 Conversation = Generator[Step, Reply, _Value]
 
 

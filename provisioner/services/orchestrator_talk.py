@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TypeVar
 
 from provisioner.errors import OrchestratorError
-from provisioner.orchestrators.base import Call, Conversation, News, Orchestrator, ReadFile, Reply, WriteFile
+from provisioner.orchestrators.base import Call, Conversation, News, Orchestrator, Pause, ReadFile, Reply, WriteFile
 from provisioner.ports.text_files import FileTrouble
 from provisioner.ports.web import NoAnswer
 from provisioner.services.world import World
@@ -31,6 +31,9 @@ class Talk:
             while True:
                 if isinstance(step, Call):
                     reply = self._ask(known, news, step, headers, deadline)
+                elif isinstance(step, Pause):
+                    self._world.clock.sleep(step.seconds)
+                    reply = Reply(200)
                 else:
                     reply = self._file(known, step)
                 step = conversation.send(reply)

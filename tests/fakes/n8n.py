@@ -122,10 +122,13 @@ class FakeN8n:
                 return self._activate(there)
             case "POST", ["deactivate"]:
                 there["active"] = False
+                self._live_at[there["id"]] = self._clock.monotonic() + _PUBLISHED_AFTER
                 return 200, there
             case "DELETE", []:
                 if there["active"]:
                     return 409, {"message": "Cannot delete a published workflow. Unpublish it before deleting."}
+                if self._clock.monotonic() < self._live_at.get(there["id"], 0.0):
+                    return 409, {"message": "Workflow is still being unpublished. Please try again in a few moments."}
                 return 200, self.workflows.pop(parts[0])
             case _:
                 return 405, {"message": "method not allowed"}

@@ -191,9 +191,7 @@ def test_what_somebody_edits_is_kept_and_what_they_delete_or_rename_is_found(sce
     there = scene.n8n.workflows()
     renamed = {key: there["Request metrics"][key] for key in ("nodes", "connections")} | {"settings": {}}
     scene.n8n.api("PUT", f"/workflows/{there['Request metrics']['id']}", renamed | {"name": "My metrics"})
-    gone = there["Health check and failover"]["id"]
-    scene.n8n.api("POST", f"/workflows/{gone}/deactivate")
-    scene.n8n.api("DELETE", f"/workflows/{gone}")
+    scene.n8n.delete(there["Health check and failover"]["id"])
     seen = scene.items("--dry-run")
     assert (seen["Idle shutdown"], seen["Health check and failover"]) == (("edited", ""), ("missing", ""))
     assert "Health check and failover" not in scene.n8n.workflows()
@@ -255,7 +253,7 @@ def test_two_that_pass_for_ours_are_told_and_neither_is_touched(scene: Scene) ->
     scene.n8n.api("PUT", f"/workflows/{copy}/tags", [{"id": tag["id"]} for tag in there["tags"]])
     assert scene.items(code=1)["Idle shutdown"] == ("doubled", "left as it is")
     assert "there are 2" in scene.run("status").stdout
-    scene.n8n.api("DELETE", f"/workflows/{copy}")
+    scene.n8n.delete(copy)
     assert scene.register()["complete"]
 
 

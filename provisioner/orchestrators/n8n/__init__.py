@@ -89,21 +89,20 @@ class N8n:
         """Remove workflows, credentials and tag; a workflow that somebody changed is switched off and left to them."""
         api = self._api(news)
         items: list[Item] = []
-        kept = False
-        for each in (yield from api.workflows(TAG, [])):
-            mark = mark_of(each)
-            if mark is None:
-                # Somebody gave our tag to one of their own.
-                kept = True
-                continue
+        tagged = yield from api.workflows(TAG, [])
+        ours = [(each, mark) for each in tagged if (mark := mark_of(each)) is not None]
+        # Somebody may have given our tag to one of their own.
+        kept = len(ours) < len(tagged)
+        for each, _ in ours:
             if each.get("active"):
                 yield from api.deactivate(str(each["id"]))
+        for each, mark in ours:
             if digest(each) != mark[1]:
                 kept = True
                 words = f"{_BY_HAND}; switched off, for its credentials are gone"
                 items.append(Item("workflow", str(each["name"]), ItemState.EDITED, words, Deed.LEFT))
                 continue
-            yield from api.delete(f"/workflows/{quote(str(each['id']))}")
+            yield from api.delete_workflow(str(each["id"]))
             items.append(Item("workflow", str(each["name"]), ItemState.SURPLUS, deed=Deed.REMOVED))
         for each in (yield from api.credentials()):
             if each.get("name") in (CONTROL, CALLERS, GATEWAY):
@@ -209,7 +208,7 @@ class N8n:
             if remove and digest(each) == mark[1]:
                 if each.get("active"):
                     yield from api.deactivate(str(each["id"]))
-                yield from api.delete(f"/workflows/{quote(str(each['id']))}")
+                yield from api.delete_workflow(str(each["id"]))
                 item = replace(item, deed=Deed.REMOVED)
             items.append(item)
         return items

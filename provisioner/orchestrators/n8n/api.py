@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
 from provisioner.errors import OrchestratorError
-from provisioner.orchestrators.base import Call, Conversation, Reply
+from provisioner.orchestrators.base import Call, Conversation, Pause, Reply
 
 _Value = TypeVar("_Value")
 
@@ -19,6 +19,9 @@ API = "/api/v1"
 _PAGE = 250
 # A list that never ends is a mistake there.
 _MOST_PAGES = 40
+
+# Tenths of a second on a machine that is idle, several seconds on one that is not.
+_PAUSES = (0.1, 0.2, 0.4, 0.8, *[1.0] * 12)
 
 Refuse = Callable[[Call, Reply], OrchestratorError]
 """Makes an error of a refusal."""
@@ -125,3 +128,13 @@ class N8nApi:
     def delete(self, path: str) -> Conversation[None]:
         """Delete a thing; one that is gone already is gone."""
         yield from self.ask(Call("DELETE", f"{API}{path}"), 404)
+
+    def delete_workflow(self, identity: str) -> Conversation[None]:
+        """Delete a workflow that was switched off: n8n says 409 until it has really taken it from the public."""
+        call = Call("DELETE", f"{API}/workflows/{quote(identity)}")
+        for pause in _PAUSES:
+            reply = yield from self.ask(call, 404, 409)
+            if reply.status != 409:
+                return
+            yield Pause(pause)
+        yield from self.ask(call, 404)
