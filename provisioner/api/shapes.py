@@ -308,6 +308,7 @@ class SpanAnswer(Answer):
     since: float
     until: float
     counted_since: float | None
+    counted_seconds: float = Field(description="While no service runs, nobody counts.")
     price_per_kwh: float | None
     currency: str | None
     used: EnergyAnswer

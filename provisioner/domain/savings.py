@@ -71,6 +71,11 @@ class CountedTime:
         """Time awake whose power was not read."""
         return max(self.awake_seconds - self.measured_seconds, 0.0)
 
+    @property
+    def all_seconds(self) -> float:
+        """Time that was counted."""
+        return self.awake_seconds + self.asleep_seconds + self.unknown_seconds
+
     def __add__(self, other: CountedTime) -> CountedTime:
         return CountedTime(*(getattr(self, each.name) + getattr(other, each.name) for each in fields(CountedTime)))
 
@@ -224,11 +229,17 @@ class Savings:
         return None if self.price is None else self.saved.kwh * self.price.per_kwh
 
     @property
+    def counted_seconds(self) -> float:
+        """For how much of the period anybody has counted: while no control service runs, nobody does."""
+        return max((each.counted.all_seconds for each in self.nodes), default=0.0)
+
+    @property
     def words(self) -> tuple[str, ...]:
         """The arithmetic of the whole fleet."""
         began = self.since if self.counted_since is None else max(self.since, self.counted_since)
+        hours = self.counted_seconds / _HOUR
         lines = [
-            f"from {_moment(began)} to {_moment(self.until)}",
+            f"from {_moment(began)} to {_moment(self.until)}, of which {hours:.1f} h are counted",
             f"always on: {self.always_on}",
             f"as it was: {self.used}",
             f"saved: {self.saved}",
@@ -246,6 +257,7 @@ class Savings:
             "since": self.since,
             "until": self.until,
             "counted_since": self.counted_since,
+            "counted_seconds": round(self.counted_seconds, 1),
             "price_per_kwh": self.price.per_kwh if self.price else None,
             "currency": self.price.currency if self.price else None,
             "used": self.used.as_dict(),

@@ -39,6 +39,7 @@ _FRESH_TURNS = 4
 # Versions change with upgrades and reboots, and asking for them takes seconds: with the turns that are usual, every
 # half hour.
 _THOROUGH_EVERY = 120
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS, _MOST_DOUBLINGS = 30.0, 300.0, 10
 
 
 @dataclass(slots=True)
@@ -48,6 +49,10 @@ class _Guest:
     looks: int = 0
     thorough: tuple[GaugedCheck, ...] = ()
     """What only a thorough look finds."""
+    blind: int = 0
+    """How many looks in a row found no way in."""
+    not_before: float = 0.0
+    """Of the monotonic clock: a guest that hangs keeps its one connection busy, which idle passes need, too."""
 
 
 class Gauging:
@@ -70,10 +75,15 @@ class Gauging:
         self._asked: set[NodeName] = set()
 
     def fresh(self) -> Mapping[NodeName, GuestGauge]:
-        """Return the figures that are not too old."""
+        """Return the figures that are not too old; of a guest that lets nobody in, that it does not."""
         oldest = self._world.clock.monotonic() - _FRESH_TURNS * self._fleet.service.figures_every_seconds
         with self._lock:
-            return {name: gauge for name, gauge in self._found.items() if gauge.at >= oldest}
+            found = dict(self._found)
+        return {
+            name: gauge if gauge.at >= oldest else GuestGauge(gauge.at, why_blind=gauge.why_blind)
+            for name, gauge in found.items()
+            if gauge.at >= oldest or gauge.why_blind
+        }
 
     def gauge(self) -> None:
         """Have every guest looked at that is awake, by threads that nobody waits for.
@@ -86,7 +96,7 @@ class Gauging:
             for name in set(self._found) - set(awake):
                 self._found.pop(name)
                 self._guests.pop(name, None)
-            due = [name for name in awake if name not in self._asked]
+            due = [name for name in awake if name not in self._asked and self._may_ask(name)]
             self._asked.update(due)
         if not due:
             return
@@ -94,6 +104,10 @@ class Gauging:
         for number in range(min(len(due), _MOST_AT_ONCE)):
             # Who stops the service waits for none of them.
             threading.Thread(target=self._gauge_all, args=(nodes,), name=f"gauge {number}", daemon=True).start()
+
+    def _may_ask(self, name: NodeName) -> bool:
+        guest = self._guests.get(name)
+        return guest is None or self._world.clock.monotonic() >= guest.not_before
 
     def _gauge_all(self, nodes: deque[NodeSpec]) -> None:
         while True:
@@ -121,9 +135,12 @@ class Gauging:
         told, why = self._looks.numbers(node, thoroughly=thoroughly)
         at = self._world.clock.monotonic()
         if told is None:
-            # What was missed is asked for again.
-            guest.looks = 0
+            # The next one asks for little; what was missed comes with the one after that.
+            guest.looks = -1
+            guest.not_before = at + min(_FIRST_PAUSE_SECONDS * 2.0**guest.blind, _LONGEST_PAUSE_SECONDS)
+            guest.blind = min(guest.blind + 1, _MOST_DOUBLINGS)
             return GuestGauge(at, engine=engine, why_blind=why)
+        guest.blind, guest.not_before = 0, 0.0
         numbers, facts = told
         checks = _checks(node, facts)
         if thoroughly:

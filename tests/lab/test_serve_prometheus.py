@@ -186,8 +186,12 @@ def test_hours_and_energy_survive_a_service_that_ends(watched: Watched) -> None:
     assert watched.service.stop() == 0
     with running_service(watched.site, environment=SECRETS, token=TOKEN) as again:
         text = again.client.get("/metrics").value
+        today = again.client.get("/api/savings").value["today"]
     begin = f'provisioner_node_awake_seconds_total{{node="{NODE}"}} '
     (after,) = [line.removeprefix(begin) for line in text.splitlines() if line.startswith(begin)]
     assert float(after) >= float(before["value"][1]) > 0
+    assert (today["currency"], today["nodes"][0]["node"]) == ("EUR", NODE)
+    assert today["nodes"][0]["awake_seconds"] > 0
+    assert today["words"][0].endswith("h are counted")
     counted = {each.node: each.counted for each in watched.site.fleet().savings().nodes}
     assert counted[NodeName(NODE)].awake_seconds >= float(before["value"][1])

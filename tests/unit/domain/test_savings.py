@@ -91,7 +91,7 @@ def test_the_fleet_is_the_sum_of_its_nodes_and_as_sure_as_the_least_sure() -> No
     assert found.saved.kwh == pytest.approx(0.5 + 0.3)
     assert found.saved.basis is Basis.ASSUMED
     assert found.money == pytest.approx(0.8 * 0.30)
-    assert found.words[0] == "from 1970-01-01 00:00 UTC to 1970-01-02 00:00 UTC"
+    assert found.words[0] == "from 1970-01-01 00:00 UTC to 1970-01-02 00:00 UTC, of which 10.0 h are counted"
     assert "0.80 kWh x 0.3 EUR/kWh = 0.24 EUR" in found.words
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from pathlib import Path
 
@@ -111,6 +112,26 @@ def test_a_guest_that_hangs_keeps_the_engines_figures_and_says_why_nobody_sees_i
     assert (gauge.gpus, gauge.watts) == ((), None)
     assert "took longer" in gauge.why_blind
     assert gauge.engine is not None
+
+
+def test_a_guest_that_hangs_is_asked_ever_more_seldom_and_stays_known_as_one(site: Site) -> None:
+    site.world.guests.hangs = True
+    looked_at = []
+    for _ in range(80):
+        before = site.gauging.fresh().get(ONE)
+        site.gauge()
+        after = site.gauging.fresh()[ONE]
+        if before is None or after.at != before.at:
+            looked_at.append(site.world.clock.monotonic())
+        assert after.why_blind
+        site.world.clock.advance(15.0)
+    pauses = [round(later - earlier) for earlier, later in itertools.pairwise(looked_at)]
+    assert pauses[:5] == [30, 60, 120, 240, 300]
+    site.world.guests.hangs = False
+    site.world.clock.advance(301.0)
+    site.gauge()
+    site.gauge()
+    assert (site.gauging.fresh()[ONE].why_blind, site.gauging.fresh()[ONE].watts) == ("", 26.5)
 
 
 def test_an_engine_that_hangs_keeps_the_cards_figures(site: Site) -> None:
