@@ -71,7 +71,7 @@ class Api:
         self._version = version
         self._document = json.dumps(openapi.document(version, needs_token=not callers.are_open)).encode()
         self._page = openapi.page(version)
-        paths = [Path(each.path, self._endpoint(each), methods=[each.method]) for each in _literal_first(ROUTES)]
+        paths = [Path(path, self._any_of(each), methods=list(each)) for path, each in _by_path(ROUTES).items()]
         paths += [
             Path("/api/events", self._guarded(self._events), methods=["GET"]),
             Path("/api/openapi.json", self._guarded(self._openapi), methods=["GET"]),
@@ -93,6 +93,16 @@ class Api:
         except ClientDisconnect:
             # Nobody is left who could be told.
             return
+
+    def _any_of(self, routes: Mapping[str, Route]) -> Any:
+        """Return what answers every method of one path: who asks with another one is told them all."""
+        endpoints = {method: self._endpoint(route) for method, route in routes.items()}
+
+        async def answer(request: Request) -> Response:
+            response: Response = await endpoints["GET" if request.method == "HEAD" else request.method](request)
+            return response
+
+        return answer
 
     def _endpoint(self, route: Route) -> Any:
         async def answer(request: Request) -> Response:
@@ -237,8 +247,12 @@ async def _nowhere(scope: Scope, receive: Receive, send: Send) -> None:
     raise HTTPException(HTTPStatus.NOT_FOUND)
 
 
-def _literal_first(routes: tuple[Route, ...]) -> list[Route]:
-    return sorted(routes, key=lambda route: "{" in route.path)
+def _by_path(routes: tuple[Route, ...]) -> dict[str, dict[str, Route]]:
+    """Return the routes by path and method; a path without a name in it goes before one with."""
+    found: dict[str, dict[str, Route]] = {}
+    for route in sorted(routes, key=lambda route: "{" in route.path):
+        found.setdefault(route.path, {})[route.method] = route
+    return found
 
 
 def _json(value: object, status: HTTPStatus = HTTPStatus.OK, headers: dict[str, str] | None = None) -> Response:
