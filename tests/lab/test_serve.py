@@ -104,7 +104,9 @@ def test_who_does_not_wait_is_told_where_to_look(client: Client) -> None:
             break
     assert event["facts"]["started"] is True
     assert phases[-1] == "ready"
-    assert phases == ["queued", "starting", "booting", "loading", "ready"]
+    order = ["queued", "starting", "booting", "loading", "ready"]
+    # On a busy machine the engine may have loaded before anybody looked.
+    assert phases in (order, [each for each in order if each != "loading"])
 
 
 def test_an_idle_pass_says_for_every_node_why(client: Client) -> None:
