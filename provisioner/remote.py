@@ -54,9 +54,19 @@ def power_over(fleet: Fleet) -> Power:
     Raises:
         NotReadyError: a service is there and does not answer. Acting beside it would cut off what runs through it.
     """
+    found = service_of(fleet)
+    return RemoteFleet(fleet, *found) if found is not None else fleet
+
+
+def service_of(fleet: Fleet) -> tuple[PrivateService, str] | None:
+    """Return the service that runs for a fleet, and the number of its process; None where there is none.
+
+    Raises:
+        NotReadyError: a service is there and does not answer.
+    """
     service = PrivateService(fleet.settings.state_folder)
     if not service.exists():
-        return fleet
+        return None
     try:
         about = service.ask("GET", "/api/service")
     except ServiceGone as gone:
@@ -68,10 +78,10 @@ def power_over(fleet: Fleet) -> Power:
                 retryable=True,
             ) from gone
         # It was killed, and its socket is left.
-        return fleet
+        return None
     if about.value.get("fleet_file") != str(fleet.spec.path.resolve()) or about.value.get("draining"):
-        return fleet
-    return RemoteFleet(fleet, service, str(about.value.get("pid")))
+        return None
+    return service, str(about.value.get("pid"))
 
 
 class RemoteFleet:

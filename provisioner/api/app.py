@@ -23,7 +23,7 @@ from provisioner.api.control import Control, ForbiddenCall
 from provisioner.api.problems import MEDIA_TYPE, Problem, problem, problem_of
 from provisioner.api.routes import ROUTES, Accepted, Call, Route
 from provisioner.api.stream import events
-from provisioner.domain.callers import LOCAL, Caller, Callers
+from provisioner.domain.callers import CALLER, LOCAL, Caller, Callers
 from provisioner.domain.callers import Scope as May
 from provisioner.domain.names import NodeName
 from provisioner.errors import ProvisionerError
@@ -143,7 +143,8 @@ class Api:
     def _caller(self, request: Request) -> Caller:
         if request.scope.get(PRIVATE):
             return LOCAL
-        caller = self._callers.who(request.headers.get("authorization"))
+        known: Caller | None = request.scope.get(CALLER)
+        caller = known or self._callers.who(request.headers.get("authorization"))
         if caller is None:
             challenge = {"WWW-Authenticate": "Bearer"}
             words = "a known token is needed: Authorization: Bearer TOKEN"

@@ -7,6 +7,7 @@ import sys
 import click
 
 from provisioner.cli.context import Session, json_option, pass_session
+from provisioner.cli.measure import duration
 from provisioner.cli.output import Progress, print_error, print_json, print_result, print_table
 from provisioner.domain.quantities import duration_text
 
@@ -121,12 +122,19 @@ def _destroy_node(session: Session, node: str, confirm: str | None) -> None:
     print_result({"node": spec.name, "removed": list(removed)}, sentence, as_json=session.json)
 
 
-@click.command(epilog="Example: provisioner status --json")
+@click.command(epilog="Example: provisioner status --watch")
 @click.argument("nodes", nargs=-1, metavar="[NODE]...")
+@click.option("--watch", is_flag=True, help="Show it until Ctrl-C, with the last day, events and what was saved.")
+@click.option("--interval", default="5s", show_default=True, callback=duration, help="From one look to the next.")
 @json_option
 @pass_session
-def status(session: Session, nodes: tuple[str, ...]) -> None:
+def status(session: Session, nodes: tuple[str, ...], watch: bool, interval: float) -> None:
     """Show the fleet on one screen."""
+    if watch:
+        from provisioner.cli.status_watch import watch as show
+
+        show(session.fleet(), nodes, interval, as_json=session.json)
+        return
     fleet = session.fleet()
     found = fleet.status(nodes)
     told = fleet.registrations()

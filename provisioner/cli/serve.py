@@ -15,7 +15,7 @@ from provisioner.cli.output import print_json
 @json_option
 @pass_session
 def serve(session: Session, listen: str | None) -> None:
-    """Run the control service: API, gateway, idle loop. SIGTERM lets requests finish, then ends it.
+    """Run the control service: page, API, gateway, idle loop. SIGTERM lets requests finish, then ends it.
 
     Commands on this machine with the same state folder go through it while it runs.
     """
@@ -32,6 +32,6 @@ def serve(session: Session, listen: str | None) -> None:
         if session.json:
             print_json({"ready": {"url": running.url}})
         else:
-            click.echo(f"serving at {running.url} (API: {running.url}/api)")
+            click.echo(f"serving at {running.url} (the fleet in a browser; API: {running.url}/api)")
 
     Service(session.fleet(), address).run(ready)

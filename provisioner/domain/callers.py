@@ -26,6 +26,8 @@ class Scope(Enum):
 
 
 EVERYTHING = frozenset(Scope)
+# A pass ends within days: its time has ten digits until the year 2286.
+_LONGEST_TIME = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,9 @@ class Caller:
         """Say whether this caller may ask for something."""
         return scope in self.may or Scope.ADMIN in self.may
 
+
+CALLER = "provisioner.caller"
+"""The key by which our own door says of a request who sends it: a browser that has shown its token before."""
 
 LOCAL = Caller("local", EVERYTHING)
 """Whoever reaches us on this machine where the fleet file names no token, or through our private socket."""
@@ -75,3 +80,30 @@ class Callers:
             if hmac.compare_digest(given, known):
                 found = caller
         return found if scheme.lower() == "bearer" and presented.strip() else None
+
+    def pass_for(self, presented: str, until: int) -> str | None:
+        """Return what a browser may show in place of a token until a time (UNIX seconds); None for nobody's token.
+
+        It is signed with the token's digest, so it needs no memory of ours, ends with the token, and holds no secret.
+        """
+        given = digest(presented.strip())
+        found: str | None = None
+        for _, known in self._known:
+            if hmac.compare_digest(given, known):
+                found = f"{until}.{_signature(known, until)}"
+        return found
+
+    def who_shows(self, shown: str, now: float) -> Caller | None:
+        """Return who shows such a pass; None when it is nobody's, or over."""
+        until, _, signature = shown.partition(".")
+        if not (until.isascii() and until.isdigit() and len(until) <= _LONGEST_TIME and signature.isascii()):
+            return None
+        found: Caller | None = None
+        for caller, known in self._known:
+            if hmac.compare_digest(signature, _signature(known, int(until))):
+                found = caller
+        return found if int(until) > now else None
+
+
+def _signature(key: bytes, until: int) -> str:
+    return hmac.new(key, f"provisioner browser pass {until}".encode(), hashlib.sha256).hexdigest()

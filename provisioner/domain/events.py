@@ -61,3 +61,28 @@ class Entry:
     def as_dict(self) -> dict[str, object]:
         """Return plain values for ``--json`` and streams."""
         return asdict(self) | {"kind": self.kind.value, "at": round(self.at, 3)}
+
+
+@dataclass(frozen=True, slots=True)
+class EventQuery:
+    """Which entries are looked for; what is empty matches all.
+
+    `words` must all stand somewhere in an entry: in its kind, node, phase, detail or who asked; capitals do not count.
+    `before` is a number: only older entries match.
+    """
+
+    words: tuple[str, ...] = ()
+    kind: Kind | None = None
+    node: str = ""
+    before: int | None = None
+
+    def matches(self, entry: Entry) -> bool:
+        """Say whether an entry is looked for."""
+        if self.kind is not None and entry.kind is not self.kind:
+            return False
+        if self.node and entry.node != self.node:
+            return False
+        if self.before is not None and entry.number >= self.before:
+            return False
+        text = "\n".join((entry.kind.value, entry.node or "", entry.phase, entry.detail, entry.by)).lower()
+        return all(word.lower() in text for word in self.words)

@@ -53,3 +53,17 @@ class LedgerEntry:
     def as_dict(self) -> dict[str, object]:
         """Return plain values for the API."""
         return asdict(self) | {"outcome": self.outcome.value}
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """What of a request tells how busy a node was and how fast it answered; `number` only grows. Else as above."""
+
+    number: int
+    at: float
+    node: str
+    outcome: Outcome
+    seconds: float
+    waited_seconds: float
+    first_byte_seconds: float | None
+    tokens_out: int | None

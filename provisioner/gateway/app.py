@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 
-from provisioner.domain.callers import Caller, Callers, Scope
+from provisioner.domain.callers import CALLER, Caller, Callers, Scope
 from provisioner.domain.fleet import FleetSpec
 from provisioner.domain.in_flight import InFlight
 from provisioner.domain.names import EngineName, NodeName
@@ -107,7 +107,7 @@ class Gateway:
         dialect = OLLAMA if is_ollama and not path.startswith("/v1/") else OPENAI
         try:
             with suppress(ClientLeft):
-                await self._serve(client, dialect, path)
+                await self._serve(client, dialect, path, scope.get(CALLER))
         except (BadRequest, TooMuch) as bad:
             await client.refuse(dialect, bad.fault)
         except asyncio.CancelledError:
@@ -121,8 +121,8 @@ class Gateway:
             fault = Fault(500, "internal_error", "cannot answer: an error of ours; it stands in the log")
             await client.refuse(dialect, fault)
 
-    async def _serve(self, client: Client, dialect: Dialect, path: str) -> None:
-        caller = self._caller(client)
+    async def _serve(self, client: Client, dialect: Dialect, path: str, known: Caller | None) -> None:
+        caller = known or self._caller(client)
         is_read = client.method in ("GET", "HEAD")
         if is_read and dialect is OLLAMA and path == "/":
             # Some clients ask whether somebody is there before they show their token.

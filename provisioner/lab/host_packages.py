@@ -74,6 +74,8 @@ FOR_TESTS = (
     HostPackage("gnupg", "gpg-agent", "signs repositories of packages that a test makes"),
     PROMETHEUS,
     INFLUXDB,
+    HostPackage("chromium", "chromium", "looks at the pages of the control service as a browser does"),
+    HostPackage("fonts-dejavu-core", "/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf", "gives that browser letters"),
     # Its service listens nowhere until somebody writes a configuration for it.
     HostPackage("haproxy", "haproxy", "stands before the control service in a test of what we write for it"),
     HostPackage("npm", "npm", "fetches a real n8n for the tests of how it is told of nodes"),

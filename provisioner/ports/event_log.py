@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from provisioner.domain.events import Entry, NewEntry
+from provisioner.domain.events import Entry, EventQuery, NewEntry
 
 
 class EventLog(Protocol):
@@ -33,6 +33,18 @@ class EventLog(Protocol):
 
     def latest(self, *, limit: int = 100, node: str | None = None) -> tuple[Entry, ...]:
         """Return the newest entries, of one node if it is named, the oldest of them first."""
+        ...
+
+    def find(self, query: EventQuery, *, limit: int = 100) -> tuple[Entry, ...]:
+        """Return the newest entries that match, the newest first."""
+        ...
+
+    def number_before(self, at: float) -> int:
+        """Return the number of the last entry before a moment; 0 when there is none."""
+        ...
+
+    def last_states(self, number: int) -> tuple[Entry, ...]:
+        """Return the last entry of kind `state` of every node among those up to a number."""
         ...
 
     def last_number(self) -> int:

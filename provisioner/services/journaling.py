@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 
-from provisioner.domain.events import Entry, Kind, NewEntry
+from provisioner.domain.events import Entry, EventQuery, Kind, NewEntry
 from provisioner.errors import ProvisionerError
 from provisioner.ports.clock import Clock
 from provisioner.ports.event_log import EventLog
@@ -157,6 +157,18 @@ class Journal:
     def latest(self, *, limit: int = 100, node: str | None = None) -> tuple[Entry, ...]:
         """Return the newest entries, the oldest of them first."""
         return self._log.latest(limit=limit, node=node)
+
+    def find(self, query: EventQuery, *, limit: int = 100) -> tuple[Entry, ...]:
+        """Return the newest entries that match, the newest first."""
+        return self._log.find(query, limit=limit)
+
+    def number_before(self, at: float) -> int:
+        """Return the number of the last entry before a moment; 0 when there is none."""
+        return self._log.number_before(at)
+
+    def last_states(self, number: int) -> tuple[Entry, ...]:
+        """Return the last entry of kind `state` of every node among those up to a number."""
+        return self._log.last_states(number)
 
     def last_number(self) -> int:
         """Return the number of the newest entry, of all that were added by now."""

@@ -71,6 +71,7 @@ class Keeper:
         self._switches: dict[NodeName, _Work] = {}
         self._changed_at: dict[NodeName, float] = {}
         self._silent: dict[NodeName, int] = {}
+        self._told: dict[NodeName, Phase] = {}
         now = world.clock.now()
         self._seen: dict[NodeName, Seen] = {
             name: Seen(node, NodeNow(name, Phase.UNKNOWN, "nobody has looked yet", since=now))
@@ -240,7 +241,9 @@ class Keeper:
         mode = looked.node.mode
         now = NodeNow(name, looked.phase, looked.reason, mode, since)
         self._seen[name] = Seen(looked.node, now, looked.url, looked.uptime_seconds)
-        return [(name, looked.phase, looked.reason)] if before.phase is not looked.phase else []
+        # Work that ended without the state it was to bring was told of all the same.
+        told = self._told.get(name, before.phase)
+        return [(name, looked.phase, looked.reason)] if told is not looked.phase else []
 
     def _show(self) -> None:
         shown = {name: seen.now for name, seen in self._seen.items()}
@@ -258,4 +261,5 @@ class Keeper:
 
     def _tell(self, changes: Iterable[tuple[NodeName, Phase, str]]) -> None:
         for node, phase, reason in changes:
+            self._told[node] = phase
             self._journal.add(NewEntry(Kind.STATE, node, phase.value, reason))

@@ -36,6 +36,8 @@ from provisioner.metrics.process import process_figures
 from provisioner.metrics.requests import CountedLedger, RequestCounts
 from provisioner.metrics.tally import Tally, earlier_wakes
 from provisioner.metrics.text import CONTENT_TYPE
+from provisioner.page.app import Page
+from provisioner.page.door import BrowserDoor
 from provisioner.planning.prometheus_targets import target_groups
 from provisioner.services.gauging import Gauging
 from provisioner.services.journaling import Journal
@@ -46,6 +48,7 @@ from provisioner.serving.acts import FleetActs
 from provisioner.serving.door import known_callers, listening, only_one, private_socket, require_closed_or_private
 from provisioner.serving.hosts import HostGuard
 from provisioner.serving.loops import Loops
+from provisioner.serving.pages import Pages
 from provisioner.serving.power import KeysOfFleet, ServicePower, from_threads
 from provisioner.serving.record import Record
 from provisioner.serving.registrar import Registrar
@@ -124,8 +127,9 @@ class Service:
         desk = WakeDesk(waker)
         counts = RequestCounts()
         record = Record(self._spec.record, world.secret) if self._spec.record is not None else None
+        kept = SqliteLedger(self._fleet.settings.state_folder / "provisioner.sqlite")
         ledger = CountedLedger(
-            SqliteLedger(self._fleet.settings.state_folder / "provisioner.sqlite"),
+            kept,
             self._fleet.spec,
             counts.add,
             *([record.add] if record is not None else []),
@@ -173,6 +177,12 @@ class Service:
             "/sd/prometheus": Watched(lambda: self._targets(keeper), "application/json"),
         }
         api = Api(control, callers, about.version, watching)
+        pages = Pages(self._fleet, control, callers, kept, gauging, models=gateway.table.names, version=about.version)
+
+        def gauge() -> None:
+            gauging.gauge()
+            pages.turn()
+
         loops = Loops(
             keeper,
             idle_pass=lambda: control.idle_pass("schedule"),
@@ -180,13 +190,14 @@ class Service:
             look_every_seconds=spec.look_every_seconds,
             idle_every_seconds=spec.idle_every_seconds,
             after_look=counting.turn,
-            gauge=gauging.gauge,
+            gauge=gauge,
             gauge_every_seconds=spec.figures_every_seconds,
             timings=timings,
         )
         registrar = Registrar(self._fleet.spec, world, keeper, journal)
-        app = Dispatcher(api, gateway)
-        guarded: Any = HostGuard(app, running.address) if callers.are_open else app
+        app = Dispatcher(api, gateway, pages.page)
+        door = BrowserDoor(app, callers, world.clock.now, is_gateway=is_gateway)
+        guarded: Any = HostGuard(app, running.address) if callers.are_open else door
         servers = (
             _Server(_config(guarded, spec, tls=True), public),
             _Server(_config(_private(app), spec, tls=False), private),
@@ -248,17 +259,23 @@ class Service:
 class Dispatcher:
     """Sends a request to the part of the process that it is for."""
 
-    def __init__(self, api: Api, gateway: Gateway) -> None:
+    def __init__(self, api: Api, gateway: Gateway, page: Page) -> None:
         self._api = api
         self._gateway = gateway
+        self._page = page
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer one request."""
         if scope["type"] != "http":
             return
         path = scope["path"]
-        part: Any = self._gateway if path.startswith(_GATEWAYS) or path == "/ollama" else self._api
+        part: Any = self._gateway if is_gateway(path) else self._page if Page.has(path) else self._api
         await part(scope, receive, send)
+
+
+def is_gateway(path: str) -> bool:
+    """Say whether a path is the gateway's."""
+    return path.startswith(_GATEWAYS) or path == "/ollama"
 
 
 class _Server(uvicorn.Server):

@@ -21,6 +21,7 @@ FAMILIES = (
     Family("gateway:measure", ("gateway.",)),
     Family("soak:measure", ("gateway.service_memory",)),
     Family("route_call:measure", ("gateway.route_call",)),
+    Family("page:measure", ("page.",)),
     Family("held:measure", ("wake.held_clients", "failover.")),
     Family("around_shutdown:measure", ("wake.around_shutdown",)),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
-from provisioner.domain.events import Entry, NewEntry
+from provisioner.domain.events import Entry, EventQuery, Kind, NewEntry
 
 
 class MemoryEventLog:
@@ -34,6 +34,16 @@ class MemoryEventLog:
 
     def latest(self, *, limit: int = 100, node: str | None = None) -> tuple[Entry, ...]:
         return tuple([each for each in self.entries if node is None or each.node == node][-limit:])
+
+    def find(self, query: EventQuery, *, limit: int = 100) -> tuple[Entry, ...]:
+        return tuple([each for each in reversed(self.entries) if query.matches(each)][:limit])
+
+    def number_before(self, at: float) -> int:
+        return max((each.number for each in self.entries if each.at < at), default=0)
+
+    def last_states(self, number: int) -> tuple[Entry, ...]:
+        found = [each for each in self.entries if each.kind is Kind.STATE and each.number <= number]
+        return tuple(sorted({each.node: each for each in found}.values(), key=lambda each: each.number))
 
     def last_number(self) -> int:
         return self._given

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import replace
 
-from provisioner.domain.ledger import LedgerEntry
+from provisioner.domain.ledger import LedgerEntry, Timing
 from provisioner.domain.names import EngineName, ModeName, NodeName
 from provisioner.domain.serving import NodeNow, Phase
 from provisioner.errors import ProvisionerError
@@ -92,6 +92,14 @@ class FakeLedger:
     def after(self, number: int, count: int, caller: str = "") -> tuple[tuple[int, LedgerEntry], ...]:
         numbered = [(at, each) for at, each in enumerate(self.entries, 1) if caller in ("", each.caller)]
         return tuple([each for each in numbered if each[0] > number][:count] if number else numbered[-count:])
+
+    def timings(self, *, after: int, since: float, most: int) -> tuple[Timing, ...]:
+        found = [
+            Timing(number, e.at, e.node, e.outcome, e.seconds, e.waited_seconds, e.first_byte_seconds, e.tokens_out)
+            for number, e in enumerate(self.entries, 1)
+            if number > after and e.at >= since
+        ]
+        return tuple(found[-most:])
 
     def close(self) -> None:
         """Nothing is kept back."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -112,3 +115,26 @@ def test_where_the_service_was_killed_commands_act_themselves(asleep: Site, serv
         lines, error = run("wake", NODE)
         assert error is None
         assert asked(next_one, "wake")[-1] == "done"
+
+
+def test_status_watches_with_the_eyes_of_the_service_and_is_told_at_once(asleep: Site, service: RunningService) -> None:
+    run("sleep", NODE)
+    command = [sys.executable, "-m", "provisioner", "status", "--watch", "--interval", "60s"]
+    with subprocess.Popen(command, env=asleep.environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert f"{NODE} asleep: " in process.stdout.readline()
+        run("wake", NODE)
+        # It looks once a minute: what comes sooner was told.
+        seen = [next(line for line in process.stdout if f"{NODE} ready" in line)]
+        process.send_signal(signal.SIGINT)
+        assert (process.wait(30), len(seen)) == (0, 1)
+
+
+def test_status_watches_by_itself_where_no_service_runs(site: Site) -> None:
+    command = [sys.executable, "-m", "provisioner", "status", "--watch", "--interval", "1s", "--json"]
+    with subprocess.Popen(command, env=site.environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        first, second = (json.loads(process.stdout.readline())["nodes"] for _ in range(2))
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
+    assert [(each["node"], each["state"]) for each in second] == [(each["node"], "absent") for each in first]

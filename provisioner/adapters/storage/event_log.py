@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from provisioner.adapters.storage.sqlite import connection
-from provisioner.domain.events import Entry, Kind, NewEntry
+from provisioner.domain.events import Entry, EventQuery, Kind, NewEntry
 from provisioner.domain.names import NodeName
 
 # AUTOINCREMENT: a number that was given is never given again, also when its entry has been forgotten.
@@ -60,6 +60,51 @@ class SqliteEventLog:
             ).fetchall()
         return tuple(_entry(row) for row in reversed(rows))
 
+    def find(self, query: EventQuery, *, limit: int = 100) -> tuple[Entry, ...]:
+        """Return the newest entries that match, the newest first."""
+        # char(10) keeps a word from matching over the end of one column into the next.
+        text = (
+            "kind || char(10) || coalesce(node, '') || char(10) || phase || char(10) || detail || char(10) || asked_by"
+        )
+        terms, values = ["1"], list[object]()
+        for word in query.words:
+            terms.append(f"{text} LIKE ? ESCAPE '\\'")
+            values.append(f"%{_literally(word)}%")
+        if query.kind is not None:
+            terms.append("kind = ?")
+            values.append(query.kind.value)
+        if query.node:
+            terms.append("node = ?")
+            values.append(query.node)
+        if query.before is not None:
+            terms.append("number < ?")
+            values.append(query.before)
+        with connection(self._path, _SCHEMA) as database:
+            rows = database.execute(
+                f"SELECT {_COLUMNS} FROM event WHERE {' AND '.join(terms)} "  # noqa: S608 (our own words)
+                "ORDER BY number DESC LIMIT ?",
+                (*values, limit),
+            ).fetchall()
+        return tuple(_entry(row) for row in rows)
+
+    def number_before(self, at: float) -> int:
+        """Return the number of the last entry before a moment."""
+        with connection(self._path, _SCHEMA) as database:
+            row = database.execute(
+                "SELECT number FROM event WHERE at < ? ORDER BY number DESC LIMIT 1", (at,)
+            ).fetchone()
+        return int(row[0]) if row else 0
+
+    def last_states(self, number: int) -> tuple[Entry, ...]:
+        """Return the last entry of kind `state` of every node among those up to a number."""
+        with connection(self._path, _SCHEMA) as database:
+            rows = database.execute(
+                f"SELECT {_COLUMNS} FROM event WHERE number IN (SELECT max(number) FROM event "  # noqa: S608
+                "WHERE kind = ? AND number <= ? GROUP BY node) ORDER BY number",
+                (Kind.STATE.value, number),
+            ).fetchall()
+        return tuple(_entry(row) for row in rows)
+
     def last_number(self) -> int:
         """Return the number of the newest entry, forgotten ones included."""
         with connection(self._path, _SCHEMA) as database:
@@ -78,6 +123,10 @@ def _kept(database: sqlite3.Connection, entry: NewEntry, at: float) -> Entry:
         (at, entry.kind.value, entry.node, entry.phase, entry.detail, entry.by, json.dumps(entry.facts)),
     ).lastrowid
     return Entry(number or 0, at, entry.kind, entry.node, entry.phase, entry.detail, entry.by, entry.facts)
+
+
+def _literally(word: str) -> str:
+    return word.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
 
 
 def _entry(row: tuple[int, float, str, str | None, str, str, str, str]) -> Entry:

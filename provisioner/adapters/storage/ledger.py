@@ -15,9 +15,10 @@ import threading
 import time
 from dataclasses import astuple, fields
 from pathlib import Path
+from typing import Any
 
 from provisioner.adapters.storage.sqlite import connection, open_database, unusable
-from provisioner.domain.ledger import LedgerEntry, Outcome
+from provisioner.domain.ledger import LedgerEntry, Outcome, Timing
 from provisioner.errors import InputError
 
 _COLUMNS = tuple(field.name for field in fields(LedgerEntry))
@@ -32,6 +33,11 @@ CREATE TABLE IF NOT EXISTS requests (
 _INSERT = f"INSERT INTO requests ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608
 _SELECT = f"SELECT {', '.join(_COLUMNS)} FROM requests"  # noqa: S608 - of our own column names
 _NUMBERED = _SELECT.replace("SELECT ", "SELECT rowid, ", 1)
+_TIMED = tuple(field.name for field in fields(Timing))[1:]
+_TIMINGS = (
+    f"SELECT rowid, {', '.join(_TIMED)} FROM requests "  # noqa: S608 - of our own column names
+    "WHERE rowid > ? AND at >= ? ORDER BY rowid DESC LIMIT ?"
+)
 # A home's requests of some years; the oldest beyond go.
 _MOST_KEPT = 1_000_000
 _TRIM_EVERY = 10_000
@@ -71,6 +77,11 @@ class SqliteLedger:
     def since(self, at: float) -> tuple[LedgerEntry, ...]:
         """Return those that came at or after a moment, oldest first."""
         return self._read(f"{_SELECT} WHERE at >= ? ORDER BY rowid", at)
+
+    def timings(self, *, after: int, since: float, most: int) -> tuple[Timing, ...]:
+        """Return the newest timings with a greater number that came at or after a moment, oldest first."""
+        rows: list[tuple[Any, ...]] = self._rows(_TIMINGS, after, since, most)
+        return tuple(_timing(*row) for row in reversed(rows))
 
     def after(self, number: int, count: int, caller: str = "") -> tuple[tuple[int, LedgerEntry], ...]:
         """Return those with a higher number, oldest first; the newest ones for number 0."""
@@ -148,6 +159,10 @@ class SqliteLedger:
             self._opened = None
             opened.close()
             raise unusable(self._path, error) from error
+
+
+def _timing(number: int, at: float, node: str, outcome: str, *rest: Any) -> Timing:
+    return Timing(number, at, node, Outcome(outcome), *rest)
 
 
 def _row(entry: LedgerEntry) -> tuple[object, ...]:

@@ -43,6 +43,20 @@ class TestSqliteLedger:
         assert [each.at for each in ledger.since(8.0)] == [8.0, 9.0]
         ledger.close()
 
+    def test_timings_go_on_after_the_last_that_was_read(self, tmp_path: Path) -> None:
+        ledger = SqliteLedger(tmp_path / "state.db")
+        for at in range(10):
+            ledger.add(entry(float(at), node="a", tokens_out=at, outcome=Outcome.FAILED))
+        first = ledger.timings(after=0, since=7.0, most=10)
+        assert [(each.number, each.at, each.tokens_out, each.outcome) for each in first] == [
+            (8, 7.0, 7, Outcome.FAILED),
+            (9, 8.0, 8, Outcome.FAILED),
+            (10, 9.0, 9, Outcome.FAILED),
+        ]
+        assert [each.number for each in ledger.timings(after=8, since=0.0, most=1)] == [10]
+        assert ledger.timings(after=10, since=0.0, most=10) == ()
+        ledger.close()
+
     def test_it_is_still_there_for_the_next_process(self, tmp_path: Path) -> None:
         first = SqliteLedger(tmp_path / "state.db")
         first.add(entry(1.0))

@@ -141,6 +141,17 @@ def test_how_long_a_wake_takes_is_told_from_this_nodes_own_history(site: Site) -
         assert site.keeper.seen()[TWO].seconds_left is None
 
 
+def test_a_wake_that_failed_is_followed_by_what_is_seen_then(site: Site) -> None:
+    site.sleep()
+    site.keeper.look()
+    with pytest.raises(KeyError), site.keeper.at_work(ONE, Phase.QUEUED, "it is being woken"):
+        raise KeyError
+    site.world.clock.sleep(1)
+    site.keeper.look()
+    site.keeper.look()
+    assert [phase for node, phase in site.told() if node == ONE] == ["asleep", "queued", "asleep"]
+
+
 def test_a_shut_down_shows_as_draining_and_then_as_asleep(site: Site) -> None:
     site.keeper.look()
     phases: list[Phase] = []

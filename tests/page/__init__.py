@@ -1,0 +1,1 @@
+"""The pages of the control service: by themselves, and in a real browser."""
