@@ -84,7 +84,7 @@ def test_a_node_is_woken_by_a_click_and_its_progress_is_seen_until_it_answers(
     assert {"booting", "loading"} & set(phases)
     assert phases[-1] == "ready"
     assert service.client.get(f"/api/nodes/{NODE}").value["phase"] == "ready"
-    assert "its model has answered" in page.locator(f"#node-{NODE}").inner_text()
+    assert "its model has answered" in page.locator(f"#node-{NODE}").text_content()
     assert f"{NODE} done" in page.locator("#events").inner_text()
     put_to_sleep(page)
     page.goto(f"{service.client.url}/events?q=asked+admin&kind=wake&node={NODE}")
@@ -109,7 +109,7 @@ def test_what_is_refused_is_told_with_its_reason(page: Any, service: RunningServ
     page.get_by_label("Why").fill("<b>chess</b>")
     page.get_by_role("button", name="Hold").click()
     page.wait_for_selector(f"#node-{NODE} .held")
-    assert "held by admin for 2 h: <b>chess</b>" in page.locator(f"#node-{NODE} .held").inner_text()
+    assert "held by admin for 2 h: <b>chess</b>" in page.locator(f"#node-{NODE} .held").text_content()
     page.locator(f'#node-{NODE} a[data-act="sleep"]').first.click()
     page.get_by_role("button", name="Put to sleep").click()
     page.wait_for_selector(".toast.bad")
@@ -123,6 +123,6 @@ def test_what_is_refused_is_told_with_its_reason(page: Any, service: RunningServ
 
 def test_a_node_that_is_gone_from_proxmox_says_so(page: Any, service: RunningService) -> None:
     row = page.locator("#node-llm-gpu-02")
-    assert "absent" in row.inner_text()
-    assert "no VM yet: provisioner up llm-gpu-02" in row.inner_text()
+    assert "absent" in row.text_content()
+    assert "no VM yet: provisioner up llm-gpu-02" in row.text_content()
     assert row.get_by_role("button").count() == 0

@@ -53,8 +53,8 @@ def test_a_change_is_seen_within_a_second_of_its_event(site: PaintedSite, page: 
     page.wait_for_function("() => window.seenAt")
     assert page.evaluate("() => window.seenAt") - changed < 1.0
     row = page.locator("#node-llm-gpu-03")
-    assert "booting" in row.inner_text()
-    assert "nothing answers yet" in row.inner_text()
+    assert "booting" in row.text_content()
+    assert "nothing answers yet" in row.text_content()
     assert "booting" in page.locator("#events").inner_text()
 
 
