@@ -302,8 +302,12 @@ class Fleet:
         return report
 
     def up_all(self, nodes: Iterable[str] = (), on_event: OnEvent = ignore) -> dict[str, UpReport | ProvisionerError]:
-        """Converge several nodes side by side (all of them when none is named); one's failure stops no other."""
-        names: list[str] = list(dict.fromkeys(self.spec.node(name).name for name in nodes)) or list(self.spec.nodes)
+        """Converge several nodes side by side (all of them when none is named); one's failure stops no other.
+
+        Nodes that serve a mode together come up together: naming one of them names the others.
+        """
+        chosen = [self.spec.node(name) for name in nodes]
+        names: list[str] = list(self._provisioning.with_others(chosen)) or list(self.spec.nodes)
 
         def one(name: str) -> UpReport | ProvisionerError:
             try:
@@ -660,6 +664,13 @@ class Fleet:
         from provisioner.services.entering import Entering
 
         spec = self._as_noted(node)
+        head = self.spec.answering(spec)
+        if head.name != spec.name:
+            raise RefusedError(
+                f'cannot bring its engine here: {head.name} answers for it in mode "{spec.mode}"',
+                subject=spec.subject,
+                next_step=f"provisioner forward {head.name}",
+            )
         command = self.ssh(node)
         Entering(self.spec, self._world).require_running(spec)
         engine = engine_of(self.spec, self._world, spec)

@@ -13,6 +13,7 @@ from provisioner.domain.problems import Place as Place
 from provisioner.domain.problems import Problem as Problem
 from provisioner.domain.problems import known
 from provisioner.domain.quantities import duration_text, size_text
+from provisioner.domain.span_checks import span_checks
 
 
 def cross_checks(fleet: FleetSpec, *, engines: Mapping[EngineName, EngineTraits]) -> tuple[Problem, ...]:
@@ -28,6 +29,7 @@ def cross_checks(fleet: FleetSpec, *, engines: Mapping[EngineName, EngineTraits]
         *mode_checks(fleet, engines),
         *_nodes_name_what_exists(fleet),
         *_nodes_are_distinct(fleet),
+        *span_checks(fleet, engines),
         *_options_fit_together(fleet),
         *_models_have_a_place(fleet),
         *_native_drives_can_be_made(fleet),

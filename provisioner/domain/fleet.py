@@ -355,6 +355,27 @@ class FleetSpec:
         """Return the modes that a node may serve, in the order it names them; never none."""
         return tuple(self.modes[name] for name in node.modes if name in self.modes)
 
+    def span_of(self, node: NodeSpec, mode: ModeSpec | None = None) -> tuple[NodeSpec, ...]:
+        """Return the nodes that serve a mode of a node together, their head first; none where it serves it alone.
+
+        Args:
+            node: which.
+            mode: one of its modes; the one that it is in when none is given.
+        """
+        if mode is None and self.release_of(node) is not None:
+            return ()
+        return tuple(self.nodes[name] for name in (mode or self.mode_of(node)).nodes)
+
+    def answering(self, node: NodeSpec) -> NodeSpec:
+        """Return the node whose engine answers for a node in its mode: the head where several serve it, or itself."""
+        head = next(iter(self.span_of(node)), node)
+        return node if head.name == node.name else self.in_mode(head, self.mode_of(node).name)
+
+    def others_beside(self, node: NodeSpec) -> tuple[NodeSpec, ...]:
+        """Return the other nodes that serve a node's mode with it, each in that mode."""
+        mode = self.mode_of(node).name
+        return tuple(self.in_mode(each, mode) for each in self.span_of(node) if each.name != node.name)
+
     def release_of(self, node: NodeSpec) -> GpuRelease | None:
         """Return to whom a node's GPUs are given, or None while it has them itself."""
         return self.releases.get(node.mode)
@@ -369,14 +390,14 @@ class FleetSpec:
         return replace(node, noted_mode=noted if noted in node.modes else None)
 
     def nodes_serving(self, model: str) -> tuple[NodeSpec, ...]:
-        """Return the nodes that have a mode with a model, in file order, each in the first such mode.
+        """Return the nodes that answer for a model, in file order, each in the first such mode.
 
         Raises UnknownNameError that lists the known models.
         """
         found = tuple(
             self.in_mode(node, mode.name)
             for node in self.nodes.values()
-            if (mode := next((each for each in self.modes_of(node) if model in each.models), None))
+            if (mode := next((each for each in self.modes_of(node) if self._answers(node, each, model)), None))
         )
         if not found:
             known = sorted(
@@ -388,6 +409,17 @@ class FleetSpec:
                 next_step=f"use one of: {', '.join(known) or 'none is defined'}; or give a node a mode with it",
             )
         return found
+
+    def heads(self, mode: ModeSpec) -> tuple[NodeSpec, ...]:
+        """Return the nodes that clients of a mode speak to: its head, or each node that has it."""
+        return tuple(node for node in self.nodes.values() if mode in self.modes_of(node) and self._is_head(node, mode))
+
+    @staticmethod
+    def _is_head(node: NodeSpec, mode: ModeSpec) -> bool:
+        return not mode.nodes or mode.nodes[0] == node.name
+
+    def _answers(self, node: NodeSpec, mode: ModeSpec, model: str) -> bool:
+        return model in mode.models and self._is_head(node, mode)
 
     def _known(self, kind: str, table: Mapping[_Name, _Spec], name: _Name) -> _Spec:
         try:

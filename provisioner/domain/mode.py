@@ -9,7 +9,7 @@ from enum import Enum
 from pathlib import Path
 from types import MappingProxyType
 
-from provisioner.domain.names import EngineName, ModeName, Vmid
+from provisioner.domain.names import EngineName, ModeName, NodeName, Vmid
 from provisioner.domain.routing_policy import RoutingPolicy
 
 ArgumentValue = bool | int | float | str | list[str | int | float] | dict[str, object]
@@ -49,7 +49,8 @@ class EngineSpec:
 
     `archives` are unpacked over each other. `requirements` is a file with the
     hashes of every package, for engines that are Python packages. `image` is a
-    container image with its digest.
+    container image with its digest. `ray` is the version of Ray beside an
+    engine that does not bring it.
     """
 
     name: EngineName
@@ -57,6 +58,7 @@ class EngineSpec:
     archives: tuple[Artifact, ...] = ()
     requirements: Path | None = None
     image: str = ""
+    ray: str = ""
 
     @property
     def cuda_build(self) -> int | None:
@@ -73,7 +75,8 @@ class EngineTraits:
     a word without effect misleads. `serves_files` means that its models are
     files that the fleet pins, not names that it fetches by itself. `published`
     says where its makers list versions and checksums. `takes_key` means that it
-    can ask its clients for an API key.
+    can ask its clients for an API key. `spans_nodes` means that several nodes can
+    serve one model together; with `needs_equal_gpus` those must be alike.
     """
 
     software: Software
@@ -83,6 +86,8 @@ class EngineTraits:
     port: int
     published: str
     takes_key: bool = False
+    spans_nodes: bool = False
+    needs_equal_gpus: bool = False
 
 
 class Pull(Enum):
@@ -99,7 +104,9 @@ class ModeSpec:
     `model` is the one that proves that the mode answers; `more_models` are
     served beside it. `context` is in tokens, for each of the `parallel`
     requests. `gpu_layers` is a number, or ``all`` or ``auto``. `cpu_limit` is
-    in cores.
+    in cores. `nodes` serve it together, as one: the first is the head, which
+    clients speak to; with none, each node that has the mode serves it alone.
+    `with_ray` has them find each other through Ray.
     """
 
     name: ModeName
@@ -120,6 +127,8 @@ class ModeSpec:
     """Instead of the node's, while it is in this mode."""
     routing: RoutingPolicy = field(default_factory=RoutingPolicy)
     """How requests find it."""
+    nodes: tuple[NodeName, ...] = ()
+    with_ray: bool = False
 
     @property
     def keys(self) -> frozenset[str]:
@@ -132,6 +141,7 @@ class ModeSpec:
             "gpu_layers": self.gpu_layers is not None,
             "pinned": bool(self.pinned),
             "pull": self.pull is not Pull.UP,
+            "ray": self.with_ray,
         }
         return frozenset(key for key, is_given in given.items() if is_given)
 

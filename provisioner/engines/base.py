@@ -67,7 +67,8 @@ class Launch:
     Secrets are named by the variable that takes them, several of one with
     semicolons between them; they never stand among the arguments.
     `memory_max_bytes` and `cpu_quota_percent` are limits, None for none.
-    `shared_memory` means that it shares memory between processes.
+    `shared_memory` means that it shares memory between processes. `beside` runs
+    as long as it does, started before it, under its name with `role` behind.
     """
 
     argv: tuple[str, ...]
@@ -78,6 +79,7 @@ class Launch:
     cpu_quota_percent: int | None = None
     shared_memory: bool = False
     beside: tuple[Launch, ...] = ()
+    role: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +159,8 @@ class InferenceEngine(Protocol):
     """The dialect clients speak to it: ``openai`` or ``ollama``."""
     api_path: str
     """What a client appends to the address to get its base URL."""
+    loads_again: bool
+    """Asking it to load a model that is in memory does no harm; where it does, look first."""
     key_variable: str
     """The variable of its environment that makes it ask clients for an API key; empty where it asks nobody."""
 
@@ -192,8 +196,11 @@ class InferenceEngine(Protocol):
         """Read the answer of `stored_path`. Raises AnswerUnreadable."""
         ...
 
-    def load(self, model: str, *, pinned: bool = False) -> JsonRequest | None:
-        """Return the request that is answered once a model is in memory; pinned ones stay there."""
+    def load(self, model: str, *, pinned: bool = False, nodes: int = 1) -> JsonRequest | None:
+        """Return the request that is answered once a model is in memory; pinned ones stay there.
+
+        `nodes` is how many serve it together.
+        """
         ...
 
     def unload(self, model: str) -> JsonRequest | None:

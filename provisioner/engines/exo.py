@@ -50,12 +50,15 @@ class Exo(OneModelEngine):
         knows=frozenset(),
         port=52415,
         published="tags: https://github.com/exo-explore/exo/tags; of a file: sha256sum FILE",
+        spans_nodes=True,
     )
     port = traits.port
     playbook = "deploy-exo"
     health_path = "/node_id"
     loaded_path = "/state"
     activity_path = "/state"
+    # Each time it is asked it places one more instance.
+    loads_again = False
 
     def installation(self, software: EngineSpec) -> Installation:
         """Return its source, which is built on the node."""
@@ -100,9 +103,10 @@ class Exo(OneModelEngine):
             cpu_quota_percent=cpu_quota_percent(mode),
         )
 
-    def load(self, model: str, *, pinned: bool = False) -> JsonRequest | None:
+    def load(self, model: str, *, pinned: bool = False, nodes: int = 1) -> JsonRequest | None:
         """Return the request that places an instance of a model; it is answered before the instance is ready."""
-        return JsonRequest("/place_instance", {"model_id": model})
+        # src/exo/shared/types/api.py: one node is enough by default, and then it may spread over one only.
+        return JsonRequest("/place_instance", {"model_id": model, **({"min_nodes": nodes} if nodes > 1 else {})})
 
     def loaded_models(self, answer: str) -> tuple[LoadedModel, ...]:
         """Read ``/state``: the instances all of whose runners are ready."""

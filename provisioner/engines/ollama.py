@@ -64,6 +64,7 @@ class Ollama:
     api = "openai"
     api_path = "/v1"
     key_variable = ""
+    loads_again = True
 
     def guards(self, path: str) -> bool:
         """Return that nothing is: it knows no keys."""
@@ -123,7 +124,7 @@ class Ollama:
             LoadedModel(_name(each), _bytes(each, "size"), _bytes(each, "size_vram")) for each in _models(answer)
         )
 
-    def load(self, model: str, *, pinned: bool = False) -> JsonRequest | None:
+    def load(self, model: str, *, pinned: bool = False, nodes: int = 1) -> JsonRequest | None:
         """Return a request without a prompt; it is answered once the model is loaded."""
         keep: Mapping[str, object] = {"keep_alive": -1} if pinned else {}
         return JsonRequest("/api/generate", {"model": model, "stream": False, **keep})

@@ -16,6 +16,7 @@ class OneModelEngine:
     api = "openai"
     api_path = "/v1"
     key_variable = ""
+    loads_again = True
 
     def guards(self, path: str) -> bool:
         """Return that nothing is, unless it says otherwise."""
@@ -33,7 +34,7 @@ class OneModelEngine:
         """There is no such answer."""
         raise AnswerUnreadable("it has no store of models")
 
-    def load(self, model: str, *, pinned: bool = False) -> JsonRequest | None:
+    def load(self, model: str, *, pinned: bool = False, nodes: int = 1) -> JsonRequest | None:
         """Return nothing: it is loaded while the process runs."""
         return None
 

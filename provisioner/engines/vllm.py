@@ -25,6 +25,7 @@ from provisioner.engines.base import (
     JsonRequest,
     Launch,
     Setting,
+    Span,
 )
 from provisioner.engines.limits import cpu_quota_percent, memory_max_bytes
 from provisioner.engines.one_model import OneModelEngine
@@ -35,6 +36,10 @@ from provisioner.engines.versions import numbers
 # Below it `auto` takes float16 too, but only after a checkpoint in bfloat16 was refused.
 _BFLOAT16_FLOOR = (8, 0)
 _NATIVE_NODES = (0, 12)
+# METADATA of the wheels: 0.17.1 is the last one that asks for Ray.
+_WITHOUT_RAY = (0, 18)
+# Finds the compiler that Triton calls, and the environment's own tools.
+_PATH = f"{FOLDER}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _SLEEP = "enable-sleep-mode"
 # entrypoints/serve/middleware/authenticate.py of the wheel 0.33.0; earlier ones know /v1 alone.
 _GUARDED = ("/v1", "/v2", "/inference", "/cohere")
@@ -48,10 +53,12 @@ class Vllm(OneModelEngine):
         software=Software.VERSION,
         serves_files=False,
         serves_many=False,
-        knows=frozenset({"context", "parallel", "tokenizer"}),
+        knows=frozenset({"context", "parallel", "tokenizer", "ray"}),
         port=8000,
         published="releases: https://github.com/vllm-project/vllm/releases",
         takes_key=True,
+        spans_nodes=True,
+        needs_equal_gpus=True,
     )
     port = traits.port
     playbook = "deploy-vllm"
@@ -61,9 +68,10 @@ class Vllm(OneModelEngine):
     key_variable = "VLLM_API_KEY"
 
     def installation(self, software: EngineSpec) -> Installation:
-        """Return the one package; a file with hashes, where there is one, pins all that it depends on."""
+        """Return the package, and Ray where it is wanted; a file with hashes pins all that they depend on."""
         return Installation(
-            packages=(f"vllm=={software.version}",),
+            # The extra is what vLLM itself asked for while it brought Ray.
+            packages=(f"vllm=={software.version}", *([f"ray[cgraph]=={software.ray}"] if software.ray else [])),
             requirements=str(software.requirements) if software.requirements else "",
         )
 
@@ -81,7 +89,7 @@ class Vllm(OneModelEngine):
                 "take enable-sleep-mode out of the mode's arguments, or reach the node through a tunnel "
                 "(connect: {address: 127.0.0.1})",
             )
-        return None
+        return refusal_of_span(setting.software, with_ray=setting.span.with_ray) if setting.span.is_shared else None
 
     def cautions(self, setting: Setting) -> tuple[str, ...]:
         """Say what the name of a model hints at on an old GPU, and what a key leaves open."""
@@ -90,6 +98,10 @@ class Vllm(OneModelEngine):
             told.append("AWQ needs compute capability 7.5; on this GPU only GPTQ checkpoints are quantised ones")
         if setting.node.api_key is not None:
             told.append("vLLM asks for the API key under /v1 only: /invocations and /metrics answer without it")
+        if setting.span.is_shared:
+            told.append(
+                "what its nodes say to each other is not encrypted and can carry code: keep it to a network of yours"
+            )
         return tuple(told)
 
     def guards(self, path: str) -> bool:
@@ -122,9 +134,9 @@ class Vllm(OneModelEngine):
             environment={
                 "HF_HOME": f"{DATA}/huggingface",
                 "VLLM_CACHE_ROOT": f"{DATA}/vllm/cache",
-                # PATH finds the compiler that Triton calls, and the environment's own tools.
-                "PATH": f"{FOLDER}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+                "PATH": _PATH,
                 **({"VLLM_SERVER_DEV_MODE": "1"} if sleeps else {}),
+                **({"RAY_ADDRESS": _meeting_place(span)} if span.is_shared and span.with_ray else {}),
                 **(_between_gpus(setting) if several else {}),
                 **variables_of(mode.arguments),
             },
@@ -157,20 +169,30 @@ class Vllm(OneModelEngine):
         return own
 
     def _ray_head(self, setting: Setting) -> Launch:
-        words = ("--head", "--block", f"--node-ip-address={setting.span.addresses[0]}", f"--port={setting.span.port}")
-        return Launch((f"{FOLDER}/bin/ray", "start", *words), _between_gpus(setting), needs_gpu=True)
+        span = setting.span
+        words = ("--head", "--block", f"--node-ip-address={span.addresses[0]}", f"--port={span.port}")
+        return self._ray(setting, words, role="ray")
 
     def _ray_worker(self, setting: Setting) -> Launch:
         span = setting.span
-        words = (
-            "--block",
-            f"--node-ip-address={span.addresses[span.rank]}",
-            f"--address={span.addresses[0]}:{span.port}",
+        words = ("--block", f"--node-ip-address={span.addresses[span.rank]}", f"--address={_meeting_place(span)}")
+        return self._ray(setting, words)
+
+    def _ray(self, setting: Setting, words: tuple[str, ...], *, role: str = "") -> Launch:
+        """Return how Ray is started; what it starts on this node for vLLM has its environment, and answers nobody."""
+        return Launch(
+            argv=(f"{FOLDER}/bin/ray", "start", *words),
+            environment={
+                "HF_HOME": f"{DATA}/huggingface",
+                "VLLM_CACHE_ROOT": f"{DATA}/vllm/cache",
+                "PATH": _PATH,
+                **_between_gpus(setting),
+            },
+            secrets=secrets_of(setting, ""),
+            needs_gpu=True,
+            shared_memory=True,
+            role=role,
         )
-        environment = {"HF_HOME": f"{DATA}/huggingface", **_between_gpus(setting)}
-        # A worker answers no clients.
-        secrets = secrets_of(setting, "")
-        return Launch((f"{FOLDER}/bin/ray", "start", *words), environment, secrets, needs_gpu=True, shared_memory=True)
 
     def sleep(self, models: tuple[str, ...]) -> tuple[JsonRequest, ...]:
         """Return the call that moves the weights to main memory once what runs has ended; aborting is its default."""
@@ -201,12 +223,23 @@ class Vllm(OneModelEngine):
 
 def refusal_of_span(software: EngineSpec, *, with_ray: bool) -> Refusal | None:
     """Return why a version cannot serve one model from several nodes, or None."""
-    if with_ray or numbers(software.version)[:2] >= _NATIVE_NODES:
+    version, at = software.version, numbers(software.version)[:2]
+    if with_ray and at >= _WITHOUT_RAY and not software.ray and software.requirements is None:
+        return Refusal(
+            f"vLLM {version} does not bring Ray",
+            "take ray: true out of the mode, since 0.12 vLLM needs no Ray for several nodes; or write the version of "
+            "Ray under engines.vllm.ray",
+        )
+    if with_ray or at >= _NATIVE_NODES:
         return None
     return Refusal(
-        f"vLLM {software.version} serves from several nodes through Ray only; by itself it does since 0.12",
-        "pin engines.vllm.version to 0.12.0 or later",
+        f"vLLM {version} serves from several nodes through Ray only; by itself it does since 0.12",
+        "write ray: true in the mode, or pin engines.vllm.version to 0.12.0 or later",
     )
+
+
+def _meeting_place(span: Span) -> str:
+    return f"{span.addresses[0]}:{span.port}"
 
 
 def _between_gpus(setting: Setting) -> dict[str, str]:

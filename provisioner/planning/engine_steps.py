@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from provisioner.domain.actions import PullModels, RunPlaybook, Step, StepKind
 from provisioner.domain.fleet import FleetSpec, NodeSpec
+from provisioner.domain.mode import ModeSpec
 from provisioner.domain.quantities import size_text
 from provisioner.engines.base import InferenceEngine
 from provisioner.front_ends import open_webui
@@ -76,6 +77,16 @@ def _reason(fleet: FleetSpec, node: NodeSpec, engine: InferenceEngine, compute: 
     serves = "serves" if current in modes else "is laid down to serve"
     gpus = f" on {len(node.gpus)} GPUs" if len(node.gpus) > 1 else ""
     others = [f'"{mode.name}"' for mode in modes if mode not in shown]
+    spread = "".join(f"; {_together(fleet, node, mode)}" for mode in modes if mode.nodes)
     beside = f"; laid down beside it: {', '.join(others)}" if others else ""
     told = dict.fromkeys(caution for mode in modes for caution in cautions(fleet, node, engine, mode, compute))
-    return "; ".join((f"{engine.name} {serves} {models}{gpus}{beside}", *told))
+    return "; ".join((f"{engine.name} {serves} {models}{gpus}{beside}{spread}", *told))
+
+
+def _together(fleet: FleetSpec, node: NodeSpec, mode: ModeSpec) -> str:
+    """Say what a node's part is in a mode that several serve."""
+    names = [each.name for each in fleet.span_of(node, mode)]
+    head = names[0]
+    way = " through Ray" if mode.with_ray else ""
+    part = "and this one answers" if head == node.name else f"and {head} answers"
+    return f'mode "{mode.name}" is served by {", ".join(names)} together{way}, {part}'

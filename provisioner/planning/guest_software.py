@@ -103,7 +103,7 @@ def _going_off(fleet: FleetSpec, node: NodeSpec, engines: Sequence[InferenceEngi
 
 
 def _peers(fleet: FleetSpec, node: NodeSpec) -> list[str]:
-    meshed = {mode.name for mode in fleet.modes_of(node) if mode.engine in _MESHED}
+    meshed = {mode.name for mode in fleet.modes_of(node) if mode.nodes or mode.engine in _MESHED}
     return sorted(
         str(each.address.ip)
         for each in fleet.nodes.values()

@@ -8,14 +8,14 @@ between those restarts nothing at all.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
 from provisioner.domain.fleet import FleetSpec, NodeSpec
 from provisioner.domain.mode import ArgumentValue, Artifact, ModeSpec, Pull, WebUiSpec
 from provisioner.domain.names import EngineName, ModeName
-from provisioner.engines.base import InferenceEngine, Launch, Setting
+from provisioner.engines.base import InferenceEngine, Launch, Setting, Span
 from provisioner.engines.flags import canonical_arguments
 from provisioner.front_ends import open_webui
 
@@ -53,7 +53,16 @@ def setting_of(fleet: FleetSpec, node: NodeSpec, mode: ModeSpec, compute: Comput
         files={model: fleet.models[model] for model in mode.models if model in fleet.models},
         compute=compute,
         huggingface_token=fleet.huggingface_token,
+        span=_span_of(fleet, node, mode),
     )
+
+
+def _span_of(fleet: FleetSpec, node: NodeSpec, mode: ModeSpec) -> Span:
+    members = fleet.span_of(node, mode)
+    if not members:
+        return Span()
+    addresses = tuple(str(each.address.ip) for each in members)
+    return Span(addresses, [each.name for each in members].index(node.name), with_ray=mode.with_ray)
 
 
 def units_of(fleet: FleetSpec, node: NodeSpec, engines: Engines, compute: Compute = None) -> tuple[EngineUnit, ...]:
@@ -108,7 +117,7 @@ def engine_variables(
         "engine_packages": list(installation.packages),
         "engine_requirements": installation.requirements,
         "engine_image": installation.image,
-        "engine_launches": [_launch(unit, units) for unit in own],
+        "engine_launches": [each for unit in own for each in _launches(unit, units)],
         "engine_active": str(active),
         "engine_files": [{"name": each.name, **_file(each)} for each in files],
         "engine_pulls": list(pulls),
@@ -164,20 +173,42 @@ def _secrets(launch: Launch) -> dict[str, object]:
     return {name: list(each) if isinstance(each, tuple) else each for name, each in launch.secrets.items()}
 
 
-def _launch(unit: EngineUnit, units: tuple[EngineUnit, ...]) -> dict[str, object]:
-    launch = unit.launch
+def _launches(unit: EngineUnit, units: tuple[EngineUnit, ...]) -> Iterator[dict[str, object]]:
+    """Yield what a unit is made of: what runs beside it, then the engine itself."""
+    beside = [_name_beside(unit, launch) for launch in unit.launch.beside]
+    # A mode's own helpers are no rivals: they come and go with it.
+    rivals = [name for each in units if each.name != unit.name for name in _names(each)]
     models = dict.fromkeys(model for mode in unit.modes for model in mode.models)
+    told = f"{unit.engine.name} serving {', '.join(models)}"
+    for name, launch in zip(beside, unit.launch.beside, strict=True):
+        yield {
+            **_launch(name, f"{launch.role} of {told}", launch, unit, rivals),
+            "models": [],
+            "part_of": str(unit.name),
+        }
+    needs = {"needs": beside} if beside else {}
+    yield {**_launch(str(unit.name), told, unit.launch, unit, rivals), "models": list(models), **needs}
+
+
+def _name_beside(unit: EngineUnit, launch: Launch) -> str:
+    return f"{unit.name}-{launch.role}"
+
+
+def _names(unit: EngineUnit) -> tuple[str, ...]:
+    return (str(unit.name), *(_name_beside(unit, launch) for launch in unit.launch.beside))
+
+
+def _launch(name: str, description: str, launch: Launch, unit: EngineUnit, rivals: Sequence[str]) -> dict[str, object]:
     return {
-        "unit": str(unit.name),
-        "description": f"{unit.engine.name} serving {', '.join(models)}",
+        "unit": name,
+        "description": description,
         "argv": list(launch.argv),
         "environment": dict(launch.environment),
         "secrets": _secrets(launch),
-        "models": list(models),
         "port": unit.engine.port,
         "gpu": launch.needs_gpu,
         "memory_max": launch.memory_max_bytes,
         "cpu_quota": launch.cpu_quota_percent,
         "shared_memory": launch.shared_memory,
-        "conflicts": [str(each.name) for each in units if each.name != unit.name],
+        "conflicts": list(rivals),
     }

@@ -56,7 +56,7 @@ class ModelTable:
             if node.stands_in and fleet.modes_of(node)
         )
         for mode in fleet.modes.values():
-            serving = [node for node in fleet.nodes.values() if mode in fleet.modes_of(node)]
+            serving = fleet.heads(mode)
             for model in mode.models if serving else ():
                 offers = tuple(_offer(node, mode, engines, model) for node in serving)
                 known = self._entries.get(model)

@@ -30,6 +30,9 @@ def target_groups(
         has_lock = node.api_key is not None and bool(engine.key_variable) and engine.guards(path)
         if not path.endswith(_IN_PROMETHEUS_TEXT) or has_lock or fleet.release_of(node) is not None:
             continue
+        if fleet.answering(node).name != node.name:
+            # It computes for another node, which tells the figures of both.
+            continue
         labels = {
             "__metrics_path__": path,
             "gpu_node": node.name,

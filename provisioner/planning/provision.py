@@ -47,6 +47,7 @@ from provisioner.planning.native_drive import (
 )
 from provisioner.planning.ownership import Act, Why, free_vmid, objection
 from provisioner.planning.readiness import HypervisorFacts, failures, hypervisor_checks, model_storage_check
+from provisioner.planning.spans import unlike_cards
 from provisioner.planning.vm_limits import limits
 from provisioner.planning.vm_shape import (
     cold_drifts,
@@ -113,8 +114,11 @@ def _facts(fleet: FleetSpec, node: NodeSpec, seen: NodeSeen) -> HypervisorFacts:
 
 
 def _proof(fleet: FleetSpec, node: NodeSpec) -> Step:
-    model = fleet.mode_of(node).model
-    return Step("prove", _ENSURE, ProveEngine(node.patience.engine_seconds), f"{model} answers a chat")
+    model, head = fleet.mode_of(node).model, fleet.answering(node)
+    others = ", ".join(each.name for each in fleet.others_beside(node))
+    where = f" at {head.name}" if head.name != node.name else ""
+    needed = f"; for that {others} must be up in this mode too" if others else ""
+    return Step("prove", _ENSURE, ProveEngine(node.patience.engine_seconds), f"{model} answers a chat{where}{needed}")
 
 
 def _refusal(fleet: FleetSpec, node: NodeSpec, seen: NodeSeen, engines: Engines) -> Refusal | None:
@@ -140,6 +144,7 @@ def _refusal(fleet: FleetSpec, node: NodeSpec, seen: NodeSeen, engines: Engines)
             or limits(fleet, node, seen)
             or software_refusal(fleet, node, seen.mappings)
             or engine_refusal(fleet, node, engines, compute_of(fleet, node, seen.mappings))
+            or unlike_cards(fleet, node, engines, seen.mappings)
             or unfit_modes(fleet, node)
             or (no_clone(fleet, node, seen) if vm is None else None)
         )

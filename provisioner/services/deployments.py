@@ -20,8 +20,8 @@ def engine_of(fleet: FleetSpec, world: World, node: NodeSpec) -> InferenceEngine
 
 
 def address_of(fleet: FleetSpec, world: World, node: NodeSpec) -> str:
-    """Return where the engine of a node listens, without a path."""
-    return f"http://{node.reach.address}:{engine_of(fleet, world, node).port}"
+    """Return where the engine that answers for a node listens, without a path."""
+    return f"http://{fleet.answering(node).reach.address}:{engine_of(fleet, world, node).port}"
 
 
 def unit_of(fleet: FleetSpec, world: World, node: NodeSpec) -> str:

@@ -72,7 +72,7 @@ def require_on_gpu(
             seen = unit_evidence(shell, unit) if facts.readings else None
         if not facts.readings:
             return ""
-        memory = memory_evidence(web, f"http://{node.reach.address}:{engine.port}", engine)
+        memory = memory_evidence(web, f"http://{fleet.answering(node).reach.address}:{engine.port}", engine)
     except (ProvisionerError, GuestAway, NoAnswer, AnswerUnreadable) as reason:
         return f"whether it computes on the GPU could not be seen: {str(reason).splitlines()[0]}"
     check = on_gpu(node, fleet.mode_of(node), engine.name, NodeEvidence(memory, facts, seen))

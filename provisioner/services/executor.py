@@ -43,6 +43,7 @@ from provisioner.services.outcomes import Outcome, done
 from provisioner.services.playbook_secrets import with_secrets
 from provisioner.services.proving import EngineProbe, Proof
 from provisioner.services.seed_isos import remove_seeds
+from provisioner.services.together import all_of
 from provisioner.services.vm_maker import VmMaker
 from provisioner.services.vm_writer import VmWriter
 
@@ -62,6 +63,10 @@ def _refuse_to_stop(look_inside: bool) -> None:
 
 def _refuse_to_start(say: Callable[[str], None]) -> Ticket | None:
     raise AssertionError("a plan that starts a VM needs a way to")
+
+
+def _needs_nobody(seconds: float) -> Callable[[], None]:
+    return lambda: None
 
 
 @dataclass(slots=True)
@@ -86,6 +91,8 @@ class Executor:
     """Puts the node to sleep as `sleep` does, told whether its guest can be asked; raises RefusedError while busy."""
     start: Callable[[Callable[[str], None]], Ticket | None] = _refuse_to_start
     """Starts the node's VM with its GPUs; None where somebody else does."""
+    others: Callable[[float], Callable[[], None]] = _needs_nobody
+    """Given seconds, returns a look that raises when the nodes that serve its mode with it have been off so long."""
     left_for_next_start: str = ""
     """Why changes wait, when they do."""
     proof: Proof | None = None
@@ -336,7 +343,11 @@ class Executor:
         probe = EngineProbe(self.fleet, self.node, self.engine, self.web, self.clock)
         try:
             room = self._room(say)
-            self.proof = probe.prove(seconds=seconds, still_worth_it=self._watch_power(), say=say, room=room)
+            if self.fleet.others_beside(self.node):
+                # They may be on their first boot still.
+                seconds += self.node.patience.boot_seconds
+            looks = (self._watch_power(), self.others(self.node.patience.boot_seconds))
+            self.proof = probe.prove(seconds=seconds, still_worth_it=all_of(*looks), say=say, room=room)
         except EngineError as error:
             unit = self._service()
             raise explained(error, self.fleet, self.node, self.engine, unit, self._shell_for_evidence) from error

@@ -147,12 +147,15 @@ class FleetView:
             trouble = probe.health()
         except ProvisionerError as error:
             return NodeStatus(node, NodeState.UNKNOWN, error.summary, model, None, vm.uptime_seconds)
+        head = self._fleet.answering(node).name
+        whose = f"{head} answers for it: " if head != node.name else ""
         if trouble:
-            return NodeStatus(node, NodeState.STARTING, f"{engine.name}: {trouble}", model, None, vm.uptime_seconds)
+            reason = f"{whose}{engine.name}: {trouble}"
+            return NodeStatus(node, NodeState.STARTING, reason, model, None, vm.uptime_seconds)
         return NodeStatus(
             node,
             NodeState.SERVING,
-            f"{engine.name} is healthy",
+            f"{whose}{engine.name} is healthy",
             model,
             probe.endpoint.url,
             vm.uptime_seconds,

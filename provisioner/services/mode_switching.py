@@ -8,16 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from provisioner.domain.fleet import FleetSpec, NodeSpec
-from provisioner.domain.names import ModeName
+from provisioner.domain.mode import ModeSpec
 from provisioner.domain.snapshot import Power, VmSeen
 from provisioner.errors import EngineError, GuestError, ProvisionerError, RefusedError
 from provisioner.planning.launches import unit_of, units_of
 from provisioner.planning.mode_switch import SwitchDecision, SwitchKind, require_mode, switch_decision
 from provisioner.planning.ownership import Act, require
-from provisioner.planning.vm_shape import serving
 from provisioner.ports.guest_shell import GuestShell
 from provisioner.ports.hypervisors import Hypervisors
 from provisioner.ports.switch_log import SwitchRecord
@@ -30,12 +29,14 @@ from provisioner.services.entering import Entering
 from provisioner.services.events import OnEvent, running_step
 from provisioner.services.gpu_lending import GpuLending
 from provisioner.services.looking import find_vm
+from provisioner.services.mode_notes import note_mode
 from provisioner.services.model_memory import ModelMemory
 from provisioner.services.model_room import ModelRoom
 from provisioner.services.noted_modes import noted
 from provisioner.services.proving import Endpoint, EngineProbe, Proof
 from provisioner.services.sleeping import Sleeping
-from provisioner.services.vm_writer import VmWriter
+from provisioner.services.switching_together import SwitchingTogether
+from provisioner.services.together import Together
 from provisioner.services.waking import Waking
 from provisioner.services.world import World
 
@@ -93,6 +94,9 @@ class ModeSwitching:
         """
         target = require_mode(self._fleet, node, name)
         clock = self._world.clock
+        mode = self._fleet.modes.get(target)
+        if mode is not None and mode.nodes:
+            return self._switch_together(node, mode, on_event, force=force)
         with self._world.locks.held(node.name):
             begun = clock.monotonic()
             api = self._api(node)
@@ -101,6 +105,9 @@ class ModeSwitching:
                 # Whoever starts it has read the note already: its guest would come up in the mode before.
                 Arbitration(self._fleet, self._world).require_not_starting(node, Act.SWITCH)
             node, notes = noted(self._fleet, api, node)
+            if not force:
+                way_out = f"provisioner mode {self._fleet.answering(node).name} MODE first; --force does not ask"
+                Together(self._fleet, self._world).require_head_off(node, Act.SWITCH.value, way_out)
             engines = self._world.engines
             decision = switch_decision(self._fleet, node, engines, target, vm.power, waits=notes.mode_waits)
             last = self._world.switches.last(node.name, target)
@@ -121,6 +128,28 @@ class ModeSwitching:
                 endpoint=endpoint,
                 last_seconds=last.seconds if last else None,
             )
+
+    def _switch_together(self, node: NodeSpec, mode: ModeSpec, on_event: OnEvent, *, force: bool) -> ModeReport:
+        clock = self._world.clock
+        begun, last = clock.monotonic(), self._world.switches.last(node.name, mode.name)
+        done = SwitchingTogether(self._fleet, self._world).switch(node, mode, on_event, force=force)
+        seconds = clock.monotonic() - begun
+        kind = SwitchKind.NOTE
+        if done.endpoint is not None:
+            kind = SwitchKind.PROOF if done.previous == mode.name else SwitchKind.UNITS
+        if kind is SwitchKind.UNITS:
+            record = SwitchRecord(node.name, mode.name, done.previous, kind.value, clock.now(), seconds)
+            self._world.switches.add(record)
+        return ModeReport(
+            node=str(node.name),
+            mode=str(mode.name),
+            previous=str(done.previous),
+            did=kind.value,
+            reason=done.reason,
+            seconds=seconds,
+            endpoint=done.endpoint,
+            last_seconds=last.seconds if last else None,
+        )
 
     def _own_vm(self, api: Hypervisors, node: NodeSpec) -> VmSeen:
         if node.adopt:
@@ -261,12 +290,7 @@ class ModeSwitching:
 
     def _note(self, node: NodeSpec, *, waits: bool) -> None:
         """Write the mode that a node is in to its VM's notes."""
-        api = self._api(node)
-        mode = self._fleet.mode_of(node)
-        shown = serving(node, self._world.engines[mode.engine], mode.model)
-        VmWriter(node, api, None).write_notes_of(
-            lambda notes: replace(notes, mode=ModeName(node.mode), mode_waits=waits, serving=shown)
-        )
+        note_mode(self._fleet, self._world, node, waits=waits)
 
     def _service(self, node: NodeSpec) -> str:
         return unit_of(self._fleet, node, self._world.engines).service

@@ -21,7 +21,7 @@ class ModelMemory:
         self._node = node
         self._engine = world.engines[self._mode.engine]
         self._web = engine_web(fleet, world, node)
-        self._address = f"http://{node.reach.address}:{self._engine.port}"
+        self._address = f"http://{fleet.answering(node).reach.address}:{self._engine.port}"
 
     def loaded(self) -> tuple[LoadedModel, ...]:
         """Return what is in memory; nothing for an engine that does not tell. Raises EngineError."""

@@ -82,16 +82,19 @@ class EngineProbe:
         unit = unit_of(fleet, node, {engine.name: engine}, self._mode)
         self._log = f"provisioner ssh {node.name} -- sudo journalctl -u {unit.service} -n 50"
         self._node = node
+        # Where several nodes serve together, one of them answers for all.
+        self._answering = fleet.answering(node)
+        self._together = len(fleet.span_of(node))
         self._engine = engine
         self._web = web
         self._clock = clock
-        self._address = f"http://{node.reach.address}:{engine.port}"
+        self._address = f"http://{self._answering.reach.address}:{engine.port}"
 
     @property
     def endpoint(self) -> Endpoint:
         """Where clients connect once the engine answers."""
         return Endpoint(
-            self._node.name,
+            self._answering.name,
             self._address + self._engine.api_path,
             self._engine.api,
             self._mode.model,
@@ -235,10 +238,13 @@ class EngineProbe:
     def _load(self, deadline: float) -> None:
         """Have the model in memory, and the pinned ones beside it, where the engine loads them when asked."""
         for model in dict.fromkeys((self._mode.model, *self._mode.pinned)):
-            request = self._engine.load(model, pinned=model in self._mode.pinned)
+            request = self._engine.load(model, pinned=model in self._mode.pinned, nodes=max(self._together, 1))
             if request is None:
                 continue
             left = max(deadline - self._clock.monotonic(), _LEAST_LOAD_SECONDS)
+            if self._is_loaded_by_others(model):
+                self._await_in_memory(model, left)
+                continue
             try:
                 answer = self._web.send(request.method, self._address + request.path, request.body, seconds=left)
             except NoAnswer as error:
@@ -247,17 +253,29 @@ class EngineProbe:
                 raise self._failure(f'cannot load model "{model}": HTTP {answer.status} {_gist(answer.text)}')
             self._await_in_memory(model, left)
 
+    def _is_loaded_by_others(self, model: str) -> bool:
+        """Say whether to ask for a model that cannot be asked for twice would be one time too many."""
+        if self._engine.loads_again:
+            return False
+        if self._answering.name != self._node.name:
+            # The head asks, once for all.
+            return True
+        return any(_bare(each.name) == _bare(model) for each in self._in_memory())
+
+    def _in_memory(self) -> tuple[LoadedModel, ...]:
+        try:
+            return self._engine.loaded_models(self._ask(self._engine.loaded_path))
+        except AnswerUnreadable as error:
+            raise self._failure(f"cannot read what it has in memory: {error}") from error
+
     def _await_in_memory(self, model: str, seconds: float) -> None:
         """See the model in memory, and on the GPU where the node has one: a broken driver is made up for in silence."""
         if not self._engine.loaded_path:
             return
 
         def look() -> LoadedModel | NotYet:
-            try:
-                loaded = self._engine.loaded_models(self._ask(self._engine.loaded_path))
-            except AnswerUnreadable as error:
-                raise self._failure(f"cannot read what it has in memory: {error}") from error
-            found = next((each for each in loaded if each.name.removesuffix(":latest") == _bare(model)), None)
+            loaded = self._in_memory()
+            found = next((each for each in loaded if _bare(each.name) == _bare(model)), None)
             return found or NotYet(f"in memory is {', '.join(each.name for each in loaded) or 'nothing'}")
 
         try:

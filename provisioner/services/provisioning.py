@@ -11,6 +11,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 
 from provisioner.domain.actions import Plan, RunPlaybook, UploadSeed
@@ -28,11 +29,13 @@ from provisioner.services.events import OnEvent, ignore, running_step
 from provisioner.services.executor import Executor
 from provisioner.services.guest_access import GuestAccess
 from provisioner.services.looking import Looker, look
+from provisioner.services.noted_modes import noted
 from provisioner.services.playbook_secrets import with_secrets
 from provisioner.services.proving import Endpoint
 from provisioner.services.sleeping import Sleeping
 from provisioner.services.slot_taking import SlotTaking
 from provisioner.services.templates import TemplateMaker
+from provisioner.services.together import Together
 from provisioner.services.vm_maker import VmMaker
 from provisioner.services.world import World
 
@@ -132,6 +135,24 @@ class Provisioning:
                 plan = now
             return self._apply(plan, on_event, calls)
 
+    def with_others(self, nodes: Sequence[NodeSpec]) -> tuple[NodeName, ...]:
+        """Return nodes with those that their modes need beside them, each once.
+
+        Which mode a node is in is asked for only where one of its modes is served together; where that cannot be
+        told, bringing the node itself up tells why.
+        """
+        names: list[NodeName] = []
+        for node in nodes:
+            names.append(node.name)
+            if not any(mode.nodes for mode in self._fleet.modes_of(node)):
+                continue
+            with suppress(ProvisionerError):
+                api = self._api(node)
+                exists = api.vm(node.hypervisor, node.vmid) is not None
+                now = noted(self._fleet, api, node)[0] if exists else node
+                names += [each.name for each in self._fleet.others_beside(now)]
+        return tuple(dict.fromkeys(names))
+
     def up(self, node: NodeSpec, on_event: OnEvent) -> UpReport:
         """Plan and apply under one lock, so that no other writer comes between the two."""
         with self._world.locks.held(node.name):
@@ -221,6 +242,7 @@ class Provisioning:
             secret=lambda reference: world.secret(reference, subject=node.subject),
             shut_down=lambda look_inside: self._shut_down(node, look_inside=look_inside),
             start=lambda say: SlotTaking(self._fleet, world).start_node(node, say),
+            others=lambda seconds: Together(self._fleet, world).watch(node, seconds=seconds),
         )
 
     def _shut_down(self, node: NodeSpec, *, look_inside: bool) -> None:

@@ -9,7 +9,7 @@ finds the node on, or wakes it.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
 from provisioner.domain.fleet import FleetSpec, NodeSpec
@@ -25,6 +25,7 @@ from provisioner.services.events import OnEvent, running_step
 from provisioner.services.looking import find_vm
 from provisioner.services.model_memory import ModelMemory
 from provisioner.services.noted_modes import noted
+from provisioner.services.together import Together
 from provisioner.services.use_looks import UseLooks
 from provisioner.services.world import World
 from provisioner.waiting import NotYet, Pace, WaitedInVain, wait_until
@@ -85,10 +86,25 @@ class Sleeping:
             RefusedError: it is busy, held by somebody, not ours, or would lose a GPU.
             HypervisorError: the guest did not shut down in time.
         """
+        others = self._beside(node)
         with self._world.locks.held(node.name):
             if not (force or lose_gpu) and any(not gpu.survives_stop for gpu in self._fleet.gpus_of(node)):
                 return self.rest(node, on_event, may_rest=may_rest)
-            return self.shut_down(node, on_event, force=force)
+            report = self.shut_down(node, on_event, force=force)
+        for other in others:
+            # Without their head they serve nobody. What else keeps one on is its own business: an idle pass sees to it.
+            with suppress(RefusedError):
+                self.sleep(other, on_event, force=force)
+        return report
+
+    def _beside(self, node: NodeSpec) -> tuple[NodeSpec, ...]:
+        """Return the nodes that only compute for a head, which goes to sleep; none for any other."""
+        if not any(mode.nodes[:1] == (node.name,) for mode in self._fleet.modes_of(node)):
+            return ()
+        if find_vm(self._api(node), node) is None:
+            return ()
+        now = noted(self._fleet, self._api(node), node)[0]
+        return self._fleet.others_beside(now) if self._fleet.answering(now).name == now.name else ()
 
     def give_way(
         self, node: NodeSpec, leases: tuple[Lease, ...], on_event: OnEvent, *, is_drained: bool = False
@@ -135,6 +151,8 @@ class Sleeping:
         if vm is None or vm.power is Power.STOPPED:
             return SleepReport(node.name, was_running=False, seconds=clock.monotonic() - begun)
         require(node, vm, Act.SLEEP)
+        if not force:
+            self._require_no_head(node)
         with self.gate_closed(node):
             if not force:
                 self._require_no_hold(node)
@@ -252,6 +270,11 @@ class Sleeping:
                 next_step=f"wait for them; provisioner sleep {node.name} --force cuts them off",
                 retryable=True,
             ) from waited
+
+    def _require_no_head(self, node: NodeSpec) -> None:
+        if any(mode.nodes for mode in self._fleet.modes_of(node)):
+            now = noted(self._fleet, self._api(node), node)[0]
+            Together(self._fleet, self._world).require_head_off(now, Act.SLEEP.value)
 
     def _require_no_hold(self, node: NodeSpec) -> None:
         way_out = f"; provisioner sleep {node.name} --force does not ask"

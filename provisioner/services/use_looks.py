@@ -41,6 +41,7 @@ from provisioner.services.engine_web import engine_web
 from provisioner.services.entering import Entering
 from provisioner.services.noted_modes import noted
 from provisioner.services.proving import EngineProbe
+from provisioner.services.together import Together
 from provisioner.services.world import World
 
 _MOST_AT_ONCE = 32
@@ -140,7 +141,16 @@ class UseLooks:
         return (Signal(_GATEWAY, Evidence.BUSY if busy else Evidence.QUIET, busy, mark),)
 
     def engine(self, node: NodeSpec) -> tuple[EngineActivity | None, str]:
-        """Return an engine's own numbers, or None and why there are none."""
+        """Return an engine's own numbers, or None and why there are none.
+
+        A node that computes for a head has that one's; without it nobody uses what it runs.
+        """
+        if self._fleet.answering(node).name != node.name:
+            try:
+                if not Together(self._fleet, self._world).head_serves(node):
+                    return EngineActivity(0, 0, 0.0), ""
+            except ProvisionerError as error:
+                return None, error.summary
         engine = self._world.engines[self._fleet.mode_of(node).engine]
         probe = EngineProbe(self._fleet, node, engine, engine_web(self._fleet, self._world, node), self._world.clock)
         try:

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
 from provisioner.domain.fleet import FleetSpec, NodeSpec
 from provisioner.domain.measurement import WAKE, Measurement
 from provisioner.domain.names import ModeName
-from provisioner.domain.snapshot import Power
+from provisioner.domain.snapshot import Power, VmSeen
 from provisioner.errors import EngineError, NotReadyError, ProvisionerError
 from provisioner.planning.bench_figures import measured_thing
 from provisioner.planning.launches import units_of
 from provisioner.planning.start_times import start_seconds
-from provisioner.planning.wake import WakeNeed, require_gpus, wake_decision
+from provisioner.planning.wake import WakeDecision, WakeNeed, require_gpus, wake_decision
 from provisioner.ports.clock import Clock
 from provisioner.ports.hypervisors import Hypervisors, Ticket
 from provisioner.services.arbitration import LeasedTicket
 from provisioner.services.deployments import unit_of
 from provisioner.services.diagnosing import LOGIN_SECONDS, explained
-from provisioner.services.engine_units import switch_units
+from provisioner.services.engine_units import DeathWatch, switch_units
 from provisioner.services.engine_web import engine_key, engine_web
 from provisioner.services.entering import Entering, told
 from provisioner.services.events import OnEvent, running_step
@@ -31,6 +32,7 @@ from provisioner.services.noted_modes import noted
 from provisioner.services.proving import Endpoint, EngineProbe
 from provisioner.services.settling import settled
 from provisioner.services.slot_taking import SlotTaking
+from provisioner.services.together import Together, all_of
 from provisioner.services.vm_writer import VmWriter
 from provisioner.services.world import World
 from provisioner.waiting import NotYet, Pace, WaitedInVain, wait_until
@@ -89,52 +91,68 @@ class Waking:
             HypervisorError: Proxmox could not start it; its words are in the summary.
             NotReadyError, EngineError: it started and did not come to answer.
         """
+        with ExitStack() as watched:
+            return self._wake(node, on_event, watched)
+
+    def _wake(self, node: NodeSpec, on_event: OnEvent, watched: ExitStack) -> WakeReport:
         clock = self._world.clock
         api = self._world.clusters[self._fleet.cluster_of(node).name]
         calls, begun = api.calls, clock.monotonic()
         vm = settled(lambda: find_vm(api, node), clock=clock, seconds=self._fleet.cluster_of(node).retry_seconds)
         decision = wake_decision(node, vm)
         node, notes = noted(self._fleet, api, node)
+        head = self._fleet.answering(node)
+        others = Together(self._fleet, self._world).others(node)
+        if head.name != node.name:
+            # Nobody speaks to this one by itself: who wants it wants what it computes for.
+            return self.wake(self._fleet.nodes[head.name], on_event)
         require_gpus(self._fleet, node)
         engine_key(self._fleet, self._world, node).require()
         patience = node.patience.boot_seconds + node.patience.engine_seconds
         start = _Start(api, self._slots, node, clock, patience, on_event)
-        if decision.need is WakeNeed.START:
-            with running_step(on_event, node, "start", clock) as step:
-                start.begin(step.say)
-                accepted = "Proxmox has accepted the start" if start.was_needed else "somebody else starts it"
-                step.detail, step.changed = f"{decision.reason}; {accepted}", start.was_needed
+        beside = self._start_others(others, patience, on_event, watched)
+        self._power_on(start, decision, node, on_event)
         engine = self._world.engines[self._fleet.mode_of(node).engine]
         probe = EngineProbe(self._fleet, node, engine, engine_web(self._fleet, self._world, node), clock)
         # A guest boots once its VM has started, and pinning much memory for a GPU takes minutes.
         start_within = min(start_seconds(node), self._fleet.cluster_of(node).task_seconds)
         longest = patience + (start_within if decision.need is WakeNeed.START else 0.0)
         naming = naming_gpu_holder(self._fleet, node, api)
-        with running_step(on_event, node, "answer", clock) as step, naming, start:
+        with running_step(on_event, node, "answer", clock) as step, naming, start, ExitStack() as inside:
+            waiting = [
+                *(other for other, _ in others if self._mode_waits(other)),
+                *([node] if notes.mode_waits else []),
+            ]
+            looks = [start.look, *(each.look for each in beside)]
             try:
-                if notes.mode_waits:
-                    self._tell_guest(node, seconds=longest, still_worth_it=start.look)
+                for each in waiting:
+                    telling = self._telling_guest(each, seconds=longest, still_worth_it=all_of(*looks))
+                    looks.append(inside.enter_context(telling))
                 room = ModelRoom(
                     self._fleet, node, engine, engine_web(self._fleet, self._world, node), clock,
                     lambda: Entering(self._fleet, self._world).shell(node), step.say,
                 )  # fmt: skip
-                proof = probe.prove(seconds=longest, still_worth_it=start.look, say=step.say, room=room)
-                while start.has_begun_anew(step.say):
-                    proof = probe.prove(seconds=longest, still_worth_it=start.look, say=step.say, room=room)
+                proof = probe.prove(seconds=longest, still_worth_it=all_of(*looks), say=step.say, room=room)
+                while any([each.has_begun_anew(step.say) for each in (start, *beside)]):
+                    # Whoever watched an engine in a guest that was off since looks at nothing any more.
+                    looks = [start.look, *(each.look for each in beside)]
+                    proof = probe.prove(seconds=longest, still_worth_it=all_of(*looks), say=step.say, room=room)
             except EngineError as error:
                 # An engine cannot answer while Proxmox has not even started its VM.
                 raise (start.unfinished(longest) or self._explained(node, error)) from error
             except _BootOverdue as overdue:
                 silence = probe.silence(patience, probe.health() or "it has just become ready")
                 raise self._explained(node, silence) from overdue
-            start.take_note()
-            if notes.mode_waits:
-                VmWriter(node, api, None).write_notes_of(lambda notes: replace(notes, mode_waits=False))
+            for under_way in (start, *beside):
+                under_way.take_note()
+            for each in waiting:
+                self._note_told(each)
             found = f"{decision.reason}; " if decision.need is WakeNeed.PROOF else ""
             step.detail, step.changed = f"{found}{proof.endpoint.url}", False
             step.detail = "; ".join((step.detail, *start.warnings))
-        if start.was_needed:
-            self._world.activity.forget(node.name)
+        # Those that were on already, and whose time of quiet had begun, are used again from now on.
+        for each in (*([node] if start.was_needed else []), *(other for other, _ in others)):
+            self._world.activity.forget(each.name)
         ended = clock.monotonic()
         if start.was_needed:
             cost = {"seconds": ended - begun, "added_seconds": ended - proof.healthy_at}
@@ -149,8 +167,39 @@ class Waking:
             mode=node.mode,
         )
 
-    def _tell_guest(self, node: NodeSpec, *, seconds: float, still_worth_it: Callable[[], None]) -> None:
-        """Have a guest that booted run the mode that was chosen while it was off.
+    @staticmethod
+    def _power_on(start: _Start, decision: WakeDecision, node: NodeSpec, on_event: OnEvent) -> None:
+        if decision.need is not WakeNeed.START:
+            return
+        with running_step(on_event, node, "start", start.clock) as step:
+            start.begin(step.say)
+            accepted = "Proxmox has accepted the start" if start.was_needed else "somebody else starts it"
+            step.detail, step.changed = f"{decision.reason}; {accepted}", start.was_needed
+
+    def _start_others(
+        self, others: Sequence[tuple[NodeSpec, VmSeen]], patience: float, on_event: OnEvent, watched: ExitStack
+    ) -> tuple[_Start, ...]:
+        """Power on those that serve the mode too: without their GPUs the head need not be started. Raises as `wake`."""
+        starts = []
+        for other, vm in others:
+            api = self._world.clusters[self._fleet.cluster_of(other).name]
+            start = watched.enter_context(_Start(api, self._slots, other, self._world.clock, patience, on_event))
+            self._power_on(start, wake_decision(other, vm), other, on_event)
+            starts.append(start)
+        return tuple(starts)
+
+    def _mode_waits(self, node: NodeSpec) -> bool:
+        return noted(self._fleet, self._world.clusters[self._fleet.cluster_of(node).name], node)[1].mode_waits
+
+    def _note_told(self, node: NodeSpec) -> None:
+        api = self._world.clusters[self._fleet.cluster_of(node).name]
+        VmWriter(node, api, None).write_notes_of(lambda notes: replace(notes, mode_waits=False))
+
+    @contextmanager
+    def _telling_guest(
+        self, node: NodeSpec, *, seconds: float, still_worth_it: Callable[[], None]
+    ) -> Iterator[Callable[[], None]]:
+        """Have a guest run the mode that was chosen while it was off; the block gets a look that sees its engine die.
 
         Raises:
             NotReadyError, GuestError: there is no way into it.
@@ -164,6 +213,7 @@ class Waking:
             told(node),
         ):
             switch_units(shell, node, off=[unit.service for unit in units], on=wanted)
+            yield DeathWatch(shell, node, wanted, self._world.clock).look
 
     def _explained(self, node: NodeSpec, error: EngineError) -> EngineError:
         """Return the error with what the engine's journal says, where we may log in."""
@@ -202,7 +252,7 @@ class _Start:
         self._on_event = on_event
         self._slots = slots
         self._node = node
-        self._clock = clock
+        self.clock = clock
         self._ticket: Ticket | None = None
         self._pending = False
         self._patience = patience
@@ -267,7 +317,7 @@ class _Start:
             return NotYet("it is still on") if leaves else False
 
         try:
-            is_off = wait_until(gone, clock=self._clock, seconds=self._patience, pace=_PACE)
+            is_off = wait_until(gone, clock=self.clock, seconds=self._patience, pace=_PACE)
         except WaitedInVain as waited:
             raise NotReadyError(
                 f"cannot wake the node: its VM has been shutting down for {waited.seconds:g} s",
@@ -281,7 +331,7 @@ class _Start:
 
     def look(self) -> None:
         """Look at Proxmox when it is time to. Raises when waiting for the engine has become pointless."""
-        now = self._clock.monotonic()
+        now = self.clock.monotonic()
         if self._ended is not None and now >= self._ended + self._patience:
             raise _BootOverdue
         if now < self._next_look:
@@ -293,7 +343,7 @@ class _Start:
                 self._ended = now
                 # It runs; only a guest that dies while booting can still surprise us, and that takes a while.
                 self._pauses = iter(())
-                self._next_look = self._clock.monotonic() + _LATER_LOOKS
+                self._next_look = self.clock.monotonic() + _LATER_LOOKS
             return
         vm = self._api.vm(self._node.hypervisor, self._node.vmid)
         if vm is not None and vm.power is not Power.STOPPED:

@@ -23,6 +23,7 @@ from tests.booted_guest.guest import wait_for
 pytestmark = [pytest.mark.timeout(900), pytest.mark.skipif(why_not() is not None, reason=str(why_not()))]
 
 UNITS = ("one", "two", "dies")
+BESIDE = "two-ray"
 
 
 @dataclass
@@ -48,15 +49,26 @@ class RootShell:
 def guest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BootedGuest]:
     shelf = tmp_path_factory.mktemp("shelf")
     archive = stand_ins.archive(shelf / "llama.tar.gz", {"llama-b1/llama-server": stand_ins.SERVER})
-    launches = [
+    launches: list[dict[str, object]] = [
         {
             "unit": unit,
             "description": unit,
             "argv": ["/bin/false"] if unit == "dies" else ["{folder}/llama-server", "--port", "8080", unit],
             "port": 8080,
-            "conflicts": [each for each in UNITS if each != unit],
+            "conflicts": [each for each in (*UNITS, BESIDE) if not each.startswith(unit)],
+            "needs": [BESIDE] if BESIDE.startswith(unit) else [],
         }
         for unit in UNITS
+    ]
+    launches += [
+        {
+            "unit": BESIDE,
+            "description": "what two computes through",
+            "argv": ["/bin/sh", "-c", "echo here > /tmp/meeting-place && exec sleep infinity"],
+            "port": 8080,
+            "conflicts": ["one", "dies"],
+            "part_of": "two",
+        }
     ]
     with BootedGuest(tmp_path_factory.mktemp("guest")) as guest:
         variables = {"engine_version": "b1", "engine_archives": [archive], "engine_launches": launches}
@@ -98,6 +110,18 @@ def test_the_same_once_more_changes_nothing(shell: RootShell, node: NodeSpec) ->
     before = shell.guest.run(f"systemctl show -P MainPID {service('one')}").stdout
     switch_units(shell, node, off=[service(unit) for unit in UNITS], on=service("one"))
     assert shell.guest.run(f"systemctl show -P MainPID {service('one')}").stdout == before
+
+
+def test_what_an_engine_computes_through_comes_and_goes_with_it(shell: RootShell, node: NodeSpec) -> None:
+    assert not unit_state(shell, node, service(BESIDE)).is_active
+    switch_units(shell, node, off=[service("one")], on=service("two"))
+    assert unit_state(shell, node, service(BESIDE)).is_active
+    pid = shell.guest.run(f"systemctl show -P MainPID {service('two')}").stdout.strip()
+    wait_for(
+        lambda: shell.guest.run(f"cat /proc/{pid}/root/tmp/meeting-place", check=False).stdout == "here\n", "its /tmp"
+    )
+    switch_units(shell, node, off=[service("two")], on=service("one"))
+    assert not unit_state(shell, node, service(BESIDE)).is_active
 
 
 def test_one_that_was_never_laid_down_stops_nothing(shell: RootShell, node: NodeSpec) -> None:

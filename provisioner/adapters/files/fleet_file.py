@@ -366,6 +366,8 @@ def _mode(name: ModeName, entry: ModeShape) -> ModeSpec:
         pull=Pull(entry.pull),
         priority=entry.priority,
         routing=RoutingPolicy(tuple(entry.aliases), Away(entry.away), entry.prefer_gpu),
+        nodes=tuple(NodeName(each) for each in entry.nodes or ()),
+        with_ray=entry.ray,
     )
 
 
@@ -377,6 +379,7 @@ def _engine(name: str, entry: EngineShape, folder: Path) -> EngineSpec:
         archives=tuple(_artifact(name, each, folder) for each in (*first, *entry.more_archives)),
         requirements=_path(entry.requirements, folder) if entry.requirements else None,
         image=entry.image or "",
+        ray=entry.ray or "",
     )
 
 

@@ -328,6 +328,9 @@ class EngineShape(Shape):
     image: Annotated[str, StringConstraints(pattern=IMAGE)] | None = Field(
         None, description="A container image pinned by digest: NAME:TAG@sha256:..."
     )
+    ray: Annotated[str, StringConstraints(pattern=VERSION)] | None = Field(
+        None, description="Ray's version, for modes with ray: true; vLLM 0.18 and later do not bring it."
+    )
 
     @model_validator(mode="after")
     def _source_with_sum(self) -> EngineShape:
@@ -380,6 +383,10 @@ class ModeShape(Shape):
     prefer_gpu: bool = Field(
         False, description="true: a GPU is woken though a node without one that serves the same is up."
     )
+    nodes: Annotated[list[Label], Field(min_length=2, max_length=64)] | None = Field(
+        None, description="The nodes that serve it together, as one; clients speak to the first. vllm and exo can."
+    )
+    ray: bool = Field(False, description="true: those nodes find each other through Ray; vLLM before 0.12 needs it.")
 
     @model_validator(mode="after")
     def _one_purpose(self) -> ModeShape:
@@ -392,6 +399,8 @@ class ModeShape(Shape):
             raise ValueError("engine with either model or models; or release_gpu_to alone")
         if self.may_shut_down:
             raise ValueError("may_shut_down beside release_gpu_to only")
+        if self.ray and self.nodes is None:
+            raise ValueError("ray beside nodes only: on one node no Ray is needed")
         return self
 
 

@@ -83,7 +83,8 @@ def _judged(fleet: FleetSpec, node: NodeSpec, mode: ModeSpec, model: str, use: M
     # A part of the layers on the CPU is a choice of its own.
     if mode.gpu_layers not in (None, "all") and node.gpus:
         return None
-    slots = fleet.gpus_of(node)
+    together = fleet.span_of(node, mode) or (node,)
+    slots = tuple(slot for each in together for slot in fleet.gpus_of(each))
     if any(slot.vram_bytes is None for slot in slots) or (not slots and not use.runs_on_cpu):
         return None
     kind = str(

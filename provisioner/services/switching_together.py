@@ -1,0 +1,164 @@
+"""Brings several nodes into a mode that they serve together, and back when it does not answer.
+
+All of them are asked first whether they may be switched. Then the notes are
+written, and a wake of the head does the rest as it does after any boot: those
+that are off are started, each guest is told of its mode, the head is proved.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from provisioner.domain.fleet import FleetSpec, NodeSpec
+from provisioner.domain.mode import ModeSpec
+from provisioner.domain.names import ModeName
+from provisioner.domain.snapshot import Power, VmSeen
+from provisioner.errors import EngineError, ProvisionerError, RefusedError
+from provisioner.planning.ownership import Act, require
+from provisioner.services.arbitration import Arbitration
+from provisioner.services.events import OnEvent, running_step
+from provisioner.services.looking import find_vm
+from provisioner.services.mode_notes import note_mode
+from provisioner.services.noted_modes import noted
+from provisioner.services.proving import Endpoint
+from provisioner.services.sleeping import Sleeping
+from provisioner.services.waking import Waking
+from provisioner.services.world import World
+
+
+@dataclass(frozen=True, slots=True)
+class _Member:
+    """A node as it was before: its mode, and whether it ran."""
+
+    node: NodeSpec
+    is_on: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TogetherReport:
+    """What became of a switch. `endpoint` is the head's; None where it is off and was only noted."""
+
+    previous: ModeName
+    reason: str
+    endpoint: Endpoint | None
+
+
+class SwitchingTogether:
+    """Part of `mode`."""
+
+    def __init__(self, fleet: FleetSpec, world: World) -> None:
+        self._fleet = fleet
+        self._world = world
+        self._sleeping = Sleeping(fleet, world)
+
+    def switch(self, node: NodeSpec, mode: ModeSpec, on_event: OnEvent, *, force: bool) -> TogetherReport:
+        """Bring all nodes of a mode into it; raises as `ModeSwitching.switch`.
+
+        The locks of the nodes are this method's own business: who calls holds none of them.
+        """
+        head = self._fleet.nodes[mode.nodes[0]]
+        if node.name != head.name:
+            raise RefusedError(
+                f'cannot switch the mode: {head.name} leads {", ".join(mode.nodes)} in mode "{mode.name}"',
+                subject=node.subject,
+                next_step=f"provisioner mode {head.name} {mode.name}",
+            )
+        members = [self._member(self._fleet.nodes[name]) for name in mode.nodes]
+        with ExitStack() as gates:
+            # Closed before they are asked: a request that came in between would be cut off.
+            for member in members:
+                if member.is_on and member.node.mode != mode.name:
+                    gates.enter_context(self._sleeping.gate_closed(member.node))
+                    self._require_willing(member.node, members[0], force=force)
+            return self._switch_all(members, mode, on_event)
+
+    def _switch_all(self, members: list[_Member], mode: ModeSpec, on_event: OnEvent) -> TogetherReport:
+        head, reason = members[0].node, f"{', '.join(mode.nodes)} serve it together"
+        with running_step(on_event, head, "note", self._world.clock) as step:
+            step.detail = reason
+            for member in members:
+                self._note(member.node, mode.name)
+        if not members[0].is_on:
+            return TogetherReport(head.mode, f"{reason}; {head.name} is off: its next start brings it", None)
+        try:
+            endpoint = Waking(self._fleet, self._world).wake(self._fleet.nodes[head.name], on_event).endpoint
+        except ProvisionerError as failure:
+            raise self._rolled_back(failure, members, mode, on_event) from failure
+        return TogetherReport(head.mode, reason, endpoint)
+
+    def _member(self, node: NodeSpec) -> _Member:
+        api = self._world.clusters[self._fleet.cluster_of(node).name]
+        vm = find_vm(api, node)
+        require(node, vm, Act.SWITCH)
+        if vm is None:
+            raise RefusedError(
+                f"cannot switch the mode: the VM of {node.name} does not exist",
+                subject=node.subject,
+                next_step=f"provisioner up {node.name}",
+            )
+        now = noted(self._fleet, api, node)[0]
+        release = self._fleet.release_of(now)
+        if release is not None:
+            raise RefusedError(
+                f"cannot switch the mode: the GPUs of {node.name} are given to VM {release.vmid}",
+                subject=node.subject,
+                next_step=f"provisioner mode {node.name} {self._fleet.mode_of(now).name} takes them back",
+            )
+        return _Member(now, self._is_on(vm, now))
+
+    def _is_on(self, vm: VmSeen, node: NodeSpec) -> bool:
+        if vm.power is Power.UNKNOWN:
+            raise RefusedError(
+                f"cannot switch the mode: whether the VM of {node.name} runs is unknown",
+                subject=node.subject,
+                next_step=f"see why in Proxmox; provisioner status {node.name}",
+                retryable=True,
+            )
+        if vm.power is Power.STOPPED:
+            Arbitration(self._fleet, self._world).require_not_starting(node, Act.SWITCH)
+        return vm.power is not Power.STOPPED
+
+    def _require_willing(self, node: NodeSpec, head: _Member, *, force: bool) -> None:
+        """Raise RefusedError unless a node that runs may leave what it does now."""
+        if not head.is_on:
+            raise RefusedError(
+                f'cannot switch the mode: {node.name} serves mode "{node.mode}", and {head.node.name} is off',
+                subject=head.node.subject,
+                next_step=f"provisioner sleep {node.name}, or provisioner wake {head.node.name}; then the same "
+                "command again",
+            )
+        if not force:
+            way_out = "; the same command with --force does not ask"
+            Arbitration(self._fleet, self._world).require_no_hold(node, Act.SWITCH, way_out=way_out)
+            self._sleeping.require_quiet(node, Act.SWITCH)
+
+    def _note(self, node: NodeSpec, mode: ModeName) -> None:
+        with self._world.locks.held(node.name):
+            note_mode(self._fleet, self._world, self._fleet.in_mode(node, mode), waits=True)
+        self._world.activity.forget(node.name)
+
+    def _rolled_back(
+        self, failure: ProvisionerError, members: list[_Member], mode: ModeSpec, on_event: OnEvent
+    ) -> ProvisionerError:
+        """Bring those back that ran in another mode before, and return the error that tells of all."""
+        if members[0].node.mode == mode.name:
+            return failure
+        told = []
+        for member in members:
+            self._note(member.node, member.node.mode)
+        for member in members:
+            if not member.is_on:
+                continue
+            try:
+                Waking(self._fleet, self._world).wake(self._fleet.nodes[member.node.name], on_event)
+            except ProvisionerError as second:
+                told.append(f'mode "{member.node.mode}" of {member.node.name} did not come back: {second.summary}')
+            else:
+                told.append(f'mode "{member.node.mode}" of {member.node.name} is back and answers')
+        return EngineError(
+            "\n".join((f'cannot switch to mode "{mode.name}": {failure.summary.removeprefix("cannot ")}', *told)),
+            subject=members[0].node.subject,
+            next_step=failure.next_step,
+            retryable=failure.retryable,
+        )
