@@ -76,7 +76,8 @@ class EngineTraits:
     files that the fleet pins, not names that it fetches by itself. `published`
     says where its makers list versions and checksums. `takes_key` means that it
     can ask its clients for an API key. `spans_nodes` means that several nodes can
-    serve one model together; with `needs_equal_gpus` those must be alike.
+    serve one model together; with `needs_equal_gpus` those must be alike. `lacks`
+    says of a key that it does not know why, where that is not plain.
     """
 
     software: Software
@@ -88,6 +89,7 @@ class EngineTraits:
     takes_key: bool = False
     spans_nodes: bool = False
     needs_equal_gpus: bool = False
+    lacks: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
 
 class Pull(Enum):

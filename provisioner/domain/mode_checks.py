@@ -109,7 +109,8 @@ def _keys_have_an_effect(mode: ModeSpec, traits: EngineTraits) -> Iterator[Probl
             yield Problem(
                 ("modes", mode.name, key),
                 f"{key} of a mode with engine {mode.engine}",
-                f"no such key: {mode.engine} has nothing it would change; it knows: {', '.join(sorted(traits.knows))}",
+                f"no such key: {traits.lacks.get(key, f'{mode.engine} has nothing it would change')}; it knows: "
+                f"{', '.join(sorted(traits.knows)) or 'none of these'}",
             )
 
 

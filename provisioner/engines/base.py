@@ -180,6 +180,13 @@ class InferenceEngine(Protocol):
         """Return how it is started for a mode."""
         ...
 
+    def fetched(self, setting: Setting) -> tuple[str, ...]:
+        """Return the files that are in a guest once a mode's models are, with `MODELS` and `DATA` in them.
+
+        None for an engine with a store of its own, and for one that fetches whenever it is asked for a model.
+        """
+        ...
+
     def guards(self, path: str) -> bool:
         """Say whether it wants the API key with a request for a path, once it has been given one."""
         ...

@@ -51,6 +51,7 @@ class Exo(OneModelEngine):
         port=52415,
         published="tags: https://github.com/exo-explore/exo/tags; of a file: sha256sum FILE",
         spans_nodes=True,
+        lacks={"pull": "exo fetches a model whenever one is placed, and has no call that only fetches"},
     )
     port = traits.port
     playbook = "deploy-exo"

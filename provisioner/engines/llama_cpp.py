@@ -34,7 +34,7 @@ class LlamaCpp(OneModelEngine):
         software=Software.ARCHIVES,
         serves_files=True,
         serves_many=False,
-        knows=frozenset({"context", "parallel", "threads", "gpu_layers"}),
+        knows=frozenset({"context", "parallel", "threads", "gpu_layers", "pull"}),
         port=8080,
         published="releases: https://github.com/ggml-org/llama.cpp/releases; of a file: sha256sum FILE",
         takes_key=True,
@@ -70,7 +70,7 @@ class LlamaCpp(OneModelEngine):
         parallel = mode.parallel or 1
         file = setting.files[mode.model]
         own: dict[str, ArgumentValue] = {
-            "model": f"{MODELS}/{file.sha256[:12]}.gguf",
+            "model": f"{MODELS}/{file.stored_name}",
             "alias": mode.model,
             "host": "0.0.0.0",  # noqa: S104 - clients are on other machines
             "port": self.port,
@@ -92,6 +92,10 @@ class LlamaCpp(OneModelEngine):
             memory_max_bytes=memory_max_bytes(mode),
             cpu_quota_percent=cpu_quota_percent(mode),
         )
+
+    def fetched(self, setting: Setting) -> tuple[str, ...]:
+        """Return its file."""
+        return tuple(f"{MODELS}/{file.stored_name}" for file in setting.files.values())
 
     def is_resting(self, answer: str) -> bool:
         """Read ``/props``: with ``sleep-idle-seconds`` it sleeps by itself, and the next request wakes it."""

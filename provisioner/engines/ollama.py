@@ -109,6 +109,10 @@ class Ollama:
             cpu_quota_percent=cpu_quota_percent(mode),
         )
 
+    def fetched(self, setting: Setting) -> tuple[str, ...]:
+        """Return nothing: it is asked what is in its store."""
+        return ()
+
     def served_models(self, answer: str) -> tuple[str, ...]:
         """Read ``/api/tags``: what it has on disk. A model without a tag is one with the tag latest."""
         names = [model.name for model in self.stored_models(answer)]

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from provisioner.engines import openai_dialect
-from provisioner.engines.base import AnswerUnreadable, JsonRequest, LoadedModel, PullProgress, StoredModel
+from provisioner.engines.base import (
+    AnswerUnreadable,
+    JsonRequest,
+    LoadedModel,
+    PullProgress,
+    Setting,
+    StoredModel,
+)
 
 
 class OneModelEngine:
@@ -21,6 +28,10 @@ class OneModelEngine:
     def guards(self, path: str) -> bool:
         """Return that nothing is, unless it says otherwise."""
         return False
+
+    def fetched(self, setting: Setting) -> tuple[str, ...]:
+        """Return nothing, unless it says otherwise."""
+        return ()
 
     def served_models(self, answer: str) -> tuple[str, ...]:
         """Read ``/v1/models``."""

@@ -31,7 +31,7 @@ class Tgi(OneModelEngine):
         software=Software.IMAGE,
         serves_files=False,
         serves_many=False,
-        knows=frozenset({"context", "parallel"}),
+        knows=frozenset({"context", "parallel", "pull"}),
         port=3000,
         published="digests: docker buildx imagetools inspect ghcr.io/huggingface/text-generation-inference:VERSION",
         takes_key=True,
@@ -100,6 +100,10 @@ class Tgi(OneModelEngine):
             cpu_quota_percent=cpu_quota_percent(mode),
             shared_memory=len(setting.gpus) > 1,
         )
+
+    def fetched(self, setting: Setting) -> tuple[str, ...]:
+        """Return the mark that the job leaves which fetches it with what the image brings."""
+        return (f"{DATA}/tgi/pulled/{setting.mode.model.replace('/', '--')}",)
 
     def activity(self, answer: str, now: float) -> EngineActivity:
         """Read ``/metrics``. What nothing has happened to yet is not listed, but the rest of its numbers are."""

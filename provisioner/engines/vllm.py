@@ -53,7 +53,7 @@ class Vllm(OneModelEngine):
         software=Software.VERSION,
         serves_files=False,
         serves_many=False,
-        knows=frozenset({"context", "parallel", "tokenizer", "ray"}),
+        knows=frozenset({"context", "parallel", "tokenizer", "pull", "ray"}),
         port=8000,
         published="releases: https://github.com/vllm-project/vllm/releases",
         takes_key=True,
@@ -147,6 +147,10 @@ class Vllm(OneModelEngine):
             shared_memory=several,
             beside=(self._ray_head(setting),) if span.is_shared and span.with_ray else (),
         )
+
+    def fetched(self, setting: Setting) -> tuple[str, ...]:
+        """Return the mark that the job leaves which fetches it from Hugging Face."""
+        return (f"{DATA}/huggingface/pulled/{setting.mode.model.replace('/', '--')}",)
 
     def _parallel(self, setting: Setting) -> Mapping[str, ArgumentValue]:
         span, nodes = setting.span, max(1, len(setting.span.addresses))

@@ -8,7 +8,7 @@ between those restarts nothing at all.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -103,14 +103,12 @@ def engine_variables(
     software = fleet.engines[engine.name]
     installation = engine.installation(software)
     own = [unit for unit in units if unit.engine is engine]
-    modes = [mode for unit in own for mode in unit.modes]
     current = fleet.mode_of(node).name
     active = next((unit.name for unit in own if any(mode.name == current for mode in unit.modes)), "")
-    wanted = dict.fromkeys(model for mode in modes for model in mode.models)
-    files = [fleet.models[model] for model in wanted if model in fleet.models]
+    wanted = hot_models_of(fleet, node, engine)
     # What an engine fetches into its own store, room has to be made for first where models have a budget.
     fetches_itself = bool(engine.stored_path) and node.models.budget_bytes is not None
-    pulls = () if engine.traits.serves_files or fetches_itself else hot_models_of(fleet, node, engine)
+    pulls = () if engine.traits.serves_files or fetches_itself else wanted
     return {
         "engine_version": software.version,
         "engine_archives": [_file(each) for each in installation.archives],
@@ -119,15 +117,44 @@ def engine_variables(
         "engine_image": installation.image,
         "engine_launches": [each for unit in own for each in _launches(unit, units)],
         "engine_active": str(active),
-        "engine_files": [{"name": each.name, **_file(each)} for each in files],
+        "engine_files": _files(fleet, wanted),
         "engine_pulls": list(pulls),
     }
 
 
+def fetching_variables(
+    fleet: FleetSpec, node: NodeSpec, engine: InferenceEngine, mode: ModeSpec, units: tuple[EngineUnit, ...]
+) -> dict[str, object]:
+    """Return the variables with which an engine's playbook only fetches the models of a mode, and touches no unit."""
+    laid_down = engine_variables(fleet, node, engine, units)
+    unit = next(unit for unit in units if mode in unit.modes)
+    return {
+        **laid_down,
+        "engine_launches": [],
+        "engine_active": "",
+        "engine_files": _files(fleet, mode.models),
+        "engine_pulls": [] if engine.traits.serves_files else list(mode.models),
+        # Whose private file has the token.
+        "engine_token_unit": str(unit.name),
+    }
+
+
+def _files(fleet: FleetSpec, models: Iterable[str]) -> list[dict[str, str]]:
+    files = [fleet.models[model] for model in models if model in fleet.models]
+    return [{"name": each.name, **_file(each)} for each in files]
+
+
 def hot_models_of(fleet: FleetSpec, node: NodeSpec, engine: InferenceEngine) -> tuple[str, ...]:
-    """Return the models of an engine that a node has fetched before anybody asks: the others come on demand."""
+    """Return the models of an engine that a node has fetched before anybody asks: the others come on demand.
+
+    Without its model an engine does not start, so that of the mode which the node is in is among them; but for those
+    that fetch into a store of their own, once they run.
+    """
     modes = [mode for mode in fleet.modes_of(node) if mode.engine == engine.name]
-    hot = (model for mode in modes for model in (mode.models if mode.pull is Pull.UP else mode.pinned))
+    current = None if engine.stored_path else fleet.mode_of(node)
+    hot = (
+        model for mode in modes for model in (mode.models if mode.pull is Pull.UP or mode is current else mode.pinned)
+    )
     return tuple(dict.fromkeys(hot))
 
 

@@ -34,6 +34,7 @@ from provisioner.services.model_memory import ModelMemory
 from provisioner.services.model_room import ModelRoom
 from provisioner.services.noted_modes import noted
 from provisioner.services.proving import Endpoint, EngineProbe, Proof
+from provisioner.services.rare_models import RareModels
 from provisioner.services.sleeping import Sleeping
 from provisioner.services.switching_together import SwitchingTogether
 from provisioner.services.together import Together
@@ -208,6 +209,14 @@ class ModeSwitching:
                     proof = self._prove(wanted, shell, step.say)
                     step.detail, step.changed = proof.endpoint.url, False
                 return proof.endpoint
+            rare = RareModels(self._fleet, self._world)
+            if rare.are_missing(wanted, shell):
+                if is_up and not force:
+                    # Asked again when they have come; but who is busy need not have them come first.
+                    self._sleeping.require_quiet(node, Act.SWITCH)
+                with running_step(on_event, node, "fetch", self._world.clock) as step:
+                    # What serves now goes on meanwhile.
+                    step.detail = rare.fetch(wanted, shell, step.say)
             # Closed before it is asked: a request that came in between would be cut off.
             with self._sleeping.gate_closed(node):
                 if is_up and not force:

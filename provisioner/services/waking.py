@@ -30,6 +30,7 @@ from provisioner.services.looking import find_vm
 from provisioner.services.model_room import ModelRoom
 from provisioner.services.noted_modes import noted
 from provisioner.services.proving import Endpoint, EngineProbe
+from provisioner.services.rare_models import RareModels
 from provisioner.services.settling import settled
 from provisioner.services.slot_taking import SlotTaking
 from provisioner.services.together import Together, all_of
@@ -126,7 +127,7 @@ class Waking:
             looks = [start.look, *(each.look for each in beside)]
             try:
                 for each in waiting:
-                    telling = self._telling_guest(each, seconds=longest, still_worth_it=all_of(*looks))
+                    telling = self._telling_guest(each, step.say, seconds=longest, still_worth_it=all_of(*looks))
                     looks.append(inside.enter_context(telling))
                 room = ModelRoom(
                     self._fleet, node, engine, engine_web(self._fleet, self._world, node), clock,
@@ -197,7 +198,7 @@ class Waking:
 
     @contextmanager
     def _telling_guest(
-        self, node: NodeSpec, *, seconds: float, still_worth_it: Callable[[], None]
+        self, node: NodeSpec, say: Callable[[str], None], *, seconds: float, still_worth_it: Callable[[], None]
     ) -> Iterator[Callable[[], None]]:
         """Have a guest run the mode that was chosen while it was off; the block gets a look that sees its engine die.
 
@@ -212,6 +213,9 @@ class Waking:
             guests.shell(node, host_key, seconds=seconds, still_worth_it=still_worth_it) as shell,
             told(node),
         ):
+            rare = RareModels(self._fleet, self._world)
+            if rare.are_missing(node, shell):
+                rare.fetch(node, shell, say)
             switch_units(shell, node, off=[unit.service for unit in units], on=wanted)
             yield DeathWatch(shell, node, wanted, self._world.clock).look
 

@@ -14,6 +14,7 @@ from typing import Any, cast
 
 from provisioner.adapters.proxmox.session import ProxmoxSession
 from provisioner.domain.fleet import NodeSpec
+from provisioner.domain.model_keeping import MODEL_FOLDER
 from provisioner.errors import HostKeyError, HypervisorError, PlaybookError
 from provisioner.ports.clock import Clock
 from provisioner.ports.guest_shell import CommandResult, GuestAway, GuestShell
@@ -169,4 +170,18 @@ def _order(playbook: str, variables: Mapping[str, object]) -> dict[str, object]:
         },
         "active": f"llm-{active}.service" if active else "",
         "pulls": variables["engine_pulls"],
+        "files": [*_files_of(variables), *_marks_of(name, variables)],
+        "only_fetches": not variables["engine_launches"],
     }
+
+
+def _files_of(variables: Mapping[str, object]) -> list[str]:
+    files = cast("list[dict[str, str]]", variables["engine_files"])
+    return [f"{MODEL_FOLDER}/models/{file['sha256'][:12]}.gguf" for file in files]
+
+
+def _marks_of(engine: str, variables: Mapping[str, object]) -> list[str]:
+    """Return what the jobs leave that fetch models from Hugging Face."""
+    folder = {"vllm": "huggingface", "tgi": "tgi"}.get(engine)
+    pulls = cast("list[str]", variables["engine_pulls"])
+    return [f"{MODEL_FOLDER}/{folder}/pulled/{model.replace('/', '--')}" for model in pulls if folder]

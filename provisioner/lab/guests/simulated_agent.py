@@ -231,9 +231,11 @@ class SimulatedAgent:
             return _Finished(2, error="the input is no JSON\n")
         if not isinstance(wanted, dict):
             return _Finished(2, error="the input is no JSON object\n")
+        before = self._disk.engine
         changed = lay_down(self._disk, wanted)
         if changed:
             self._save()
+        if self._disk.engine is not before:
             self._configured()
         return _Finished(0, json.dumps({"changed": int(changed)}) + "\n")
 

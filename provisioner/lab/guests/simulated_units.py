@@ -34,6 +34,10 @@ def death_of(engine: dict[str, Any] | None, faults: frozenset[str]) -> str | Non
 
 def lay_down(disk: SimulatedDisk, order: dict[str, Any]) -> bool:
     """Do what an engine's playbook would have done; return whether that changed anything."""
+    came = [each for each in order.get("files", []) if each not in disk.files]
+    disk.files = sorted({*disk.files, *came})
+    if order.get("only_fetches"):
+        return bool(came)
     name, units = str(order["engine"]), dict(order["units"])
     active = str(order["active"])
     runs = disk.engine["unit"] if disk.engine else ""
