@@ -69,6 +69,8 @@ class Launch:
     `memory_max_bytes` and `cpu_quota_percent` are limits, None for none.
     `shared_memory` means that it shares memory between processes. `beside` runs
     as long as it does, started before it, under its name with `role` behind.
+    `always` means that it is started again even when it ended well: others rely
+    on it.
     """
 
     argv: tuple[str, ...]
@@ -80,6 +82,7 @@ class Launch:
     shared_memory: bool = False
     beside: tuple[Launch, ...] = ()
     role: str = ""
+    always: bool = False
 
 
 @dataclass(frozen=True, slots=True)

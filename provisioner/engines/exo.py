@@ -9,7 +9,6 @@ its source. The shapes here are those of its source of June 2026
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -29,6 +28,7 @@ from provisioner.engines.base import (
     Setting,
 )
 from provisioner.engines.flags.table import State, table_of
+from provisioner.engines.json_answers import document_of
 from provisioner.engines.limits import cpu_quota_percent, memory_max_bytes
 from provisioner.engines.one_model import OneModelEngine
 from provisioner.engines.secrets import secrets_of, unlocked
@@ -157,10 +157,7 @@ def _separation(version: str) -> str:
 
 
 def _state(answer: str) -> dict[str, Any]:
-    try:
-        document = json.loads(answer)
-    except ValueError as error:
-        raise AnswerUnreadable(f"no JSON: {answer[:200]}") from error
+    document = document_of(answer)
     if not isinstance(document, dict):
         raise AnswerUnreadable(f"no state in: {answer[:200]}")
     return document

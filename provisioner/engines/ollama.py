@@ -19,7 +19,6 @@ from provisioner.domain.activity import EngineActivity
 from provisioner.domain.mode import EngineSpec, EngineTraits, Software
 from provisioner.domain.names import EngineName
 from provisioner.domain.refusal import Refusal
-from provisioner.engines import openai_dialect
 from provisioner.engines.arguments import variables_of
 from provisioner.engines.base import (
     DATA,
@@ -34,14 +33,16 @@ from provisioner.engines.base import (
     Setting,
     StoredModel,
 )
+from provisioner.engines.json_answers import document_of
 from provisioner.engines.limits import cpu_quota_percent, memory_max_bytes
+from provisioner.engines.openai_dialect import OpenAiEngine
 from provisioner.engines.secrets import unlocked
 
 # Left to itself it takes 262144 tokens on 47 GiB of GPU memory, and the cache of those eats the card.
 _DEFAULT_CONTEXT = 4096
 
 
-class Ollama:
+class Ollama(OpenAiEngine):
     """``ollama serve``, run as a systemd unit from its release archive."""
 
     name = EngineName("ollama")
@@ -61,14 +62,6 @@ class Ollama:
     stored_path = "/api/tags"
     activity_path = "/api/ps"
     resting_path = "/api/ps"
-    api = "openai"
-    api_path = "/v1"
-    key_variable = ""
-    loads_again = True
-
-    def guards(self, path: str) -> bool:
-        """Return that nothing is: it knows no keys."""
-        return False
 
     def installation(self, software: EngineSpec) -> Installation:
         """Return its archives: the main one, and with an AMD card ROCm's beside it."""
@@ -109,10 +102,6 @@ class Ollama:
             cpu_quota_percent=cpu_quota_percent(mode),
         )
 
-    def fetched(self, setting: Setting) -> tuple[str, ...]:
-        """Return nothing: it is asked what is in its store."""
-        return ()
-
     def served_models(self, answer: str) -> tuple[str, ...]:
         """Read ``/api/tags``: what it has on disk. A model without a tag is one with the tag latest."""
         names = [model.name for model in self.stored_models(answer)]
@@ -143,7 +132,7 @@ class Ollama:
 
     def pull_progress(self, line: str) -> PullProgress:
         """Read one line. A failure stands inside an answer whose status is 200."""
-        document = _document(line)
+        document = document_of(line)
         if not isinstance(document, dict):
             raise AnswerUnreadable(f"no progress in: {line[:200]}")
         if "error" in document:
@@ -177,14 +166,6 @@ class Ollama:
         """Read ``/api/ps``: nothing is loaded."""
         return not self.loaded_models(answer)
 
-    def chat(self, model: str, prompt: str, *, max_tokens: int) -> JsonRequest:
-        """Return a chat request."""
-        return openai_dialect.chat(model, prompt, max_tokens)
-
-    def chat_reply(self, answer: str) -> str:
-        """Read a chat reply."""
-        return openai_dialect.chat_reply(answer)
-
     def activity(self, answer: str, now: float) -> EngineActivity:
         """Read ``/api/ps``.
 
@@ -198,15 +179,8 @@ class Ollama:
         return EngineActivity(running, 0, sum(expiries.values()), doubt)
 
 
-def _document(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise AnswerUnreadable(f"no JSON: {text[:200]}") from error
-
-
 def _models(answer: str) -> list[dict[str, Any]]:
-    document = _document(answer)
+    document = document_of(answer)
     models = document.get("models") if isinstance(document, dict) else None
     # A Go program writes an empty list as null.
     if isinstance(document, dict) and "models" in document and models is None:

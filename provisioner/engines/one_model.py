@@ -8,30 +8,18 @@ from provisioner.engines.base import (
     JsonRequest,
     LoadedModel,
     PullProgress,
-    Setting,
     StoredModel,
 )
+from provisioner.engines.openai_dialect import OpenAiEngine
 
 
-class OneModelEngine:
+class OneModelEngine(OpenAiEngine):
     """Its process is its model: nothing is loaded, pulled or deleted while it runs, and it speaks OpenAI's dialect."""
 
     models_path = "/v1/models"
     loaded_path = ""
     stored_path = ""
     resting_path = ""
-    api = "openai"
-    api_path = "/v1"
-    key_variable = ""
-    loads_again = True
-
-    def guards(self, path: str) -> bool:
-        """Return that nothing is, unless it says otherwise."""
-        return False
-
-    def fetched(self, setting: Setting) -> tuple[str, ...]:
-        """Return nothing, unless it says otherwise."""
-        return ()
 
     def served_models(self, answer: str) -> tuple[str, ...]:
         """Read ``/v1/models``."""
@@ -76,11 +64,3 @@ class OneModelEngine:
     def is_resting(self, answer: str) -> bool:
         """There is no such answer."""
         raise AnswerUnreadable("it does not tell whether it sleeps")
-
-    def chat(self, model: str, prompt: str, *, max_tokens: int) -> JsonRequest:
-        """Return a chat request."""
-        return openai_dialect.chat(model, prompt, max_tokens)
-
-    def chat_reply(self, answer: str) -> str:
-        """Read a chat reply."""
-        return openai_dialect.chat_reply(answer)

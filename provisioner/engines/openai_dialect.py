@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
-from provisioner.engines.base import AnswerUnreadable, JsonRequest
+from provisioner.engines.base import AnswerUnreadable, JsonRequest, Setting
+from provisioner.engines.json_answers import document_of
 
 
 def served_models(answer: str) -> tuple[str, ...]:
     """Read ``GET /v1/models``."""
     try:
-        return tuple(str(entry["id"]) for entry in _document(answer)["data"])
+        return tuple(str(entry["id"]) for entry in document_of(answer)["data"])
     except (KeyError, TypeError) as error:
         raise AnswerUnreadable(f"no list of models in: {answer[:200]}") from error
 
@@ -25,13 +23,31 @@ def chat(model: str, prompt: str, max_tokens: int) -> JsonRequest:
 def chat_reply(answer: str) -> str:
     """Read the text of a chat completion. An empty reply is a reply: a first token may be the end."""
     try:
-        return str(_document(answer)["choices"][0]["message"]["content"] or "")
+        return str(document_of(answer)["choices"][0]["message"]["content"] or "")
     except (KeyError, TypeError, IndexError) as error:
         raise AnswerUnreadable(f"no chat reply in: {answer[:200]}") from error
 
 
-def _document(answer: str) -> Any:
-    try:
-        return json.loads(answer)
-    except ValueError as error:
-        raise AnswerUnreadable(f"no JSON: {answer[:200]}") from error
+class OpenAiEngine:
+    """What is alike in all engines here: clients speak OpenAI's dialect to them."""
+
+    api = "openai"
+    api_path = "/v1"
+    key_variable = ""
+    loads_again = True
+
+    def guards(self, path: str) -> bool:
+        """Return that nothing is, unless it says otherwise."""
+        return False
+
+    def fetched(self, setting: Setting) -> tuple[str, ...]:
+        """Return nothing, unless it says otherwise."""
+        return ()
+
+    def chat(self, model: str, prompt: str, *, max_tokens: int) -> JsonRequest:
+        """Return a chat request."""
+        return chat(model, prompt, max_tokens)
+
+    def chat_reply(self, answer: str) -> str:
+        """Read a chat reply."""
+        return chat_reply(answer)

@@ -38,8 +38,12 @@ _BFLOAT16_FLOOR = (8, 0)
 _NATIVE_NODES = (0, 12)
 # METADATA of the wheels: 0.17.1 is the last one that asks for Ray.
 _WITHOUT_RAY = (0, 18)
-# Finds the compiler that Triton calls, and the environment's own tools.
-_PATH = f"{FOLDER}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_PLACES = {
+    "HF_HOME": f"{DATA}/huggingface",
+    "VLLM_CACHE_ROOT": f"{DATA}/vllm/cache",
+    # Finds the compiler that Triton calls, and the environment's own tools.
+    "PATH": f"{FOLDER}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+}
 _SLEEP = "enable-sleep-mode"
 # entrypoints/serve/middleware/authenticate.py of the wheel 0.33.0; earlier ones know /v1 alone.
 _GUARDED = ("/v1", "/v2", "/inference", "/cohere")
@@ -132,9 +136,7 @@ class Vllm(OneModelEngine):
         return Launch(
             argv=(f"{FOLDER}/bin/vllm", "serve", mode.model, *command_line(own, mode.arguments)),
             environment={
-                "HF_HOME": f"{DATA}/huggingface",
-                "VLLM_CACHE_ROOT": f"{DATA}/vllm/cache",
-                "PATH": _PATH,
+                **_PLACES,
                 **({"VLLM_SERVER_DEV_MODE": "1"} if sleeps else {}),
                 **({"RAY_ADDRESS": _meeting_place(span)} if span.is_shared and span.with_ray else {}),
                 **(_between_gpus(setting) if several else {}),
@@ -146,6 +148,8 @@ class Vllm(OneModelEngine):
             cpu_quota_percent=cpu_quota_percent(mode),
             shared_memory=several,
             beside=(self._ray_head(setting),) if span.is_shared and span.with_ray else (),
+            # One that lost the others ends, well or not, and they come back.
+            always=span.is_shared,
         )
 
     def fetched(self, setting: Setting) -> tuple[str, ...]:
@@ -186,16 +190,12 @@ class Vllm(OneModelEngine):
         """Return how Ray is started; what it starts on this node for vLLM has its environment, and answers nobody."""
         return Launch(
             argv=(f"{FOLDER}/bin/ray", "start", *words),
-            environment={
-                "HF_HOME": f"{DATA}/huggingface",
-                "VLLM_CACHE_ROOT": f"{DATA}/vllm/cache",
-                "PATH": _PATH,
-                **_between_gpus(setting),
-            },
+            environment={**_PLACES, **_between_gpus(setting)},
             secrets=secrets_of(setting, ""),
             needs_gpu=True,
             shared_memory=True,
             role=role,
+            always=True,
         )
 
     def sleep(self, models: tuple[str, ...]) -> tuple[JsonRequest, ...]:

@@ -238,4 +238,5 @@ def _launch(name: str, description: str, launch: Launch, unit: EngineUnit, rival
         "cpu_quota": launch.cpu_quota_percent,
         "shared_memory": launch.shared_memory,
         "conflicts": list(rivals),
+        **({"always": True} if launch.always else {}),
     }

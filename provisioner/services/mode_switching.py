@@ -12,11 +12,10 @@ from dataclasses import dataclass
 
 from provisioner.domain.fleet import FleetSpec, NodeSpec
 from provisioner.domain.mode import ModeSpec
-from provisioner.domain.snapshot import Power, VmSeen
-from provisioner.errors import EngineError, GuestError, ProvisionerError, RefusedError
+from provisioner.errors import EngineError, GuestError, ProvisionerError
 from provisioner.planning.launches import unit_of, units_of
 from provisioner.planning.mode_switch import SwitchDecision, SwitchKind, require_mode, switch_decision
-from provisioner.planning.ownership import Act, require
+from provisioner.planning.ownership import Act
 from provisioner.ports.guest_shell import GuestShell
 from provisioner.ports.hypervisors import Hypervisors
 from provisioner.ports.switch_log import SwitchRecord
@@ -28,7 +27,6 @@ from provisioner.services.engine_web import engine_key, engine_web
 from provisioner.services.entering import Entering
 from provisioner.services.events import OnEvent, running_step
 from provisioner.services.gpu_lending import GpuLending
-from provisioner.services.looking import find_vm
 from provisioner.services.mode_notes import note_mode
 from provisioner.services.model_memory import ModelMemory
 from provisioner.services.model_room import ModelRoom
@@ -36,6 +34,7 @@ from provisioner.services.noted_modes import noted
 from provisioner.services.proving import Endpoint, EngineProbe, Proof
 from provisioner.services.rare_models import RareModels
 from provisioner.services.sleeping import Sleeping
+from provisioner.services.switchable import switchable_vm
 from provisioner.services.switching_together import SwitchingTogether
 from provisioner.services.together import Together
 from provisioner.services.waking import Waking
@@ -101,10 +100,7 @@ class ModeSwitching:
         with self._world.locks.held(node.name):
             begun = clock.monotonic()
             api = self._api(node)
-            vm = self._own_vm(api, node)
-            if vm.power is Power.STOPPED:
-                # Whoever starts it has read the note already: its guest would come up in the mode before.
-                Arbitration(self._fleet, self._world).require_not_starting(node, Act.SWITCH)
+            vm = switchable_vm(self._fleet, self._world, node)
             node, notes = noted(self._fleet, api, node)
             if not force:
                 way_out = f"provisioner mode {self._fleet.answering(node).name} MODE first; --force does not ask"
@@ -151,30 +147,6 @@ class ModeSwitching:
             endpoint=done.endpoint,
             last_seconds=last.seconds if last else None,
         )
-
-    def _own_vm(self, api: Hypervisors, node: NodeSpec) -> VmSeen:
-        if node.adopt:
-            raise RefusedError(
-                "cannot switch the mode: the node is adopted, so its guest knows neither our key nor we its host key",
-                subject=node.subject,
-                next_step="switch it in its own way; what it serves is what the first of its modes says",
-            )
-        vm = find_vm(api, node)
-        require(node, vm, Act.SWITCH)
-        if vm is None:
-            raise RefusedError(
-                "cannot switch the mode: its VM does not exist",
-                subject=node.subject,
-                next_step=f"provisioner up {node.name}",
-            )
-        if vm.power is Power.UNKNOWN:
-            raise RefusedError(
-                f"cannot switch the mode: whether its VM runs is unknown; {vm.hypervisor} has not reported for a while",
-                subject=node.subject,
-                next_step=f"see why in Proxmox; provisioner status {node.name}",
-                retryable=True,
-            )
-        return vm
 
     def _carry_out(
         self, decision: SwitchDecision, node: NodeSpec, wanted: NodeSpec, on_event: OnEvent, *, force: bool

@@ -13,16 +13,16 @@ from dataclasses import dataclass
 from provisioner.domain.fleet import FleetSpec, NodeSpec
 from provisioner.domain.mode import ModeSpec
 from provisioner.domain.names import ModeName
-from provisioner.domain.snapshot import Power, VmSeen
-from provisioner.errors import EngineError, ProvisionerError, RefusedError
-from provisioner.planning.ownership import Act, require
+from provisioner.domain.snapshot import Power
+from provisioner.errors import EngineError, OutsideError, ProvisionerError, RefusedError
+from provisioner.planning.ownership import Act
 from provisioner.services.arbitration import Arbitration
 from provisioner.services.events import OnEvent, running_step
-from provisioner.services.looking import find_vm
 from provisioner.services.mode_notes import note_mode
 from provisioner.services.noted_modes import noted
 from provisioner.services.proving import Endpoint
 from provisioner.services.sleeping import Sleeping
+from provisioner.services.switchable import switchable_vm
 from provisioner.services.waking import Waking
 from provisioner.services.world import World
 
@@ -89,14 +89,7 @@ class SwitchingTogether:
 
     def _member(self, node: NodeSpec) -> _Member:
         api = self._world.clusters[self._fleet.cluster_of(node).name]
-        vm = find_vm(api, node)
-        require(node, vm, Act.SWITCH)
-        if vm is None:
-            raise RefusedError(
-                f"cannot switch the mode: the VM of {node.name} does not exist",
-                subject=node.subject,
-                next_step=f"provisioner up {node.name}",
-            )
+        vm = switchable_vm(self._fleet, self._world, node)
         now = noted(self._fleet, api, node)[0]
         release = self._fleet.release_of(now)
         if release is not None:
@@ -105,19 +98,7 @@ class SwitchingTogether:
                 subject=node.subject,
                 next_step=f"provisioner mode {node.name} {self._fleet.mode_of(now).name} takes them back",
             )
-        return _Member(now, self._is_on(vm, now))
-
-    def _is_on(self, vm: VmSeen, node: NodeSpec) -> bool:
-        if vm.power is Power.UNKNOWN:
-            raise RefusedError(
-                f"cannot switch the mode: whether the VM of {node.name} runs is unknown",
-                subject=node.subject,
-                next_step=f"see why in Proxmox; provisioner status {node.name}",
-                retryable=True,
-            )
-        if vm.power is Power.STOPPED:
-            Arbitration(self._fleet, self._world).require_not_starting(node, Act.SWITCH)
-        return vm.power is not Power.STOPPED
+        return _Member(now, vm.power is not Power.STOPPED)
 
     def _require_willing(self, node: NodeSpec, head: _Member, *, force: bool) -> None:
         """Raise RefusedError unless a node that runs may leave what it does now."""
@@ -156,9 +137,11 @@ class SwitchingTogether:
                 told.append(f'mode "{member.node.mode}" of {member.node.name} did not come back: {second.summary}')
             else:
                 told.append(f'mode "{member.node.mode}" of {member.node.name} is back and answers')
-        return EngineError(
+        error = EngineError(
             "\n".join((f'cannot switch to mode "{mode.name}": {failure.summary.removeprefix("cannot ")}', *told)),
             subject=members[0].node.subject,
             next_step=failure.next_step,
             retryable=failure.retryable,
         )
+        error.diagnosis = failure.diagnosis if isinstance(failure, OutsideError) else None
+        return error

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from provisioner.domain.models.shape import ModelShape
 from provisioner.domain.names import EngineName
 from provisioner.domain.quantities import GIB, MIB
+from provisioner.engines.versions import numbers
 from provisioner.planning.fit.cache import Cells
 from provisioner.planning.fit.weights import GGUF, SAFETENSORS
 
@@ -147,15 +148,35 @@ def _llama_cpp(name: str) -> MemoryUse:
     )
 
 
-def _vllm(share: float, since: str) -> MemoryUse:
+def _paged(
+    name: str,
+    *,
+    cache_types: tuple[str, ...],
+    batch: int,
+    share: float,
+    share_source: str,
+    overhead: Callable[[Load], int],
+) -> MemoryUse:
+    """Return the habits of those that serve checkpoints of Hugging Face from GPUs alone, with a paged cache."""
     return MemoryUse(
-        name=EngineName("vllm"),
+        name=EngineName(name),
         reads_gguf=False,
         quantizations=tuple(SAFETENSORS),
-        cache_types=("auto", "bf16", "f16", "fp8", "fp8_e4m3", "fp8_e5m2"),
+        cache_types=cache_types,
         splits_layers=False,
         runs_on_cpu=False,
         cells=Cells.PAGED,
+        batch=batch,
+        share=share,
+        share_source=share_source,
+        overhead=overhead,
+    )
+
+
+def _vllm(share: float, since: str) -> MemoryUse:
+    return _paged(
+        "vllm",
+        cache_types=("auto", "bf16", "f16", "fp8", "fp8_e4m3", "fp8_e5m2"),
         batch=_VLLM_BATCH,
         share=share,
         share_source=f"vLLM's --gpu-memory-utilization {since}",
@@ -163,14 +184,9 @@ def _vllm(share: float, since: str) -> MemoryUse:
     )
 
 
-_TGI = MemoryUse(
-    name=EngineName("tgi"),
-    reads_gguf=False,
-    quantizations=tuple(SAFETENSORS),
+_TGI = _paged(
+    "tgi",
     cache_types=("auto", "fp8_e4m3fn", "fp8_e5m2"),
-    splits_layers=False,
-    runs_on_cpu=False,
-    cells=Cells.PAGED,
     batch=_TGI_BATCH,
     # TGI_WIGGLE_ROOM in server/text_generation_server/models/globals.py.
     share=0.9,
@@ -185,13 +201,9 @@ def memory_use(engine: str, version: str = "") -> MemoryUse | None:
     """Return an engine's habits, or None for one whose habits nobody has described (exo, Open WebUI)."""
     if engine == "vllm":
         # Read out of the wheels: 0.9 up to 0.19.1, 0.92 from 0.20.2.
-        is_old = bool(version) and _numbers(version) < _VLLM_NEW
+        is_old = bool(version) and numbers(version)[:2] < _VLLM_NEW
         return _vllm(0.90, "before 0.20") if is_old else _vllm(0.92, "from 0.20 on")
     return ENGINES.get(engine)
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
 
 
 ENGINES: Mapping[str, MemoryUse] = {

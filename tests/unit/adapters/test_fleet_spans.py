@@ -175,6 +175,8 @@ class TestRay:
         assert set(launches) == {"big", "big-ray", "small"}
         assert launches["big"]["needs"] == ["big-ray"]
         assert launches["big-ray"]["part_of"] == "big"
+        assert launches["big"]["always"]
+        assert "always" not in launches["small"]
         assert launches["big"]["environment"]["RAY_ADDRESS"] == "10.10.90.1:29500"  # type: ignore[index]
         assert "--head" in launches["big-ray"]["argv"]  # type: ignore[operator]
 
