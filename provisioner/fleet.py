@@ -270,9 +270,9 @@ class Fleet:
             )
         return self._readiness.reports(names, self._saver(save) if save is not None else None)
 
-    def plan(self, node: str) -> Plan:
+    def plan(self, node: str, *, renew_driver: bool = False) -> Plan:
         """Return what `up` would do for a node: a value; making and printing it moves nothing."""
-        return self._provisioning.plan(self.spec.node(node))
+        return self._provisioning.plan(self.spec.node(node), renew_driver=renew_driver)
 
     def plans(self, nodes: Iterable[str] = ()) -> dict[str, Plan | ProvisionerError]:
         """Return the plans of several nodes (all of them when none is named), asking once for what they share.
@@ -295,13 +295,21 @@ class Fleet:
         """
         return self._provisioning.apply(plan, on_event)
 
-    def up(self, node: str, on_event: OnEvent = ignore) -> UpReport:
-        """Converge a node: look, plan, carry out. A second run changes nothing."""
-        report = self._provisioning.up(self.spec.node(node), on_event)
+    def up(self, node: str, on_event: OnEvent = ignore, *, renew_driver: bool = False) -> UpReport:
+        """Converge a node: look, plan, carry out. A second run changes nothing.
+
+        Args:
+            node: which.
+            on_event: told about each step.
+            renew_driver: upgrade its kernel and NVIDIA driver, which are held otherwise; refused while it is busy.
+        """
+        report = self._provisioning.up(self.spec.node(node), on_event, renew_driver=renew_driver)
         self._tell_orchestrators([report.node], on_event)
         return report
 
-    def up_all(self, nodes: Iterable[str] = (), on_event: OnEvent = ignore) -> dict[str, UpReport | ProvisionerError]:
+    def up_all(
+        self, nodes: Iterable[str] = (), on_event: OnEvent = ignore, *, renew_driver: bool = False
+    ) -> dict[str, UpReport | ProvisionerError]:
         """Converge several nodes side by side (all of them when none is named); one's failure stops no other.
 
         Nodes that serve a mode together come up together: naming one of them names the others.
@@ -311,7 +319,7 @@ class Fleet:
 
         def one(name: str) -> UpReport | ProvisionerError:
             try:
-                return self._provisioning.up(self.spec.node(name), on_event)
+                return self._provisioning.up(self.spec.node(name), on_event, renew_driver=renew_driver)
             except ProvisionerError as error:
                 return error
 

@@ -47,15 +47,22 @@ def plan(session: Session, nodes: tuple[str, ...]) -> None:
 
 @click.command(epilog="Example: provisioner up llm-gpu-01")
 @click.argument("nodes", nargs=-1, metavar="[NODE]...")
+@click.option(
+    "--renew-driver",
+    is_flag=True,
+    help="Upgrade kernel and NVIDIA driver too, which are held otherwise: reboots, unless a node is busy.",
+)
 @json_option
 @pass_session
-def up(session: Session, nodes: tuple[str, ...]) -> None:
+def up(session: Session, nodes: tuple[str, ...], *, renew_driver: bool) -> None:
     """Converge nodes: create, boot, configure, prove. Can be killed and run again at any time."""
     from provisioner.errors import ProvisionerError
 
+    if renew_driver and not nodes:
+        raise click.UsageError("name the nodes whose kernel and driver are to be renewed")
     fleet = session.fleet()
     with Progress(as_json=session.json) as progress:
-        outcomes = fleet.up_all(nodes, on_event=progress)
+        outcomes = fleet.up_all(nodes, on_event=progress, renew_driver=renew_driver)
     failed = False
     for name, outcome in outcomes.items():
         if isinstance(outcome, ProvisionerError):

@@ -188,11 +188,15 @@ class ConvergeGuest:
 
 @dataclass(frozen=True, slots=True)
 class InstallDriver:
-    """Give the guest the driver of its cards; `ids` are those of its mappings, where they were looked at."""
+    """Give the guest the driver of its cards; `ids` are those of its mappings, where they were looked at.
+
+    With `renew` kernel and driver, which are held otherwise, are upgraded too.
+    """
 
     wish: DriverWish
     ids: tuple[tuple[str, str], ...] = ()
     cuda_toolkit: str | None = None
+    renew: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,6 +333,11 @@ class Plan:
     def notes(self) -> str:
         """The VM's notes as they were when the plan was made."""
         return self.seen.notes if self.seen else ""
+
+    @property
+    def renews_driver(self) -> bool:
+        """Kernel and driver of the guest are to be upgraded."""
+        return any(isinstance(step.action, InstallDriver) and step.action.renew for step in self.steps)
 
     @property
     def has_changes(self) -> bool:

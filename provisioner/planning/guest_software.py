@@ -25,12 +25,20 @@ MODEL_MOUNT = "var-lib-llm.mount"
 _MESHED = frozenset({EngineName("exo")})
 
 
-def software_refusal(fleet: FleetSpec, node: NodeSpec, mappings: Mapping[MappingId, MappingSeen]) -> Refusal | None:
-    """Return why no driver serves a node's cards, as far as the mappings tell; None if one does."""
-    if not _has_software(fleet, node):
-        return None
-    wish = wish_of(fleet, node)
-    if isinstance(wish, Refusal):
+def software_refusal(
+    fleet: FleetSpec, node: NodeSpec, mappings: Mapping[MappingId, MappingSeen], *, renew_driver: bool = False
+) -> Refusal | None:
+    """Return why no driver serves a node's cards, as far as the mappings tell; None if one does.
+
+    With `renew_driver` there must be one of NVIDIA's, which alone is held with its kernel.
+    """
+    wish = wish_of(fleet, node) if _has_software(fleet, node) else None
+    if renew_driver and (wish is None or isinstance(wish, Refusal) or wish.kind in (DriverKind.NONE, DriverKind.ROCM)):
+        return Refusal(
+            "there is no driver of NVIDIA's on it to renew: kernels and other packages are renewed by the guest itself",
+            f"leave --renew-driver out; unattended_upgrades: true has {node.name} keep its packages new",
+        )
+    if wish is None or isinstance(wish, Refusal):
         return wish
     ids = _ids(fleet, node, mappings)
     if not ids:
@@ -41,7 +49,13 @@ def software_refusal(fleet: FleetSpec, node: NodeSpec, mappings: Mapping[Mapping
 
 
 def software_steps(
-    fleet: FleetSpec, node: NodeSpec, mappings: Mapping[MappingId, MappingSeen], engines: Engines, kind: StepKind
+    fleet: FleetSpec,
+    node: NodeSpec,
+    mappings: Mapping[MappingId, MappingSeen],
+    engines: Engines,
+    kind: StepKind,
+    *,
+    renew_driver: bool = False,
 ) -> tuple[Step, ...]:
     """Return the steps for a guest that runs software, in order: base, driver, what is asked for on top.
 
@@ -51,6 +65,7 @@ def software_steps(
         mappings: those that were looked at; none for a node that runs.
         engines: those that are known.
         kind: whether the steps are known to change something.
+        renew_driver: upgrade kernel and driver too.
     """
     if not _has_software(fleet, node):
         return ()
@@ -60,7 +75,7 @@ def software_steps(
     models = f"; models on a disk of their own, at {MODEL_FOLDER}" if has_disk else ""
     return (
         Step("base", kind, base, f"SSH by key, and engines, for {allowed}{models}"),
-        *_driver_steps(fleet, node, mappings, kind),
+        *_driver_steps(fleet, node, mappings, kind, renew=renew_driver),
         *_container_steps(fleet, node, kind),
     )
 
@@ -112,7 +127,7 @@ def _peers(fleet: FleetSpec, node: NodeSpec) -> list[str]:
 
 
 def _driver_steps(
-    fleet: FleetSpec, node: NodeSpec, mappings: Mapping[MappingId, MappingSeen], kind: StepKind
+    fleet: FleetSpec, node: NodeSpec, mappings: Mapping[MappingId, MappingSeen], kind: StepKind, *, renew: bool
 ) -> tuple[Step, ...]:
     wish = wish_of(fleet, node)
     if isinstance(wish, Refusal) or wish.kind is DriverKind.NONE:
@@ -123,7 +138,10 @@ def _driver_steps(
     what = f"{choice} for its cards" if chosen else "the one for its cards' generation, once the guest shows them"
     toolkit = node.software.cuda_toolkit
     beside = f"; CUDA toolkit {toolkit}" if toolkit else ""
-    return (Step("driver", kind, InstallDriver(wish, ids, toolkit), what + beside),)
+    if renew:
+        beside += "; kernel and driver are upgraded together, held again, and what is new boots: unless it is busy"
+        kind = StepKind.CHANGE
+    return (Step("driver", kind, InstallDriver(wish, ids, toolkit, renew), what + beside),)
 
 
 def _container_steps(fleet: FleetSpec, node: NodeSpec, kind: StepKind) -> tuple[Step, ...]:

@@ -63,7 +63,9 @@ _CHANGE, _ENSURE = StepKind.CHANGE, StepKind.ENSURE
 _ADOPTED = "adopted, so nothing is created, changed or configured"
 
 
-def plan_node(fleet: FleetSpec, node: NodeSpec, seen: NodeSeen, engines: Engines) -> Plan:
+def plan_node(
+    fleet: FleetSpec, node: NodeSpec, seen: NodeSeen, engines: Engines, *, renew_driver: bool = False
+) -> Plan:
     """Return the steps that bring one node into being, or the reason why not.
 
     Args:
@@ -71,9 +73,15 @@ def plan_node(fleet: FleetSpec, node: NodeSpec, seen: NodeSeen, engines: Engines
         node: the node to bring about.
         seen: its place in the cluster right now.
         engines: the descriptions of all engines.
+        renew_driver: upgrade its kernel and driver too.
     """
     # What it is for now is noted on its VM.
     node = fleet.in_mode(node, read_notes(seen.config.notes).mode if seen.config is not None else None)
+    if node.adopt and renew_driver:
+        its_own = Refusal(
+            _ADOPTED, f"renew its kernel and driver in its own way, without --renew-driver for {node.name}"
+        )
+        return Plan(node, (), its_own, remark=_ADOPTED)
     if node.adopt:
         return _adopted_plan(fleet, node, seen)
     release = fleet.release_of(node)
@@ -83,11 +91,12 @@ def plan_node(fleet: FleetSpec, node: NodeSpec, seen: NodeSeen, engines: Engines
             f"provisioner mode {node.name} {fleet.mode_of(node).name} takes them back",
         )
         return Plan(node, (), given, seen.config)
-    refusal = _refusal(fleet, node, seen, engines)
+    refusal = _refusal(fleet, node, seen, engines, renew_driver=renew_driver)
     if refusal is not None:
         return Plan(node, (), refusal, seen.config)
     vm_steps = _vm_steps(fleet, node, seen, engines)
-    return Plan(node, (*vm_steps, *_guest_steps(fleet, node, seen, engines, vm_steps)), None, seen.config)
+    guest_steps = _guest_steps(fleet, node, seen, engines, vm_steps, renew_driver=renew_driver)
+    return Plan(node, (*vm_steps, *guest_steps), None, seen.config)
 
 
 def _adopted_plan(fleet: FleetSpec, node: NodeSpec, seen: NodeSeen) -> Plan:
@@ -121,7 +130,9 @@ def _proof(fleet: FleetSpec, node: NodeSpec) -> Step:
     return Step("prove", _ENSURE, ProveEngine(node.patience.engine_seconds), f"{model} answers a chat{where}{needed}")
 
 
-def _refusal(fleet: FleetSpec, node: NodeSpec, seen: NodeSeen, engines: Engines) -> Refusal | None:
+def _refusal(
+    fleet: FleetSpec, node: NodeSpec, seen: NodeSeen, engines: Engines, *, renew_driver: bool
+) -> Refusal | None:
     # A running VM holds its GPUs already; mappings matter to the next start.
     starts = needs_mappings(fleet, node, seen.vm, seen.config)
     needed = {"hypervisor_online", "storage_disks"}
@@ -142,7 +153,7 @@ def _refusal(fleet: FleetSpec, node: NodeSpec, seen: NodeSeen, engines: Engines)
         return (
             made_otherwise(node, seen.config)
             or limits(fleet, node, seen)
-            or software_refusal(fleet, node, seen.mappings)
+            or software_refusal(fleet, node, seen.mappings, renew_driver=renew_driver)
             or engine_refusal(fleet, node, engines, compute_of(fleet, node, seen.mappings))
             or unlike_cards(fleet, node, engines, seen.mappings)
             or unfit_modes(fleet, node)
@@ -252,7 +263,13 @@ def _reseeding_steps(node: NodeSpec, config: VmConfig) -> list[Step]:
 
 
 def _guest_steps(
-    fleet: FleetSpec, node: NodeSpec, seen: NodeSeen, engines: Engines, vm_steps: tuple[Step, ...]
+    fleet: FleetSpec,
+    node: NodeSpec,
+    seen: NodeSeen,
+    engines: Engines,
+    vm_steps: tuple[Step, ...],
+    *,
+    renew_driver: bool,
 ) -> tuple[Step, ...]:
     grows = any(isinstance(step.action, GrowDisk) for step in vm_steps)
     changes = (step.action.change for step in vm_steps if isinstance(step.action, ChangeVm))
@@ -279,7 +296,7 @@ def _guest_steps(
         Step("guest", settled, AwaitGuest(node.patience.boot_seconds), "cloud-init has finished"),
         # On its first boot cloud-init grows it, and is switched off then.
         fill if sealed else seal,
-        *software_steps(fleet, node, seen.mappings, engines, settled),
+        *software_steps(fleet, node, seen.mappings, engines, settled, renew_driver=renew_driver),
         *engine_steps(fleet, node, engines, settled, compute_of(fleet, node, seen.mappings)),
         _proof(fleet, node),
     )

@@ -91,6 +91,8 @@ class Executor:
     """Puts the node to sleep as `sleep` does, told whether its guest can be asked; raises RefusedError while busy."""
     start: Callable[[Callable[[str], None]], Ticket | None] = _refuse_to_start
     """Starts the node's VM with its GPUs; None where somebody else does."""
+    undisturbed: Callable[[], AbstractContextManager[object]] = nullcontext
+    """Lets no request to the node meanwhile; raises RefusedError while it is busy."""
     others: Callable[[float], Callable[[], None]] = _needs_nobody
     """Given seconds, returns a look that raises when the nodes that serve its mode with it have been off so long."""
     left_for_next_start: str = ""
@@ -317,7 +319,8 @@ class Executor:
         if self.left_for_next_start:
             # It may reboot the guest.
             return Outcome(False, "left until the node was restarted: it is in use")
-        return install_driver(self._shell, self.playbooks, self.node, key, wanted, say)
+        with self.undisturbed() if wanted.renew else nullcontext():
+            return install_driver(self._shell, self.playbooks, self.node, key, wanted, say)
 
     def _pull(self, models: tuple[str, ...], seconds: float, say: Callable[[str], None]) -> Outcome:
         if self.left_for_next_start:

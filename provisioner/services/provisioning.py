@@ -83,12 +83,12 @@ class Provisioning:
         self._image_locks: defaultdict[Hashable, threading.Lock] = defaultdict(threading.Lock)
         self._templates = TemplateMaker(fleet, world.clock)
 
-    def plan(self, node: NodeSpec) -> Plan:
+    def plan(self, node: NodeSpec, *, renew_driver: bool = False) -> Plan:
         """Look, and return what `up` would do."""
-        return self._planned(node, look(self._fleet, self._api(node), node))
+        return self._planned(node, look(self._fleet, self._api(node), node), renew_driver=renew_driver)
 
-    def _planned(self, node: NodeSpec, seen: NodeSeen) -> Plan:
-        plan = plan_node(self._fleet, node, seen, self._world.engines)
+    def _planned(self, node: NodeSpec, seen: NodeSeen, *, renew_driver: bool = False) -> Plan:
+        plan = plan_node(self._fleet, node, seen, self._world.engines, renew_driver=renew_driver)
         if any(isinstance(step.action, UploadSeed) for step in plan.steps):
             # Before anything is done. A node whose first boot is over needs nothing of this any more.
             self._world.seeds.verify(node)
@@ -123,7 +123,7 @@ class Provisioning:
         with self._world.locks.held(node.name):
             calls = self._api(node).calls
             if plan.refusal is None:
-                now = self.plan(node)
+                now = self.plan(node, renew_driver=plan.renews_driver)
                 outdated = what_outdates(plan, now)
                 if outdated is not None:
                     raise RefusedError(
@@ -153,11 +153,11 @@ class Provisioning:
                 names += [each.name for each in self._fleet.others_beside(now)]
         return tuple(dict.fromkeys(names))
 
-    def up(self, node: NodeSpec, on_event: OnEvent) -> UpReport:
+    def up(self, node: NodeSpec, on_event: OnEvent, *, renew_driver: bool = False) -> UpReport:
         """Plan and apply under one lock, so that no other writer comes between the two."""
         with self._world.locks.held(node.name):
             calls = self._api(node).calls
-            return self._apply(self.plan(node), on_event, calls)
+            return self._apply(self.plan(node, renew_driver=renew_driver), on_event, calls)
 
     def _apply(self, plan: Plan, on_event: OnEvent, calls_before: int) -> UpReport:
         node = plan.node
@@ -178,7 +178,7 @@ class Provisioning:
                 )
             if self._carry_out(plan, executor, changed, on_event):
                 break
-            plan = self.plan(node)
+            plan = self.plan(node, renew_driver=plan.renews_driver)
         if executor.proof is None:
             raise HypervisorError(
                 f"cannot provision the node: its VM kept changing under {_MOST_ROUNDS} plans",
@@ -242,6 +242,7 @@ class Provisioning:
             secret=lambda reference: world.secret(reference, subject=node.subject),
             shut_down=lambda look_inside: self._shut_down(node, look_inside=look_inside),
             start=lambda say: SlotTaking(self._fleet, world).start_node(node, say),
+            undisturbed=lambda: Sleeping(self._fleet, world).undisturbed(node),
             others=lambda seconds: Together(self._fleet, world).watch(node, seconds=seconds),
         )
 

@@ -252,6 +252,30 @@ class Sleeping:
             if not self._keeps_looks:
                 self._looks.close()
 
+    @contextmanager
+    def undisturbed(self, node: NodeSpec) -> Iterator[None]:
+        """Keep a node to ourselves for work on its guest that may reboot it.
+
+        An engine that does not answer serves nobody, and is perhaps what the work is for; so only what is known to use
+        the node is a reason against it.
+
+        Raises:
+            RefusedError: it is busy, or held by somebody.
+        """
+        way_out = f"; provisioner release {node.name}, if it is yours"
+        self._arbitration.require_no_hold(node, Act.PROVISION, way_out=way_out)
+        with self.gate_closed(node):
+            self._drain(node)
+            use, why = self.use_of(node)
+            if use is Use.BUSY:
+                raise RefusedError(
+                    f"cannot work on its kernel and driver: {why}",
+                    subject=node.subject,
+                    next_step="wait for that to end, or put it to sleep and wake it, then run the same command again",
+                    retryable=True,
+                )
+            yield
+
     def _drain(self, node: NodeSpec) -> None:
         """Let the requests end that go through us. Raises RefusedError when they take too long."""
         in_flight = self._world.in_flight

@@ -196,6 +196,39 @@ def test_half_an_upgrade_of_the_driver_is_mended_with_a_reboot(guest: BootedGues
     guest.run("test ! -e /run/provisioner/gpu-drift")
 
 
+def kernels(*names: str) -> tuple[Deb, ...]:
+    """Return kernels as Ubuntu has them, the last one that which the metapackage names."""
+    newest = names[-1]
+    images = [Deb(f"linux-image-{name}", "1", files={f"boot/vmlinuz-{name}": ""}) for name in names]
+    follows = newest.replace("-generic", "").replace("-", ".")
+    return (*images, Deb("linux-image-generic", follows, (f"linux-image-{newest}",)))
+
+
+def test_kernel_and_driver_are_renewed_on_purpose_and_the_kernel_waits_for_its_module(
+    guest: BootedGuest, first_run: Play
+) -> None:
+    old, new = "6.8.0-90-generic", "6.8.0-99-generic"
+    renewing = {**EVERYTHING, "nvidia_driver_renew": True}
+    archive(guest, *nvidia_driver.driver("580.181.01", KERNEL), *kernels(old))
+    guest.run("apt-get -q update; apt-get -qy install linux-image-generic; apt-mark hold linux-image-generic")
+    driver = nvidia_driver.driver("580.190.01", KERNEL)
+    archive(guest, *driver, *kernels(old, new))
+    assert guest.play("install-nvidia-driver", EVERYTHING).changes == [], "without being asked nothing moves"
+    with guest.coming_back():
+        played = guest.play("install-nvidia-driver", renewing)
+    assert "Renew kernel and driver" in played.changes
+    assert guest.run("cat /sys/module/nvidia/version").stdout == "580.190.01\n"
+    assert version(guest, "linux-image-generic") == "6.8.0.90", "a kernel without its module would lose the card"
+    module = Deb(f"linux-modules-nvidia-580-server-open-{new}", "580.190.01")
+    archive(guest, *driver, module, *kernels(old, new))
+    with guest.coming_back():
+        played = guest.play("install-nvidia-driver", renewing)
+    assert {"Renew kernel and driver", "Reboot into the renewed kernel"} <= set(played.changes)
+    assert version(guest, "linux-image-generic") == "6.8.0.99"
+    assert {"linux-image-generic", module.name, "nvidia-utils-580-server"} <= held(guest)
+    assert guest.play("install-nvidia-driver", EVERYTHING).changes == []
+
+
 @pytest.mark.parametrize("playbook", ["install-nvidia-driver", "install-rocm"])
 def test_what_secure_boot_turns_down_is_not_built(guest: BootedGuest, playbook: str) -> None:
     variable = "/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"

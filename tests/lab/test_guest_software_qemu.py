@@ -184,6 +184,17 @@ def test_half_an_upgrade_is_seen_at_boot_and_mended_with_a_reboot(guest: Guest, 
     assert guest.is_as_left(), "the firewall is up again after the boot"
 
 
+def test_kernel_and_driver_that_are_held_are_renewed_on_purpose(guest: Guest, tmp_path: Path) -> None:
+    publish_in(guest, tmp_path, "580.190.01")
+    assert guest.play("install-nvidia-driver", DRIVER).changed == ()
+    boot = guest.ask("cat /proc/sys/kernel/random/boot_id").stdout
+    changed = guest.play("install-nvidia-driver", {**DRIVER, "nvidia_driver_renew": True}).changed
+    assert "Renew kernel and driver" in changed
+    assert guest.ask("cat /proc/sys/kernel/random/boot_id").stdout != boot
+    assert guest.ask("nvidia-smi --query-gpu=driver_version --format=csv,noheader").stdout.strip() == "580.190.01"
+    assert guest.ask("apt-mark showhold | wc -l").stdout.strip() == "6"
+
+
 def publish_in(guest: Guest, folder: Path, version: str) -> None:
     """Put a repository into the guest, as its only one."""
     publish(folder / "repo", version, guest.ask("uname -r").stdout.strip())

@@ -37,6 +37,8 @@ def driver_work(wanted: InstallDriver, facts: GpuFacts, node: NodeSpec) -> Drive
         return DriverWork(choice, ())
     needs_toolkit = wanted.cuda_toolkit is not None and wanted.cuda_toolkit not in facts.toolkits
     reasons = _nvidia_reasons(choice, facts)
+    if wanted.renew:
+        reasons = ("kernel and driver are to be renewed", *reasons)
     if needs_toolkit:
         reasons = (*reasons, f"CUDA toolkit {wanted.cuda_toolkit} is not there")
     return DriverWork(choice, reasons, needs_toolkit)
@@ -48,10 +50,11 @@ def driver_playbooks(work: DriverWork, wanted: InstallDriver) -> tuple[tuple[str
         return ()
     if work.choice.kind is DriverKind.ROCM:
         return (("install-rocm", {}),)
-    driver = {
+    driver: dict[str, object] = {
         "nvidia_driver_packages": work.choice.packages,
         "nvidia_driver_modules": work.choice.modules,
         "nvidia_driver_dkms": work.choice.is_dkms,
+        **({"nvidia_driver_renew": True} if wanted.renew else {}),
     }
     books: list[tuple[str, dict[str, object]]] = [("install-nvidia-driver", driver)]
     if work.needs_toolkit:
