@@ -134,7 +134,7 @@ class Waking:
                     lambda: Entering(self._fleet, self._world).shell(node), step.say,
                 )  # fmt: skip
                 proof = probe.prove(seconds=longest, still_worth_it=all_of(*looks), say=step.say, room=room)
-                while any([each.has_begun_anew(step.say) for each in (start, *beside)]):
+                while sum(each.has_begun_anew(step.say) for each in (start, *beside)):
                     # Whoever watched an engine in a guest that was off since looks at nothing any more.
                     looks = [start.look, *(each.look for each in beside)]
                     proof = probe.prove(seconds=longest, still_worth_it=all_of(*looks), say=step.say, room=room)
