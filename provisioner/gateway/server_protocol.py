@@ -2,6 +2,9 @@
 
 Without them a client that sends its head byte by byte, or without end, holds a
 connection or memory for as long as it likes. Serves the whole process.
+
+And an answer's head goes out with its first piece: uvloop writes at once, so
+each write is a turn of the kernel's, of which a short answer then needs one.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ class GuardedHttp(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Give the first head its time."""
         super().connection_made(transport)
+        self.transport = HeadWithBody(transport)  # type: ignore[assignment]
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -91,3 +95,51 @@ class GuardedHttp(HttpToolsProtocol):
             return
         self.transport.write(answer)
         self.transport.close()
+
+
+class HeadWithBody:
+    """A transport that keeps back what may be an answer's head until more is written, but not beyond this turn."""
+
+    __slots__ = ("_head", "_loop", "_soon", "_transport")
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._loop = asyncio.get_running_loop()
+        self._head = b""
+        self._soon: asyncio.Handle | None = None
+
+    def write(self, data: bytes) -> None:
+        """Write, or soon."""
+        head = self._head
+        if head:
+            self._forget()
+            self._transport.write(head + data)
+        elif data.startswith(b"HTTP/1.1 ") and data.endswith(b"\r\n\r\n"):
+            self._head = data
+            self._soon = self._loop.call_soon(self._flush)
+        else:
+            self._transport.write(data)
+
+    def close(self) -> None:
+        """Close once all is written."""
+        self._flush()
+        self._transport.close()
+
+    def is_closing(self) -> bool:
+        """Say whether it is being closed."""
+        return self._transport.is_closing()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def _flush(self) -> None:
+        head = self._head
+        self._forget()
+        if head and not self._transport.is_closing():
+            self._transport.write(head)
+
+    def _forget(self) -> None:
+        self._head = b""
+        if self._soon is not None:
+            self._soon.cancel()
+            self._soon = None

@@ -189,6 +189,8 @@ class Exchange:
         One timer for the whole answer, not one for each piece: a stream has many. Time in which nobody reads is not the
         engine's silence.
         """
+        if self._is_complete:
+            return
         loop = asyncio.get_running_loop()
         self._heard_at = loop.time()
 
