@@ -11,9 +11,12 @@ from provisioner.planning.gpu.gathering import gather_command, gpu_facts
 
 # One more section before those of the cards, in the form that their reader passes over.
 _LOAD = "echo '=== load 0'; cat /proc/loadavg; grep -E '^Mem(Total|Available):' /proc/meminfo\n"
-# Only the two that we fill. A folder that is no mount point is on the first; what is not there is not told.
-_DISKS = f"echo '=== disks 0'; df -P -B1 / {MODEL_FOLDER} 2>/dev/null | tail -n +2\n"
-_DISK = re.compile(r"^\S.*? +(\d+) +\d+ +(\d+) +\d+% +(/\S*)$", re.MULTILINE)
+# Only the two that we fill, each once. `df` would name whatever was mounted last from the same device.
+_DISKS = (
+    f"echo '=== disks 0'; for place in / {MODEL_FOLDER}; do device=$(stat -c %d $place 2>/dev/null) || continue; "
+    """[ "$device" = "$last" ] || echo "$place $(stat -f -c '%S %b %a' $place)"; last=$device; done\n"""
+)
+_DISK = re.compile(r"^(/\S*) (\d+) (\d+) (\d+)$", re.MULTILINE)
 
 
 def live_command(*, thoroughly: bool = False) -> tuple[str, ...]:
@@ -53,8 +56,7 @@ def _section(text: str, name: str) -> str:
 
 
 def _disks(said: str) -> tuple[DiskRoom, ...]:
-    """Return each filesystem once, by its first name."""
-    found: dict[str, DiskRoom] = {}
-    for size, free, mounted_at in _DISK.findall(said):
-        found.setdefault(mounted_at, DiskRoom(mounted_at, int(size), int(free)))
-    return tuple(found.values())
+    return tuple(
+        DiskRoom(mounted_at, int(block) * int(blocks), int(block) * int(free))
+        for mounted_at, block, blocks, free in _DISK.findall(said)
+    )

@@ -204,6 +204,8 @@ class TestNumbers:
         numbers, facts = live_numbers(result.out)
         assert numbers.load is not None
         assert numbers.memory_bytes is None or numbers.memory_bytes > 0
+        assert [room.mounted_at for room in numbers.disks] == ["/"]
+        assert 0 <= numbers.disks[0].free_bytes <= numbers.disks[0].bytes
         assert facts.readings == ()
         assert facts.cards == ()
 

@@ -52,7 +52,7 @@ def gpu_answer(words: Sequence[str], cards: int, *, serves: bool, faults: frozen
     on_card = serves and "engine_on_cpu" not in faults
     parts = [_section("load", "0.10 0.20 0.30 1/100 1234", "MemTotal:  1048576 kB", "MemAvailable:  786432 kB")]
     if "=== disks" in words[2]:
-        parts.append(_section("disks", f"/dev/vda1 {10 << 30} {4 << 30} {6 << 30} 40% /"))
+        parts.append(_section("disks", f"/ {1 << 20} {10 << 10} {6 << 10}"))
     if "=== sessions" in words[2]:
         # Nobody logs in to a simulated guest; all that uses it is its engine.
         parts += [_section(name) for name in ("connections", "logins", "locks", "jobs", "downloads")]
