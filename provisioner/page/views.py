@@ -149,6 +149,8 @@ class Summary:
     waiting: int
     watts: float | None
     savings: Savings | None
+    troubles: tuple[str, ...] = ()
+    """Who could not be told of the nodes, since when and why; a sentence each."""
 
 
 class Views:
@@ -209,7 +211,17 @@ class Views:
             waiting=sum(node.seen["traffic"]["waiting"] for node in nodes),
             watts=sum(watts) if watts else None,
             savings=self.savings(7),
+            troubles=self._troubles(),
         )
+
+    def _troubles(self) -> tuple[str, ...]:
+        if not self.fleet.orchestrators:
+            return ()
+        try:
+            return tuple(str(each["trouble"]) for each in self._control.orchestrators() if each["trouble"])
+        except ProvisionerError as error:
+            _LOGGER.warning("%s; next: %s", error.summary, error.next_step)
+            return ()
 
     def savings(self, days: int | None) -> Savings | None:
         """Return what was saved; None where nobody counts, or it cannot be read."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from click.testing import CliRunner, Result
 
 from provisioner.cli.app import root
 from provisioner.errors import ProvisionerError
+from tests.lab.serving import running_service
 from tests.lab.support import NODE, Site
 
 
@@ -70,6 +72,26 @@ def test_up_registers_and_an_orchestrator_that_is_away_stops_nothing(told: Site,
     assert "withdrawn at Prometheus" in gone
     assert "not withdrawn at n8n" in gone
     assert json.loads(targets.read_text()) == []
+
+
+def test_the_service_says_on_its_page_and_in_its_api_who_could_not_be_told(told: Site) -> None:
+    told.fleet().up(NODE)
+    with running_service(told) as running:
+
+        def tried_again() -> bool:
+            (known,) = [
+                each
+                for each in running.client.get("/api/orchestrators").value["orchestrators"]
+                if each["orchestrator"] == "n8n"
+            ]
+            assert known["trouble"].startswith(f"{NODE} not registered at n8n since ")
+            return bool(known["tries"] > 1)
+
+        deadline = time.monotonic() + 60
+        while not tried_again():
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        assert "cannot reach n8n: connection refused" in str(running.client.get("/").value)
 
 
 def test_what_cannot_be_registered_is_refused_before_anybody_is_told(told: Site, targets: Path) -> None:
