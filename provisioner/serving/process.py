@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import resource
@@ -19,38 +18,28 @@ from typing import Any
 import uvicorn
 
 from provisioner.adapters.storage.ledger import SqliteLedger
-from provisioner.api.app import PRIVATE, Api, Watched
+from provisioner.api.app import PRIVATE, Api
 from provisioner.api.control import AboutUs, Control
 from provisioner.domain.callers import Callers
 from provisioner.domain.events import Kind, NewEntry
 from provisioner.domain.service import ListenAddress, ServiceSpec
-from provisioner.domain.serving import Phase
-from provisioner.domain.timings import Timings
 from provisioner.errors import InputError
 from provisioner.fleet import Fleet
 from provisioner.gateway.app import Gateway
 from provisioner.gateway.server_protocol import GuardedHttp
 from provisioner.gateway.wakes import WakeDesk
-from provisioner.metrics.page import MetricsPage, Sources
-from provisioner.metrics.process import process_figures
-from provisioner.metrics.requests import CountedLedger, RequestCounts
-from provisioner.metrics.tally import Tally, earlier_wakes
-from provisioner.metrics.text import CONTENT_TYPE
 from provisioner.page.app import Page
 from provisioner.page.door import BrowserDoor
-from provisioner.planning.prometheus_targets import target_groups
-from provisioner.services.gauging import Gauging
 from provisioner.services.journaling import Journal
 from provisioner.services.keeper import Keeper
 from provisioner.services.resuming import Resuming
-from provisioner.services.time_counting import TimeCounting
 from provisioner.serving.acts import FleetActs
 from provisioner.serving.door import known_callers, listening, only_one, private_socket, require_closed_or_private
+from provisioner.serving.figures import Counts, Figures
 from provisioner.serving.hosts import HostGuard
 from provisioner.serving.loops import Loops
 from provisioner.serving.pages import Pages
 from provisioner.serving.power import KeysOfFleet, ServicePower, from_threads
-from provisioner.serving.record import Record
 from provisioner.serving.registrar import Registrar
 from provisioner.serving.supervisor import tell_supervisor
 from provisioner.serving.waker import NodeWaker
@@ -63,8 +52,6 @@ _FIRST_LOOK_SECONDS = 5.0
 _MOST_FILES = 65_536
 # Work that was begun gets at least this when requests have used up the time of the drain.
 _LAST_SECONDS = 1.0
-# Of the journal, for how long wakes usually take.
-_ENTRIES_READ = 2000
 _GATEWAYS = ("/v1/", "/ollama/")
 
 
@@ -117,23 +104,16 @@ class Service:
         on_ready: Callable[[Running], None],
     ) -> None:
         world, spec = self._fleet.world, self._spec
-        tally = Tally(earlier_wakes(world.events.latest(limit=_ENTRIES_READ)))
-        journal, in_flight = Journal(world.events, world.clock, tally.see), world.in_flight
+        counts = Counts(self._fleet)
+        journal, in_flight = Journal(world.events, world.clock, counts.tally.see), world.in_flight
         keeper = Keeper(self._fleet.spec, world, journal)
         waker = NodeWaker(
             lambda node, told: self._fleet.wake_report(node, on_event=told), world.clock, keeper, journal, in_flight
         )
         resuming = Resuming(self._fleet.spec, world, keeper)
         desk = WakeDesk(waker)
-        counts = RequestCounts()
-        record = Record(self._spec.record, world.secret) if self._spec.record is not None else None
         kept = SqliteLedger(self._fleet.settings.state_folder / "provisioner.sqlite")
-        ledger = CountedLedger(
-            kept,
-            self._fleet.spec,
-            counts.add,
-            *([record.add] if record is not None else []),
-        )
+        ledger = counts.ledger(kept)
         gateway = Gateway(
             self._fleet.spec,
             world.engines,
@@ -148,39 +128,22 @@ class Service:
             self._fleet, keeper, in_flight, gateway.table, gateway.parts.health.trouble, from_threads(desk)
         )
         control = Control(self._fleet.spec, keeper, journal, acts, desk, waker.reports, in_flight, about, ledger)
-        gauging = Gauging(self._fleet.spec, world, keeper, acts.looks)
-        counting = TimeCounting(self._fleet.spec, world, keeper, gauging)
-        timings = Timings()
-        page = MetricsPage(
-            Sources(
-                self._fleet.spec,
-                world,
-                keeper,
-                in_flight,
-                gauging,
-                counting,
-                counts,
-                tally,
-                timings,
-                world.api_calls,
-                about.version,
-                control.quiet_since,
-                control.verdicts,
-                lambda: gateway.parts.held,
-                lambda: control.is_draining,
-                record=record.figures if record is not None else dict,
-                process=process_figures,
-            )
+        figures = Figures(
+            self._fleet,
+            counts,
+            keeper,
+            acts.looks,
+            control,
+            held_bytes=lambda: gateway.parts.held,
+            version=about.version,
         )
-        watching = {
-            "/metrics": Watched(page.text, CONTENT_TYPE),
-            "/sd/prometheus": Watched(lambda: self._targets(keeper), "application/json"),
-        }
-        api = Api(control, callers, about.version, watching)
-        pages = Pages(self._fleet, control, callers, kept, gauging, models=gateway.table.names, version=about.version)
+        api = Api(control, callers, about.version, figures.watching)
+        pages = Pages(
+            self._fleet, control, callers, kept, figures.gauging, models=gateway.table.names, version=about.version
+        )
 
         def gauge() -> None:
-            gauging.gauge()
+            figures.gauging.gauge()
             pages.turn()
 
         loops = Loops(
@@ -189,10 +152,10 @@ class Service:
             forget=lambda: journal.forget(older_than_seconds=spec.keep_events_seconds),
             look_every_seconds=spec.look_every_seconds,
             idle_every_seconds=spec.idle_every_seconds,
-            after_look=counting.turn,
+            after_look=figures.times.turn,
             gauge=gauge,
             gauge_every_seconds=spec.figures_every_seconds,
-            timings=timings,
+            timings=counts.loops,
         )
         registrar = Registrar(self._fleet.spec, world, keeper, journal)
         app = Dispatcher(api, gateway, pages.page)
@@ -228,18 +191,12 @@ class Service:
             await asyncio.gather(*serving)
             await control.finish(max(drained_by - asyncio.get_running_loop().time(), _LAST_SECONDS))
             await gateway.close()
-            await control.in_thread(counting.keep)
+            await control.in_thread(figures.times.keep)
             await control.in_thread(acts.close)
             ledger.close()
-            if record is not None:
-                await control.in_thread(record.close)
+            await control.in_thread(counts.close)
             journal.add(NewEntry(Kind.SERVICE, phase="ended"))
             journal.close()
-
-    def _targets(self, keeper: Keeper) -> bytes:
-        """Return the engines that answer now, as Prometheus wants to be told of them."""
-        awake = [keeper.of(name).node for name, now in keeper.seen().items() if now.phase is Phase.READY]
-        return json.dumps(target_groups(self._fleet.spec, self._fleet.world.engines, awake)).encode()
 
     def _tls(self) -> bool:
         files = self._spec.tls

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from provisioner.waiting import Pace
 
-_SECONDS = 30.0
+_SECONDS = 60.0
 _Found = TypeVar("_Found")
 
 
