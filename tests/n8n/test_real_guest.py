@@ -120,6 +120,7 @@ def test_one_webhook_call_wakes_a_real_guest_and_destroy_takes_everything_back(
         show("n8n knows before:", known(n8n))
         assert known(n8n) == []
         assert "registered at n8n" in run("up", NODE)
+        run("register")
         show("n8n knows after up:", known(n8n))
         assert len(known(n8n)) == 7
         run("sleep", NODE)
@@ -135,6 +136,7 @@ def test_one_webhook_call_wakes_a_real_guest_and_destroy_takes_everything_back(
             show("the record of requests:", [json.dumps(each) for each in records])
             assert [(each["node"], each["success"]) for each in records] == [(NODE, True)] * 2
         run("destroy", NODE, "--confirm", NODE)
+        run("register")
         show("n8n knows after destroy:", known(n8n))
         assert known(n8n) == []
     assert processes_using(tmp_path) == []
