@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from math import isfinite
 
 from provisioner.domain.fleet import FleetSpec
 from provisioner.domain.gauge import GuestGauge
@@ -32,8 +33,6 @@ from provisioner.services.time_counting import TimeCounting
 from provisioner.services.world import World
 
 _LOGGER = logging.getLogger("provisioner.metrics")
-
-_Samples = list[tuple[str, float]]
 
 
 @dataclass(slots=True)
@@ -62,13 +61,18 @@ class Sources:
 
 @dataclass(slots=True)
 class _Series:
-    """Samples by metric, in the order of the table."""
+    """Lines by metric, in the order of the table."""
 
-    found: dict[Metric, _Samples] = field(default_factory=lambda: {each: [] for each in table.TABLE})
+    found: dict[Metric, list[str]] = field(default_factory=lambda: {each: [] for each in table.TABLE})
 
     def add(self, metric: Metric, value: float | None, *values: str) -> None:
-        if value is not None:
-            self.found[metric].append((labels(metric, *values), value))
+        """Write a series down; one without a value that is a number is left out."""
+        self.put(metric, labels(metric, *values), value)
+
+    def put(self, metric: Metric, braces: str, value: float | None) -> None:
+        """Write a series down whose labels are ready."""
+        if value is not None and isfinite(value):
+            self.found[metric].append(f"{metric.name}{braces} {value!r}\n")
 
 
 class MetricsPage:
@@ -107,8 +111,8 @@ class MetricsPage:
             table.HELD_SECONDS: iter([("", BOUNDS, counted.waits.counts, counted.waits.total)]),
         }
         parts = [
-            histograms(metric, spreads[metric]) if metric in spreads else family(metric, samples)
-            for metric, samples in series.found.items()
+            histograms(metric, spreads[metric]) if metric in spreads else family(metric, lines)
+            for metric, lines in series.found.items()
         ]
         return ("".join(parts) + self._from.process()).encode()
 
@@ -135,7 +139,6 @@ class MetricsPage:
         now = self._from.world.clock.now()
         quiet, tallied = self._from.quiet_since(), self._from.tally.read()
         traffic = self._from.in_flight.all()
-        running, waiting = series.found[table.RUNNING], series.found[table.WAITING]
         for name in self._from.fleet.nodes:
             seen, braces = self._from.keeper.of(name), self._node(name)
             phase, mode = seen.now.phase, self._from.fleet.mode_of(seen.node)
@@ -144,14 +147,14 @@ class MetricsPage:
             series.add(table.NODE, 1, name, str(seen.node.vmid), hypervisor, engine, seen.node.mode, role)
             series.add(table.PHASE, 1, name, phase.value)
             # A clock that was set back makes no time negative.
-            series.found[table.PHASE_SECONDS].append((braces, max(now - seen.now.since, 0.0)))
-            series.found[table.READY].append((braces, int(phase is Phase.READY)))
-            series.found[table.IDLE_AFTER].append((braces, seen.node.idle_after_seconds))
+            series.put(table.PHASE_SECONDS, braces, max(now - seen.now.since, 0.0))
+            series.put(table.READY, braces, int(phase is Phase.READY))
+            series.put(table.IDLE_AFTER, braces, seen.node.idle_after_seconds)
             if name in quiet and _is_on(seen):
-                series.found[table.QUIET].append((braces, max(now - quiet[name], 0.0)))
+                series.put(table.QUIET, braces, max(now - quiet[name], 0.0))
             lane = traffic.get(name)
-            running.append((braces, lane.running if lane else 0))
-            waiting.append((braces, lane.waiting if lane else 0))
+            series.put(table.RUNNING, braces, lane.running if lane else 0)
+            series.put(table.WAITING, braces, lane.waiting if lane else 0)
         for name, verdict in self._from.verdicts().items():
             series.add(table.VERDICT, 1, name, verdict)
         for metric, counts in (
@@ -170,8 +173,7 @@ class MetricsPage:
         for name, gauge in self._from.gauging.fresh().items():
             braces = self._node(name)
             for metric, value in _plain(gauge, now):
-                if value is not None:
-                    series.found[metric].append((braces, value))
+                series.put(metric, braces, value)
             for room in gauge.numbers.disks:
                 series.add(table.DISK, room.bytes, name, room.mounted_at)
                 series.add(table.DISK_FREE, room.free_bytes, name, room.mounted_at)
@@ -234,7 +236,7 @@ class MetricsPage:
                 (table.UNKNOWN, each.unknown_seconds),
                 (table.MEASURED, each.measured_joules),
             ):
-                series.found[metric].append((braces, value))
+                series.put(metric, braces, value)
         found = savings(counted, self._power, self._from.fleet.electricity, since=0.0, until=0.0)
         for node in found.nodes:
             series.add(table.USED, node.used.joules, node.node, node.used.basis.value)

@@ -90,7 +90,8 @@ class Keeper:
     def of(self, node: NodeName) -> Seen:
         """Return one node as last seen, with what only a closer look tells."""
         with self._lock:
-            return replace(self._seen[node], now=self._shown[node])
+            seen, now = self._seen[node], self._shown[node]
+            return seen if seen.now is now else replace(seen, now=now)
 
     def endpoint(self, node: NodeName) -> Endpoint:
         """Return where a node's clients connect in the mode that it is in."""

@@ -8,7 +8,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from provisioner.metrics.table import COUNTER, GAUGE, HISTOGRAM, TABLE, Metric, documentation
-from provisioner.metrics.text import family, histograms, labels
+from provisioner.metrics.text import family, histograms, labels, line
 
 THING = Metric("provisioner_thing", GAUGE, ("node", "word"), "A thing, with a \\ and a\nline.")
 SPREAD = Metric("provisioner_spread_seconds", HISTOGRAM, ("node",), "A spread.")
@@ -16,13 +16,13 @@ SPREAD = Metric("provisioner_spread_seconds", HISTOGRAM, ("node",), "A spread.")
 
 @pytest.mark.parametrize("value", ["plain", 'a "quoted" word', "back\\slash", "two\nlines", "käse 木", "", "a,b={}"])
 def test_whatever_a_label_says_is_read_back(value: str) -> None:
-    (found,) = text_string_to_metric_families(family(THING, [(labels(THING, "n1", value), 1)]))
+    (found,) = text_string_to_metric_families(family(THING, [line(THING, labels(THING, "n1", value), 1)]))
     assert [sample.labels for sample in found.samples] == [{"node": "n1", "word": value}]
 
 
 @pytest.mark.parametrize("value", [0, -1, 12345678901234, 0.1, 1e-9, 3.5e15, math.inf, -math.inf])
 def test_a_value_loses_no_digit(value: float) -> None:
-    (found,) = text_string_to_metric_families(family(THING, [(labels(THING, "n", "w"), value)]))
+    (found,) = text_string_to_metric_families(family(THING, [line(THING, labels(THING, "n", "w"), value)]))
     assert found.samples[0].value == value
 
 
@@ -57,5 +57,5 @@ def test_every_metric_is_named_as_prometheus_wants_it() -> None:
 
 
 def test_the_documentation_has_a_row_for_every_metric() -> None:
-    rows = [line for line in documentation().splitlines() if line.startswith("| `")]
+    rows = [each for each in documentation().splitlines() if each.startswith("| `")]
     assert [row.split("`")[1] for row in rows] == [metric.name for metric in TABLE]
