@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,6 +43,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
 
 @pytest.fixture(scope="module")
 def real_node(scene: Scene) -> Scene:
-    """The node brought up and awake: at once where an earlier module has done that, from nothing where none has."""
-    scene.run("up", NODE)
+    """The node awake: at once where an earlier module has brought it up, from nothing where none has."""
+    (node,) = json.loads(scene.run("status", "--json").stdout)["nodes"]
+    scene.run("wake" if node["state"] in ("serving", "asleep") else "up", NODE)
     return scene

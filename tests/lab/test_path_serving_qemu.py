@@ -38,14 +38,15 @@ HELLO = [{"role": "user", "content": "Say hello."}]
 SHORT = {"model": MODEL, "stream": True, "messages": HELLO, "max_tokens": 8}
 # The model is made of chance, and might have said all that it has to say at once.
 TALKATIVE = {"ignore_eos": True}
-_BOOT_SECONDS = 240.0
+_BOOT_SECONDS = 300.0
+_PATIENCE_SECONDS = 180.0
 Line = tuple[float, str]
 
 
 @pytest.fixture(scope="module")
 def setting(real_node: Scene) -> Iterator[Scene]:
     """The node awake, in a fleet whose nodes sleep when they have been quiet for a second."""
-    before = real_node.edit(defaults={"idle_after": "1s", "min_uptime": "1s", "shutdown_within": "6s"})
+    before = real_node.edit(defaults={"idle_after": "1s", "min_uptime": "1s", "shutdown_within": "20s"})
     yield real_node
     real_node.fleet_file.write_text(before)
 
@@ -79,10 +80,11 @@ def is_healthy() -> bool:
         return False
 
 
-def until(claim: Callable[[], object], seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
+def until(claim: Callable[[], object], *, seen: Callable[[], object] = lambda: "") -> None:
+    """Wait until something is so; `seen` says what was there instead, when it never is."""
+    deadline = time.monotonic() + _PATIENCE_SECONDS
     while not claim():
-        assert time.monotonic() < deadline, "it does not come true"
+        assert time.monotonic() < deadline, seen()
         time.sleep(0.05)
 
 
@@ -101,6 +103,7 @@ def asked_with_curl(url: str, body: dict[str, object]) -> Iterator[Line]:
 
 def said(lines: list[Line]) -> str:
     chunks = [json.loads(line[6:]) for _, line in lines if line.startswith("data: {")]
+    assert not any("error" in each for each in chunks), chunks
     return "".join(each["choices"][0]["delta"].get("content") or "" for each in chunks if each["choices"])
 
 
@@ -124,6 +127,7 @@ class Stream(threading.Thread):
             self.lines.clear()
             with contextlib.suppress(OSError, http.client.HTTPException):
                 self._read()
+            if self.lines and self.lines[-1][1] == "data: [DONE]":
                 return
             self.broken += 1
 
@@ -138,7 +142,7 @@ class Stream(threading.Thread):
 
     @property
     def is_whole(self) -> bool:
-        return bool(self.lines) and self.lines[-1][1] == "data: [DONE]" and said(self.lines) != ""
+        return bool(self.lines) and self.lines[-1][1] == "data: [DONE]" and bool(said(self.lines))
 
     def finish(self) -> None:
         self.join(_BOOT_SECONDS)
@@ -155,10 +159,11 @@ def test_an_idle_pass_shuts_the_guest_down_through_its_own_agent(setting: Scene,
     def sleeps() -> bool:
         (decision,) = client.post("/api/idle", {}).value["decisions"]
         verdicts.append(decision)
-        assert decision["verdict"] in ("stay", "sleep"), verdicts
+        # On a busy machine the agent may not answer in time, and there is no button: the next pass tries again.
+        assert decision["verdict"] in ("stay", "sleep", "failed"), verdicts
         return decision["verdict"] == "sleep"
 
-    until(sleeps)
+    until(sleeps, seen=lambda: verdicts[-3:])
     assert client.get(f"/api/nodes/{NODE}").value["phase"] == "asleep", verdicts
     assert setting.asked("/status/shutdown") == 1
     assert setting.asked("/status/stop") == 0
