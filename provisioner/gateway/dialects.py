@@ -63,6 +63,10 @@ class Dialect(Protocol):
         """Read tokens in and out from the end of an answer; None where it does not say."""
         ...
 
+    def is_whole(self, tail: bytes) -> bool:
+        """Say whether a stream that ends so has said all."""
+        ...
+
 
 # Speech is sound, and a transcription may be plain text.
 _JSON_PATHS = frozenset(
@@ -106,6 +110,10 @@ class OpenAi:
         """Read the last usage object."""
         return _last(self._in, tail), _last(self._out, tail)
 
+    def is_whole(self, tail: bytes) -> bool:
+        """Look for the last event, after which clients hang up."""
+        return tail.rstrip().endswith(b"data: [DONE]")
+
     def _document(self, fault: Fault) -> dict[str, object]:
         kind = _KINDS.get(fault.status, "server_error" if fault.status >= 500 else "invalid_request_error")
         return {
@@ -127,6 +135,7 @@ class OllamaOwn:
     stream_type = "application/x-ndjson"
     _in = re.compile(rb'"prompt_eval_count"\s*:\s*(\d+)')
     _out = re.compile(rb'"eval_count"\s*:\s*(\d+)')
+    _done = re.compile(rb'"done"\s*:\s*true')
 
     def may_stream(self, path: str) -> bool:
         """Return whether it is words: vectors come in one piece."""
@@ -151,6 +160,10 @@ class OllamaOwn:
     def usage(self, tail: bytes) -> tuple[int | None, int | None]:
         """Read the last line's counts."""
         return _last(self._in, tail), _last(self._out, tail)
+
+    def is_whole(self, tail: bytes) -> bool:
+        """Look at the last line."""
+        return self._done.search(tail.rstrip().rpartition(b"\n")[2]) is not None
 
 
 OPENAI: Dialect = OpenAi()

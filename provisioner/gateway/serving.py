@@ -98,7 +98,10 @@ class Serving:
             task = asyncio.current_task()
             if task is not None:
                 task.uncancel()
-            outcome = Outcome.LEFT if self.client.has_left else Outcome.FAILED
+            # Many hang up at the last word, which the engine's connection outlives by a moment.
+            has_all = self.question.is_stream and self.dialect.is_whole(self._record.tail)
+            left = Outcome.ANSWERED if has_all else Outcome.LEFT
+            outcome = left if self.client.has_left else Outcome.FAILED
             if not self.client.has_left:
                 # The drain is over; whoever asks again is held by the next service.
                 await self._refuse(pulse, _STOPPING)

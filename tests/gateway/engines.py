@@ -30,6 +30,8 @@ class Engine:
         self.cuts_answers = False
         """Those that are no streams end in their middle."""
         self.is_endless = False
+        self.lingers = 0.0
+        """Seconds between the last word of a stream and its end."""
         self.words: tuple[str, ...] = WORDS
         self.written = 0
         """Words of streams that were sent, as far as the network took them."""
@@ -152,6 +154,7 @@ class Engine:
             await response.write(f"data: {json.dumps(event)}\n\n".encode())
         end = {"id": "c1", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [], "usage": usage}
         await response.write(f"data: {json.dumps(end)}\n\ndata: [DONE]\n\n".encode())
+        await asyncio.sleep(self.lingers)
         await response.write_eof()
         return response
 

@@ -104,6 +104,19 @@ class TestAReadyNode:
 
         asyncio.run(scenario())
 
+    def test_takes_who_hangs_up_after_the_last_word_for_answered(self, tmp_path: Path) -> None:
+        async def scenario() -> None:
+            async with a_site(tmp_path) as site:
+                site.engines["llm-gpu-01"].lingers = 30.0
+                async with site.http.post(**site.ask(stream=True)) as answer:
+                    while (line := await answer.content.readline()) != b"data: [DONE]\n":
+                        assert line
+                    answer.close()
+                await until(lambda: [entry.outcome for entry in site.ledger.entries] == [Outcome.ANSWERED])
+                assert site.ledger.entries[0].tokens_out
+
+        asyncio.run(scenario())
+
     def test_sees_its_client_leave(self, tmp_path: Path) -> None:
         async def scenario() -> None:
             async with a_site(tmp_path) as site:
