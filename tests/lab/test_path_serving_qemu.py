@@ -194,11 +194,14 @@ def test_the_openai_client_chats_streams_and_lists(gpt: openai.OpenAI) -> None:
     assert [model.id for model in gpt.models.list()] == [MODEL]
 
 
-def test_the_ollama_client_is_told_where_such_a_model_is_to_be_asked_for(client: Client) -> None:
+def test_the_ollama_client_chats_streams_and_lists(client: Client) -> None:
+    few = {"num_predict": 8}
     with ollama.Client(host=client.url + "/ollama") as made:
-        assert made.list().models == []
-        with pytest.raises(ollama.ResponseError, match="ask for it below /v1"):
-            made.chat(model=MODEL, messages=HELLO)
+        assert made.chat(model=MODEL, messages=HELLO, options=few).message.content
+        parts = list(made.chat(model=MODEL, messages=HELLO, options=few, stream=True))
+        assert "".join(part.message.content or "" for part in parts)
+        assert parts[-1].done
+        assert [model.model for model in made.list().models] == [MODEL]
 
 
 def test_an_engine_killed_in_mid_stream_is_named_and_the_next_request_is_held(
