@@ -45,5 +45,5 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
 def real_node(scene: Scene) -> Scene:
     """The node awake: at once where an earlier module has brought it up, from nothing where none has."""
     (node,) = json.loads(scene.run("status", "--json").stdout)["nodes"]
-    scene.run("wake" if node["state"] in ("serving", "asleep") else "up", NODE)
+    scene.run("up" if node["state"] == "absent" else "wake", NODE)
     return scene
