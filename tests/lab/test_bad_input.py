@@ -379,7 +379,7 @@ class TestCommandLine:
     def test_an_error_in_json_has_its_three_parts(self, site: Site) -> None:
         done = provisioner(site, "wake", "--model", "gpt-17", "--json")
         error = json.loads(done.stdout)
-        assert error["error"] == "InputError"
+        assert error["error"] == "UnknownNameError"
         assert "tiny.gguf" in error["next_step"]
 
     def test_the_token_never_shows(self, site: Site) -> None:

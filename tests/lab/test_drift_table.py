@@ -48,7 +48,6 @@ ROWS = [
     Row({"efidisk0": "local-lvm:1,efitype=4m,pre-enrolled-keys=1"}, "secure boot", "yes", "no"),
     Row({"hostpci0": "mapping=rtx3060,pcie=1"}, "gpus", "rtx3060", "rtx3090"),
     Row({"scsihw": "virtio-scsi-pci"}, "disk controller", "virtio-scsi-pci", "virtio-scsi-single"),
-    Row({"agent": "0"}, "guest agent", "no", "yes"),
     Row({"vga": "std"}, "display", "std", "none"),
     Row({"boot": "order=net0;scsi0"}, "boot device", "net0", "scsi0"),
     Row({"ostype": "other"}, "os type", "other", "l26"),
@@ -73,3 +72,15 @@ def test_a_drift_is_shown_with_both_values_and_put_right(site: Site, row: Row) -
     after = config(site)
     assert after["tags"] == "provisioner"
     assert "tag=7" not in str(row.options) or "tag=7" in str(after["net0"])
+
+
+def test_an_agent_that_somebody_turned_off_is_put_right(site: Site) -> None:
+    # Simulated guests are looked into through the agent: without it nobody can say that nobody is there.
+    fleet = site.fleet()
+    fleet.up(NODE)
+    site.lab.finish(site.lab.call("POST", "/nodes/pve1/qemu/5001/status/stop"))
+    drift(site, agent="0")
+    plan = fleet.plan(NODE)
+    assert both_values(plan) == {"guest agent": ("no", "yes")}
+    assert fleet.apply(plan).reply
+    assert fleet.up(NODE).changed == ()
