@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from provisioner.cli.output import print_json
-from provisioner.domain.quantities import duration_text
+from provisioner.page.words import span_words
 
 if TYPE_CHECKING:
     from provisioner.adapters.web.private_socket import PrivateService
@@ -215,8 +215,8 @@ def row_of(seen: Mapping[str, Any], now: float) -> Row:
     state = str(seen["phase"])
     why = str(seen["reason"])
     if seen["seconds_left"] is not None:
-        why = f"{why}; about {duration_text(seen['seconds_left'])} left"
-    holds = "; ".join(f"held by {hold['by']} for {duration_text(hold['until'] - now)}" for hold in seen["holds"])
+        why = f"{why}; about {span_words(seen['seconds_left'])} left"
+    holds = "; ".join(f"held by {hold['by']} for {span_words(hold['until'] - now)}" for hold in seen["holds"])
     traffic = seen["traffic"]
     return Row(
         str(seen["node"]),
@@ -252,7 +252,7 @@ def picture(screen: Screen) -> Any:
         table.add_row(
             Text(row.node, style="bold"),
             Text(f"● {row.state}", style=colour),
-            duration_text(round(row.since_seconds)) if row.since_seconds is not None else "",
+            span_words(row.since_seconds) if row.since_seconds is not None else "",
             Text(row.model),
             Text(row.gpus),
             requests,

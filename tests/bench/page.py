@@ -1,11 +1,12 @@
 """The fleet page in a real browser on loopback: first paint and bytes, how soon a change shows, and jerks at 200 nodes.
 
 Painted pages in a process of their own: the door, the pages, the API and its events as they are; only what nodes do is
-made up. What takes a browser long is told by the browser: its own paint timing and its long tasks.
+made up. What takes a browser long is told by the browser: its own paint timing, and its own trace of tasks.
 """
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,11 +21,6 @@ _PHASES = ("booting", "loading", "ready", "asleep")
 _PAINT = "() => performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? null"
 _BYTES = """() => [performance.getEntriesByType('navigation')[0], ...performance.getEntriesByType('resource')]
     .filter((each) => !each.name.includes('/api/events')).reduce((sum, each) => sum + each.transferSize, 0)"""
-_TASKS = """() => {
-    window.tasks = [];
-    new PerformanceObserver((list) => window.tasks.push(...list.getEntries().map((each) => each.duration)))
-        .observe({type: 'longtask', buffered: true});
-}"""
 
 
 def measure(bench: Bench) -> Iterator[Result]:
@@ -81,14 +77,14 @@ def _loads(bench: Bench, chromium: Any, folder: Path, nodes: int) -> Iterator[Re
             updates,
             met=updates.percentile(95) <= MOST_UPDATE_SECONDS,
         )
-        longest = Figures.of(_longest_tasks(page, site, nodes))
+        longest = Figures.of(_longest_tasks(chromium, page, site, nodes))
         yield Result(
             f"page.longest_task_{nodes}_nodes",
             "ms",
             f"<= {MOST_TASK_MS:g}",
             longest,
             met=longest.percentile(100) <= MOST_TASK_MS,
-            note=f"while all {nodes} nodes change at once, {_STORMS} times; 0: none above 50 ms",
+            note=f"processor time, while all {nodes} nodes change at once, {_STORMS} times",
         )
         context.close()
         bench.say(f"{nodes} nodes: painted after {paint.p50:.2f} s, changes shown after {updates.p50:.2f} s")
@@ -118,17 +114,34 @@ def _updates(page: Any, site: Any) -> list[float]:
     return found
 
 
-def _longest_tasks(page: Any, site: Any, nodes: int) -> list[float]:
+def _longest_tasks(chromium: Any, page: Any, site: Any, nodes: int) -> list[float]:
+    """Return the longest task of the page's own thread while all nodes change, in milliseconds of processor time."""
     page.goto(site.url)
     page.wait_for_selector("#link-state:not([hidden])")
-    page.evaluate(_TASKS)
     found = []
     for number in range(_STORMS):
-        page.evaluate("() => { window.tasks.length = 0; }")
         phase = _PHASES[number % len(_PHASES)]
+        chromium.start_tracing(page=page, categories=["disabled-by-default-devtools.timeline", "devtools.timeline"])
         site.change("all", phase)
+        # Looking on is work for the page too: not at every frame.
         page.wait_for_function(
-            f"() => [...document.getElementById('rows').children].every((row) => row.dataset.phase === {phase!r})"
+            f"() => [...document.getElementById('rows').children].every((row) => row.dataset.phase === {phase!r})",
+            polling=500,
         )
-        found.append(float(page.evaluate("() => Math.max(0, ...window.tasks)")))
+        found.append(_longest(json.loads(chromium.stop_tracing())["traceEvents"]))
     return found
+
+
+def _longest(events: list[dict[str, Any]]) -> float:
+    threads = {
+        (event["pid"], event["tid"])
+        for event in events
+        if event["name"] == "thread_name" and event["args"]["name"] == "CrRendererMain"
+    }
+    tasks = [
+        event["tdur"] / 1000
+        for event in events
+        if event["name"] == "RunTask" and "tdur" in event and (event["pid"], event["tid"]) in threads
+    ]
+    assert tasks, "the trace holds no task"
+    return max(tasks)

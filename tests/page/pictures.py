@@ -38,6 +38,7 @@ def main(target: Path) -> None:
                 _take(page, target / "page-door.png")
             log_in(page, site.url)
             page.wait_for_selector("#link-state:not([hidden])")
+            _take(page, target / f"fleet-{name}.png")
             _take(page, target / f"page-{name}.png", full=True)
             if name == "desk-light":
                 page.goto(f"{site.url}/nodes/llm-gpu-01")

@@ -108,7 +108,7 @@ def test_without_scripts_a_table_remains(site: PaintedSite, chromium: Any) -> No
     still = context.new_page()
     log_in(still, site.url)
     assert still.get_by_role("row").count() == 7
-    assert "asleep" in still.get_by_role("table").inner_text()
+    assert "its model has answered" in still.get_by_role("table").inner_text()
     still.get_by_role("link", name="Put llm-gpu-01 to sleep").click()
     still.get_by_role("checkbox", name="Put llm-gpu-01 to sleep").check()
     still.get_by_role("button", name="Sleep").click()

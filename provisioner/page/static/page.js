@@ -66,7 +66,8 @@ let again = false;
 
 const LOOK_EVERY = 2000;
 const AFTER_EVENT = 60;
-const ROWS_AT_ONCE = 12;
+const ROWS_ASKED = 50;
+const ROWS_DRAWN = 4;
 
 function made(html) {
   const template = document.createElement("template");
@@ -141,16 +142,16 @@ async function look() {
 
 async function freshen(versions) {
   const stale = [...rows.children].filter((row) => versions[row.dataset.node] && versions[row.dataset.node] !== row.dataset.version);
-  for (let at = 0; at < stale.length; at += ROWS_AT_ONCE) {
-    const some = stale.slice(at, at + ROWS_AT_ONCE);
+  for (let at = 0; at < stale.length; at += ROWS_ASKED) {
+    const some = stale.slice(at, at + ROWS_ASKED);
     const query = new URLSearchParams(some.map((row) => ["node", row.dataset.node]));
     const found = await (await ask(`/page/rows?${query}`)).json();
-    for (const row of some) {
+    for (const [number, row] of some.entries()) {
       const html = found[row.dataset.node];
       if (html) replaced(row, html);
+      // The browser draws, and hears its user, between two portions.
+      if (number % ROWS_DRAWN === ROWS_DRAWN - 1) await frame();
     }
-    // The browser draws, and hears its user, between two portions.
-    await frame();
   }
   if (stale.length) {
     filter();
@@ -309,6 +310,11 @@ document.addEventListener("click", (event) => {
   }
 });
 
+// What is out of sight is not drawn, nor is what sticks out of its row, unless the row says so.
+document.addEventListener("toggle", (event) => {
+  event.target.closest?.(".node")?.classList.toggle("open", event.target.open);
+}, true);
+
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape") {
     const menu = document.querySelector("details.menu[open]");
@@ -365,6 +371,7 @@ async function draw() {
   if (charts.dataset.of) wanted.set("node", charts.dataset.of);
   try {
     charts.innerHTML = await (await ask(`/page/charts?${wanted}`)).text();
+    charts.classList.toggle("four", charts.children.length === 4);
   } catch { /* the next look says that nobody answers */ }
 }
 
