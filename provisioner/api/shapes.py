@@ -283,7 +283,9 @@ class EnergyAnswer(Answer):
     """Some energy of GPUs."""
 
     kwh: float
-    basis: Literal["measured", "given", "assumed", "none"] = Field(description="Anything but measured is an estimate.")
+    basis: Literal["measured", "projected", "given", "assumed", "none"] = Field(
+        description="Anything but measured is an estimate."
+    )
     estimated: bool
 
 

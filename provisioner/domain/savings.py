@@ -26,11 +26,17 @@ ASSUMED_ASLEEP_WATTS = 15.0
 _ENOUGH_IDLE_SECONDS = 600.0
 
 
+# A boot before the first reading: whatever it is valued at, it changes no figure that is shown.
+_UNMEASURED_SHARE = 0.05
+
+
 class Basis(Enum):
     """Where a figure of energy comes from."""
 
     MEASURED = "measured"
-    """The driver's own readings alone."""
+    """The driver's own readings, for all but moments."""
+    PROJECTED = "projected"
+    """Partly or wholly from watts that the driver measured at other times."""
     GIVEN = "given"
     """Partly or wholly from watts in the fleet file."""
     ASSUMED = "assumed"
@@ -45,7 +51,16 @@ class Basis(Enum):
 
 
 _SURE = Basis.MEASURED
-_WEAKEST_LAST = (Basis.MEASURED, Basis.GIVEN, Basis.ASSUMED)
+_WEAKEST_LAST = (Basis.MEASURED, Basis.PROJECTED, Basis.GIVEN, Basis.ASSUMED)
+
+
+_MARKS = {
+    Basis.MEASURED: "measured",
+    Basis.PROJECTED: "estimated from measured watts",
+    Basis.GIVEN: "estimated from given watts",
+    Basis.ASSUMED: "estimated from assumed watts",
+    Basis.NONE: "unknown",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +137,7 @@ class Energy:
     basis: Basis
 
     def __str__(self) -> str:
-        mark = {Basis.MEASURED: "measured", Basis.GIVEN: "estimated from given watts", Basis.NONE: "unknown"}
-        return f"{self.kwh:.2f} kWh ({mark.get(self.basis, 'estimated')})"
+        return f"{self.kwh:.2f} kWh ({_MARKS[self.basis]})"
 
     @property
     def joules(self) -> float:
@@ -300,7 +314,7 @@ def node_savings(node: NodeName, counted: CountedTime, power: NodePower, price: 
         return NodeSavings(node, counted, idle, asleep, nothing, nothing, nothing, price)
     spared, unmeasured = counted.spared_seconds, counted.unmeasured_seconds
     awake = counted.measured_joules + unmeasured * idle.watts
-    awake_basis = idle.basis if unmeasured > 1.0 else Basis.MEASURED
+    awake_basis = idle.basis if unmeasured > _UNMEASURED_SHARE * counted.awake_seconds else Basis.MEASURED
     asleep_basis, idle_basis = (asleep.basis, idle.basis) if spared else (None, None)
     return NodeSavings(
         node,
@@ -316,7 +330,7 @@ def node_savings(node: NodeName, counted: CountedTime, power: NodePower, price: 
 
 def _idle(counted: CountedTime, power: NodePower) -> Watts:
     if counted.idle_seconds >= _ENOUGH_IDLE_SECONDS:
-        return Watts(counted.idle_joules / counted.idle_seconds, Basis.MEASURED, "measured idle")
+        return Watts(counted.idle_joules / counted.idle_seconds, Basis.PROJECTED, "measured idle")
     if power.idle_watts is not None:
         return Watts(power.idle_watts, Basis.GIVEN, "given for idle")
     if not power.gpus:

@@ -106,7 +106,7 @@ USED = _gauge(
     "node_energy_used_joules", "node basis", "Energy of its GPUs since counting began; basis marks estimates."
 )
 SAVED = _gauge(
-    "node_energy_saved_joules", "node basis", "Against always on; it is an estimate unless basis says measured."
+    "node_energy_saved_joules", "node basis", "Against always on; always an estimate, of which basis says how good."
 )
 MONEY = _gauge("money_saved", "currency", "That of all nodes at the configured price.")
 

@@ -55,6 +55,21 @@ def test_idle_watts_that_were_measured_go_before_those_that_were_given() -> None
     assert found.saved.basis is Basis.GIVEN
 
 
+def test_what_was_measured_while_awake_is_an_estimate_of_what_always_on_would_have_drawn() -> None:
+    counted = CountedTime(10 * HOUR, HOUR, HOUR, 0.0, 9.6 * HOUR, HOUR * 900.0, HOUR, HOUR * 50.0)
+    found = node_savings(NODE, counted, NodePower(1, asleep_watts=0.0), None)
+    assert (found.always_on.basis, found.saved.basis) == (Basis.PROJECTED, Basis.GIVEN)
+    awake = node_savings(
+        NODE, CountedTime(10 * HOUR, 0, 0, 0, 9.6 * HOUR, HOUR * 900.0, HOUR, HOUR * 50.0), NodePower(1), None
+    )
+    assert awake.used.basis is Basis.MEASURED
+    half = node_savings(
+        NODE, CountedTime(10 * HOUR, 0, 0, 0, 5 * HOUR, HOUR * 900.0, HOUR, HOUR * 50.0), NodePower(1), None
+    )
+    assert (half.used.basis, str(half.used)) == (Basis.PROJECTED, "1.15 kWh (estimated from measured watts)")
+    assert half.used.basis.is_estimated
+
+
 def test_a_few_idle_readings_are_no_mean() -> None:
     counted = CountedTime(60.0, HOUR, HOUR, 0.0, 60.0, 6000.0, 60.0, 6000.0)
     found = node_savings(NODE, counted, NodePower(1), None)
