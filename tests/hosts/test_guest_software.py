@@ -207,7 +207,8 @@ def kernels(*names: str) -> tuple[Deb, ...]:
 def test_kernel_and_driver_are_renewed_on_purpose_and_the_kernel_waits_for_its_module(
     guest: BootedGuest, first_run: Play
 ) -> None:
-    old, new = "6.8.0-90-generic", "6.8.0-99-generic"
+    # Newer than the one whose files the guest has already, which is what would boot.
+    old, new = "7.8.0-90-generic", "7.8.0-99-generic"
     renewing = {**EVERYTHING, "nvidia_driver_renew": True}
     archive(guest, *nvidia_driver.driver("580.181.01", KERNEL), *kernels(old))
     guest.run("apt-get -q update; apt-get -qy install linux-image-generic; apt-mark hold linux-image-generic")
@@ -218,13 +219,13 @@ def test_kernel_and_driver_are_renewed_on_purpose_and_the_kernel_waits_for_its_m
         played = guest.play("install-nvidia-driver", renewing)
     assert "Renew kernel and driver" in played.changes
     assert guest.run("cat /sys/module/nvidia/version").stdout == "580.190.01\n"
-    assert version(guest, "linux-image-generic") == "6.8.0.90", "a kernel without its module would lose the card"
+    assert version(guest, "linux-image-generic") == "7.8.0.90", "a kernel without its module would lose the card"
     module = Deb(f"linux-modules-nvidia-580-server-open-{new}", "580.190.01")
     archive(guest, *driver, module, *kernels(old, new))
     with guest.coming_back():
         played = guest.play("install-nvidia-driver", renewing)
     assert {"Renew kernel and driver", "Reboot into the renewed kernel"} <= set(played.changes)
-    assert version(guest, "linux-image-generic") == "6.8.0.99"
+    assert version(guest, "linux-image-generic") == "7.8.0.99"
     assert {"linux-image-generic", module.name, "nvidia-utils-580-server"} <= held(guest)
     assert guest.play("install-nvidia-driver", EVERYTHING).changes == []
 
