@@ -22,8 +22,10 @@ DESK, PHONE = {"width": 1360, "height": 900}, {"width": 390, "height": 844}
 def main(target: Path) -> None:
     """Take them."""
     target.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder:
-        (target / "status-watch.svg").write_text(terminal(Path(folder)))
+    with tempfile.TemporaryDirectory() as folder, browser() as chromium:
+        page = chromium.new_page(viewport={"width": 1300, "height": 700})
+        page.set_content(terminal(Path(folder)))
+        page.locator("svg.rich-terminal").screenshot(path=str(target / "status-watch.png"))
     with tempfile.TemporaryDirectory() as folder, painted_site(Path(folder), 6) as site, browser() as chromium:
         for name, size, scheme in (
             ("desk-light", DESK, "light"),
