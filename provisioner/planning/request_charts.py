@@ -68,12 +68,14 @@ def _spread(sums: list[_Sum], timing: Timing, begins: float, seconds: float) -> 
         if 0 <= index < len(sums):
             sums[index].tokens += timing.tokens_out or 0
         return
-    rate = (timing.tokens_out or 0) / (ended - began)
+    # By shares and not by a rate, which has no bound when the time has none.
+    whole = ended - began
     first = max(int((began - begins) // seconds), 0)
     last = min(int((ended - begins) // seconds), len(sums) - 1)
     for index in range(first, last + 1):
         from_, to = begins + index * seconds, begins + (index + 1) * seconds
-        sums[index].tokens += rate * max(min(to, ended) - max(from_, began), 0.0)
+        share = max(min(to, ended) - max(from_, began), 0.0) / whole
+        sums[index].tokens += share * (timing.tokens_out or 0)
 
 
 def nice_ceiling(value: float) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from provisioner.domain.ledger import Outcome, Timing
@@ -50,6 +50,7 @@ def test_what_began_before_counts_with_what_it_made_since() -> None:
     assert [(each.requests, each.tokens_per_second) for each in found] == [(0, 10), (0, 0)]
 
 
+@example([(0.0, 5e-324, 1)])
 @given(st.lists(st.tuples(st.floats(0, 500), st.floats(0, 300), st.integers(0, 5000)), max_size=30))
 def test_no_token_is_lost_or_made(found: list[tuple[float, float, int]]) -> None:
     each = steps([timing(*one) for one in found], begins=0, count=100, seconds=10)
