@@ -38,7 +38,7 @@ def measure(bench: Bench) -> Iterator[Result]:
     figures = Figures.of(found[WARM:])
     note = "one client, one connection, a node that is ready"
     yield Result(
-        "gateway.route_call", "ms", f"p95 <= {MOST_P95_MS:g}", figures, {}, figures.percentile(95) <= MOST_P95_MS, note
+        "wake.route_call", "ms", f"p95 <= {MOST_P95_MS:g}", figures, {}, figures.percentile(95) <= MOST_P95_MS, note
     )
 
 

@@ -20,7 +20,7 @@ FAMILIES = (
     Family("metrics_page:measure", ("metrics.thousand_nodes",)),
     Family("gateway:measure", ("gateway.",)),
     Family("soak:measure", ("gateway.service_memory",)),
-    Family("route_call:measure", ("gateway.route_call",)),
+    Family("route_call:measure", ("wake.route_call",)),
     Family("page:measure", ("page.",)),
     Family("held:measure", ("wake.held_clients", "failover.")),
     Family("around_shutdown:measure", ("wake.around_shutdown",)),
