@@ -73,15 +73,19 @@ def test_a_node_is_woken_by_a_click_and_its_progress_is_seen_until_it_answers(
                 const phase = document.getElementById(id).dataset.phase;
                 if (window.phases.at(-1) !== phase) window.phases.push(phase);
             }).observe(document.getElementById("rows"), {childList: true});
+            window.told = [];
+            new MutationObserver((found) => found.forEach((each) => each.addedNodes.forEach(
+                (toast) => window.told.push(toast.textContent)
+            ))).observe(document.getElementById("toasts"), {childList: true});
         }""",
         f"node-{NODE}",
     )
     page.get_by_role("button", name=f"Wake {NODE}").click()
     page.wait_for_selector(f'#node-{NODE}[data-phase="ready"]')
-    page.wait_for_selector(".toast.good")
-    assert "awake" in page.locator(".toast.good").inner_text()
+    page.wait_for_function("() => window.told.length > 0")
+    assert page.evaluate("() => window.told")[0].startswith(f"{NODE}: awake")
     phases = page.evaluate("() => window.phases")
-    assert {"booting", "loading"} & set(phases)
+    assert {"queued", "starting", "booting", "loading"} & set(phases)
     assert phases[-1] == "ready"
     assert service.client.get(f"/api/nodes/{NODE}").value["phase"] == "ready"
     assert "its model has answered" in page.locator(f"#node-{NODE}").text_content()
