@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from provisioner.lab.guests.acceleration import Acceleration
-from provisioner.lab.guests.base import GuestFailure, GuestHardware
+from provisioner.lab.guests.base import DataDisk, GuestFailure, GuestHardware
 from provisioner.lab.guests.qemu.command_line import Boot, GuestFiles, Limits, command_line
 from provisioner.lab.guests.qemu.network import (
     FORWARDED_PORTS,
@@ -71,6 +71,17 @@ def test_an_image_with_a_kernel_boots_it_from_nvme() -> None:
     assert values(command, "-kernel") == [str(DIRECT.kernel)]
     assert values(command, "-append") == [DIRECT.cmdline]
     assert "nvme,drive=disk0,serial=root" in values(command, "-device")
+
+
+def test_disks_beside_the_boot_disk_have_their_serial_numbers() -> None:
+    models = DataDisk("scsi1", Path("/lab/images/100/vm-100-disk-1.qcow2"), "llm-models")
+    command = line(replace(HARDWARE, more_disks=(models,)))
+    assert any(f"id=data-scsi1,file={models.path}," in drive for drive in values(command, "-drive"))
+    assert "scsi-hd,bus=scsihw.0,drive=data-scsi1,id=scsi1,serial=llm-models" in values(command, "-device")
+
+
+def test_one_more_may_be_plugged_in_whatever_was_there_at_power_on() -> None:
+    assert "virtio-scsi-pci,id=scsihw" in values(line(), "-device")
 
 
 def test_an_image_without_one_boots_by_firmware_from_virtio() -> None:

@@ -29,10 +29,19 @@ class AgentRefused(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class DataDisk:
+    """A disk beside the boot disk; `name` is that of its drive, ``scsi1`` for instance."""
+
+    name: str
+    path: Path
+    serial: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class GuestHardware:
     """What a VM is made of at one cold start.
 
-    `disk` is the boot disk, `seed` the attached ISO or None, `pci` the host
+    `disk` is the boot disk, `more_disks` are those beside it, `seed` the attached ISO or None, `pci` the host
     addresses of the devices handed over (stand-ins here), `config` the whole
     Proxmox configuration for whatever else a backend wants to read.
     """
@@ -47,6 +56,7 @@ class GuestHardware:
     pci: tuple[str, ...]
     agent: bool
     config: Mapping[str, str]
+    more_disks: tuple[DataDisk, ...] = ()
 
 
 class GuestBackend(Protocol):
@@ -79,6 +89,10 @@ class GuestBackend(Protocol):
 
     async def resize_disk(self, path: Path, *, size_bytes: int) -> None:
         """Grow a disk to `size_bytes`."""
+        ...
+
+    async def plug_disk(self, vmid: int, disk: DataDisk) -> None:
+        """Give a guest that runs one more disk; one that is off finds it at its next start. Raises GuestFailure."""
         ...
 
     async def clone_disk(self, source: Path, target: Path) -> None:

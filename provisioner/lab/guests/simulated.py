@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from provisioner.lab.guests.base import AgentSilent, ExitCallback, GuestFailure, GuestHardware
+from provisioner.lab.guests.base import AgentSilent, DataDisk, ExitCallback, GuestFailure, GuestHardware
 from provisioner.lab.guests.seed import SeedUnreadable, outside_address, read_seed
 from provisioner.lab.guests.simulated_agent import SimulatedAgent
 from provisioner.lab.guests.simulated_disk import SimulatedDisk
@@ -105,6 +105,9 @@ class SimulatedBackend:
         disk = SimulatedDisk.read(path)
         disk.size = size_bytes
         disk.write(path)
+
+    async def plug_disk(self, vmid: int, disk: DataDisk) -> None:
+        """Do nothing: whether a disk is there, nobody here looks."""
 
     async def clone_disk(self, source: Path, target: Path) -> None:
         """Copy the file."""

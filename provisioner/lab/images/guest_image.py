@@ -48,6 +48,7 @@ PACKAGES = (
     "ca-certificates",
     "curl",
     "libgomp1",
+    "e2fsprogs",  # the guest formats its disk of models, and grows file systems
 )
 
 MMDEBSTRAP_OPTIONS = (

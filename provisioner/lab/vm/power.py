@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from provisioner.lab.guests.base import GuestFailure, GuestHardware
+from provisioner.lab.guests.base import DataDisk, GuestFailure, GuestHardware
 from provisioner.lab.model import Guest
 from provisioner.lab.refusals import Refusal, failed
 from provisioner.lab.tasks import Task
@@ -269,4 +269,20 @@ def _hardware(lab: Lab, guest: Guest, cores: int, memory_mib: int, pci: tuple[st
         pci=pci,
         agent=agent.get("enabled") == "1",
         config=dict(config),
+        more_disks=tuple(
+            data_disk(lab, key, parts)
+            for key, parts in found.items()
+            if is_data_disk(key, parts) and parts["file"] != disk
+        ),
     )
+
+
+def is_data_disk(key: str, parts: Mapping[str, str]) -> bool:
+    """Say whether a drive is a disk that a guest sees, be it the boot disk."""
+    is_disk = re.fullmatch(r"(?:ide|sata|scsi|virtio)\d+", key) is not None and not is_cdrom(parts)
+    return is_disk and split_volume_id(parts["file"]) is not None
+
+
+def data_disk(lab: Lab, key: str, parts: Mapping[str, str]) -> DataDisk:
+    """Return what a backend must know of a disk beside the boot disk."""
+    return DataDisk(key, lab.storages.path(parts["file"]), parts.get("serial", ""))

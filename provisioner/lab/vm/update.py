@@ -15,7 +15,7 @@ from provisioner.lab.tasks import Task
 from provisioner.lab.vm.config import digest, drives, is_cdrom, is_cloudinit, is_drive, normal_tags, with_mac
 from provisioner.lab.vm.create import settings_of
 from provisioner.lab.vm.lifecycle import CHECKSUM_MISMATCH, require_unprotected
-from provisioner.lab.vm.power import require_unlocked
+from provisioner.lab.vm.power import data_disk, is_data_disk, require_unlocked
 from provisioner.lab.vm.rights import check_drives, check_ssh_keys
 
 if TYPE_CHECKING:
@@ -179,7 +179,12 @@ class _Change:
             self.lab.disks.undo(made)
             raise
         for key, value in settings.items():
+            is_new = key not in guest.config
             self._write(key, volumes.get(key, value))
+            if is_new and self.running and is_drive(key) and key in guest.config:
+                parts = self.lab.vm_options.parts(key, guest.config[key])
+                if is_data_disk(key, parts):
+                    await self.lab.backend.plug_disk(guest.vmid, data_disk(self.lab, key, parts))
 
     def _write(self, key: str, value: str) -> None:
         guest = self.guest

@@ -20,8 +20,8 @@ from pathlib import Path
 from qemu.qmp import QMPClient, QMPError
 
 from provisioner.lab.guests.acceleration import Acceleration, choose
-from provisioner.lab.guests.base import AgentSilent, ExitCallback, GuestFailure, GuestHardware
-from provisioner.lab.guests.qemu.command_line import DISK_NODE, Boot, GuestFiles, Limits, command_line
+from provisioner.lab.guests.base import AgentSilent, DataDisk, ExitCallback, GuestFailure, GuestHardware
+from provisioner.lab.guests.qemu.command_line import Boot, GuestFiles, Limits, command_line, data_device, data_node
 from provisioner.lab.guests.qemu.disks import Disks
 from provisioner.lab.guests.qemu.network import network_of_seed, refuse_taken_ports
 from provisioner.lab.guests.qemu.process import WatchedProcess, adopt
@@ -114,11 +114,25 @@ class QemuBackend:
 
     async def resize_disk(self, path: Path, *, size_bytes: int) -> None:
         """Grow a disk, through the monitor of the guest that holds it open if there is one."""
-        for vmid, guest in self._guests.items():
-            if any(f"file={path}," in part for part in guest.command):
-                await self._monitor(vmid, "block_resize", {"device": DISK_NODE, "size": size_bytes})
-                return
+        for vmid in list(self._guests):
+            told = await self._monitor(vmid, "query-block")
+            for drive in told if isinstance(told, list) else ():
+                inserted = drive.get("inserted") or {}
+                if inserted.get("file") == str(path):
+                    # What was plugged in has a node only; what was there at power on is called by its drive's id.
+                    name = {"device": drive["device"]} if drive.get("device") else {"node-name": inserted["node-name"]}
+                    await self._monitor(vmid, "block_resize", {**name, "size": size_bytes})
+                    return
         await asyncio.to_thread(self._disks.resize, path, size_bytes)
+
+    async def plug_disk(self, vmid: int, disk: DataDisk) -> None:
+        """Plug a disk into a guest that runs."""
+        if vmid not in self._guests:
+            return
+        file = {"driver": "file", "filename": str(disk.path)}
+        node = {"node-name": data_node(disk), "driver": "qcow2", "file": file, "discard": "unmap"}
+        await self._monitor(vmid, "blockdev-add", {**node, "cache": {"no-flush": True}})
+        await self._monitor(vmid, "device_add", data_device(disk))
 
     async def clone_disk(self, source: Path, target: Path) -> None:
         """Copy a disk; what the copies still have in common is the read-only base."""
@@ -247,18 +261,19 @@ class QemuBackend:
             self._telling.add(task)
             task.add_done_callback(self._telling.discard)
 
-    async def _monitor(self, vmid: int, command: str, arguments: dict[str, object] | None = None) -> None:
+    async def _monitor(self, vmid: int, command: str, arguments: Mapping[str, object] | None = None) -> object:
         client = QMPClient(f"vm{vmid}")
         try:
             async with asyncio.timeout(MONITOR_SECONDS):
                 await client.connect(str(self._files(vmid).monitor))
                 try:
-                    await client.execute(command, arguments)
+                    return await client.execute(command, dict(arguments) if arguments is not None else None)
                 finally:
                     await client.disconnect()
         except (QMPError, OSError, TimeoutError) as error:
             if vmid in self._guests:
                 raise GuestFailure(f"VM {vmid} monitor: {command} failed: {error}") from error
+            return None
 
     async def _acceleration(self) -> Acceleration:
         if self._chosen is None:

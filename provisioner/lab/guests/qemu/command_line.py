@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from provisioner.lab.guests.acceleration import Acceleration
-from provisioner.lab.guests.base import GuestHardware
+from provisioner.lab.guests.base import DataDisk, GuestHardware
 from provisioner.lab.guests.qemu.network import GuestNetwork
 
 FIRST_CARD_SLOT = 0x10
@@ -14,6 +14,9 @@ FIRST_CARD_SLOT = 0x10
 
 DISK_NODE = "disk0"
 """What the monitor calls the boot disk."""
+
+SCSI_BUS = "scsihw.0"
+"""Where disks beside the boot disk are, also those that are plugged in while the guest runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +102,25 @@ def _disks(hardware: GuestHardware, *, direct_boot: bool) -> list[str]:
     if hardware.seed is not None:
         command += ["-drive", f"if=none,id=seed,file={_escaped(hardware.seed)},format=raw,readonly=on"]
         command += ["-device", "virtio-blk-pci,drive=seed"]
+    # There before any disk is: one that is plugged in needs a bus to be plugged into.
+    command += ["-device", f"virtio-scsi-pci,id={SCSI_BUS.partition('.')[0]}"]
+    for disk in hardware.more_disks:
+        node = data_node(disk)
+        command += ["-drive", f"if=none,id={node},file={_escaped(disk.path)},format=qcow2,cache=unsafe,discard=unmap"]
+        told = "".join(f",{key}={value}" for key, value in data_device(disk).items() if key != "driver")
+        command += ["-device", f"{data_device(disk)['driver']}{told}"]
     return command
+
+
+def data_node(disk: DataDisk) -> str:
+    """Return what the monitor calls a disk beside the boot disk."""
+    return f"data-{disk.name}"
+
+
+def data_device(disk: DataDisk) -> dict[str, str]:
+    """Return the device of a disk beside the boot disk, as the monitor takes it too."""
+    told = {"driver": "scsi-hd", "bus": SCSI_BUS, "drive": data_node(disk), "id": disk.name}
+    return told | ({"serial": disk.serial} if disk.serial else {})
 
 
 def _firmware(boot: Boot, files: GuestFiles) -> list[str]:
