@@ -266,6 +266,15 @@ def test_vllm_from_packages_with_a_gated_model(guest: BootedGuest) -> None:
     # It has the GPU now: the others are gone, and do not come back at the next boot.
     assert guest.run("systemctl is-active llm-chat", check=False).stdout == "inactive\n"
     settles(guest, "deploy-vllm", wanted)
+    # A rare model of it, wanted now: fetched with the token of its unit, while what serves goes on.
+    pid = guest.run("systemctl show -P MainPID llm-ml").stdout
+    only_fetching = {"engine_launches": [], "engine_active": "", "engine_token_unit": "ml"}
+    rare = {**wanted, **only_fetching, "engine_pulls": ["gated/rare"]}
+    assert "fetch gated/rare" in guest.play("deploy-vllm", rare).text
+    guest.run("test -e /var/lib/llm/huggingface/pulled/gated--rare")
+    assert guest.run("systemctl show -P MainPID llm-ml").stdout == pid
+    assert guest.run("systemctl is-enabled llm-ml").stdout == "enabled\n"
+    assert guest.play("deploy-vllm", rare).changed == 0
 
 
 def test_a_new_token_restarts_what_was_started_with_the_old(guest: BootedGuest) -> None:
