@@ -9,7 +9,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 # A machine may be told to keep no bytecode; here every command is started hundreds of times.
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: help demo test test-guests test-hosts test-rest bench peers n8n check format lock clean lab-packages test-packages
+.PHONY: help demo test test-guests test-hosts test-n8n-and-page test-rest n8n bench peers check format lock clean lab-packages test-packages
 
 PYTHON ?= python3
 VENV := .venv
@@ -76,7 +76,8 @@ ifdef TESTS
 	@$(BIN)/pytest $(TESTS)
 else
 # Side by side, for each waits much: for guests, for logins, for tasks. What a part printed comes when it has ended.
-	@$(MAKE) --no-print-directory --keep-going --jobs=3 --output-sync=target test-guests test-hosts test-rest
+	@$(MAKE) --no-print-directory --keep-going --jobs=4 --output-sync=target \
+	  test-guests test-hosts test-n8n-and-page test-rest
 endif
 
 test-guests:
@@ -85,8 +86,11 @@ test-guests:
 test-hosts:
 	@$(BIN)/pytest -m "not qemu" tests/hosts
 
+test-n8n-and-page: n8n
+	@$(BIN)/pytest -m "not qemu" tests/n8n tests/page
+
 test-rest:
-	@$(BIN)/pytest -m "not qemu" --ignore tests/hosts
+	@$(BIN)/pytest -m "not qemu" --ignore tests/hosts --ignore tests/n8n --ignore tests/page
 
 bench: $(VENV)/.dev $(VENV)/.peers $(if $(filter gateway%,$(or $(ROWS),gateway)),$(VENV)/.litellm)
 	@$(BIN)/python -m tests.bench $(ROWS)
