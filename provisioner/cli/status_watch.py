@@ -139,9 +139,11 @@ class _Looks:
         found = self._service_of(self._fleet)
         if found is not None:
             service, pid = found
+            # What happens while we look is told once more rather than never.
+            last = self._journal.last_number()
             rows, through = self._asked(service), f"the control service (process {pid})"
             if self._listener is None or not self._listener.is_alive():
-                self._listener = _Listener(service, self._journal.last_number(), self._news)
+                self._listener = _Listener(service, last, self._news)
                 self._listener.start()
         else:
             rows, through = self._seen(), "this command; no control service runs"
