@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections import Counter
 from pathlib import Path
 
@@ -16,6 +17,9 @@ from tests.fleets import fleet_from
 # Correctness, not speed, is what these tests are about: a busy machine must not fail one.
 hypothesis.settings.register_profile("patient", deadline=None)
 hypothesis.settings.load_profile("patient")
+
+# A shell starts what it puts in the background with Ctrl-C ignored, and whatever that starts inherits it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ import select
 import shutil
 import socket
 import subprocess
-import tarfile
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -30,6 +29,7 @@ from provisioner.lab.images.engine_archive import ensure_engine_archive
 from provisioner.lab.images.guest_image import ensure_guest_image
 from provisioner.lab.images.store import default_cache_dir
 from provisioner.lab.images.tiny_model import ensure_tiny_model
+from tests.archives import unpack
 from tests.lab.qemu_world import INSIDE, MAC, OUTSIDE, VMID, World, prepare
 
 pytestmark = [pytest.mark.qemu, pytest.mark.timeout(1200)]
@@ -266,10 +266,7 @@ def test_sockets_of_a_deep_folder_go_to_a_short_one(tmp_path: Path) -> None:
 
 
 def test_the_engine_archive_runs_here_too(world: World, tmp_path: Path) -> None:
-    with tarfile.open(ensure_engine_archive(world.cache).path) as tar:
-        # Debian bookworm's Python 3.11.2 has no filters yet.
-        safely = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
-        tar.extractall(tmp_path, **safely)
+    unpack(ensure_engine_archive(world.cache).path, tmp_path)
     (server,) = tmp_path.glob("*/llama-server")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 import subprocess
-import tarfile
 from pathlib import Path
 
 import pytest
 
 from provisioner.engines.flags import Fault, contradictions, flags_in_help, help_command
 from provisioner.engines.flags.table import table_of
+from tests.archives import unpack
 
 VLLM = """\
 INFO 11-01 10:00:00 a line of the log --before the help
@@ -280,8 +280,7 @@ def _server_archive() -> Path:
 
 def test_the_table_and_the_reader_agree_with_a_real_llama_server(tmp_path: Path) -> None:
     archive = _server_archive()
-    with tarfile.open(archive) as tar:
-        tar.extractall(tmp_path, filter="data")
+    unpack(archive, tmp_path)
     server = next(tmp_path.glob("*/llama-server"))
     asked = subprocess.run([server, "--version"], capture_output=True, text=True, timeout=60, check=True)
     said = asked.stdout + asked.stderr
