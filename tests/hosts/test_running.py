@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from provisioner.adapters.ssh.host_shell import MAX_OUTPUT_BYTES, FabricHostShell
+from provisioner.adapters.ssh.host_shell import MAX_OUTPUT_BYTES, FabricHostShell, _Drain
 from provisioner.adapters.ssh.hosts import SshHosts
 from provisioner.errors import HypervisorError, LoginRefusedError, UnreachableError
 from provisioner.ports.guest_shell import CommandResult
@@ -101,6 +101,19 @@ def test_output_without_end_is_cut_off_in_bounded_memory(host: PveHost, where: s
         tracemalloc.stop()
     assert f"more than {MAX_OUTPUT_BYTES >> 20} MiB" in caught.value.summary
     assert peak < 8 * MAX_OUTPUT_BYTES
+
+
+def test_a_connection_that_goes_while_too_much_is_cut_off_ends_no_thread_with_a_traceback() -> None:
+    class Gone:
+        def recv_stderr(self, size: int) -> bytes:
+            return b"x" * (MAX_OUTPUT_BYTES + 1)
+
+        def close(self) -> None:
+            raise EOFError
+
+    drain = _Drain(Gone())  # type: ignore[arg-type]
+    drain.run()
+    assert drain.size > MAX_OUTPUT_BYTES
 
 
 def test_a_connection_that_breaks_in_the_middle_is_said_and_may_be_tried_again(tmp_path: Path) -> None:

@@ -172,8 +172,8 @@ class _Drain(threading.Thread):
                     self._channel.close()  # which ends the reading of the output, too
                     return
                 self._kept += piece
-        except OSError:
-            return  # its time is up, which the reader of the output says
+        except (OSError, EOFError):
+            return  # its time is up, or the connection gone, which the reader of the output says
 
     @property
     def text(self) -> str:
