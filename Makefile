@@ -64,7 +64,8 @@ test: $(VENV)/.dev $(VENV)/.peers test-packages
 ifdef TESTS
 	@$(BIN)/pytest $(TESTS)
 else
-# Side by side, for each waits much: for guests, for logins, for tasks. What a part printed comes when it has ended.
+# Side by side, for each waits much: for guests, for logins, for tasks.
+	@echo "tests: real guests, hosts, and all others side by side; what a part printed comes when it has ended (half an hour)"
 	@$(MAKE) --no-print-directory --keep-going --jobs=3 --output-sync=target test-guests test-hosts test-rest
 endif
 
