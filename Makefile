@@ -75,7 +75,8 @@ test: $(VENV)/.dev $(VENV)/.peers test-packages
 ifdef TESTS
 	@$(BIN)/pytest $(TESTS)
 else
-# Side by side, for each waits much: for guests, for logins, for tasks. What a part printed comes when it has ended.
+# Side by side, for each waits much: for guests, for logins, for tasks.
+	@echo "tests: real guests, hosts, n8n with the page, and all others side by side; what a part printed comes when it has ended"
 	@$(MAKE) --no-print-directory --keep-going --jobs=4 --output-sync=target \
 	  test-guests test-hosts test-n8n-and-page test-rest
 endif

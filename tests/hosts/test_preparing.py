@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -279,7 +281,14 @@ def test_a_user_with_sudo_is_enough_and_every_byte_of_a_file_stays(tmp_path: Pat
         assert there.files() == before
 
 
-def test_the_playbook_runs_by_hand_with_saved_variables(prepared: Prepared) -> None:
+@pytest.fixture
+def sockets() -> Iterator[str]:
+    """A folder with a short name: the path of a socket has at most 107 characters."""
+    with tempfile.TemporaryDirectory(prefix="s-", dir="/tmp") as folder:
+        yield folder
+
+
+def test_the_playbook_runs_by_hand_with_saved_variables(prepared: Prepared, sockets: str) -> None:
     host = prepared.host
     variables = host.folder / "pve1.yml"
     prepared.service.save_variables(variables, prepared.preview())
@@ -298,7 +307,8 @@ def test_the_playbook_runs_by_hand_with_saved_variables(prepared: Prepared) -> N
         done = subprocess.run(
             [sys.executable, "-m", "ansible", "playbook", "-i", str(inventory), *more],
             env={"PATH": "/usr/bin:/bin", "HOME": str(host.folder), "LC_ALL": "C.UTF-8",
-                 "ANSIBLE_CONFIG": str(books / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"},
+                 "ANSIBLE_CONFIG": str(books / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1",
+                 "ANSIBLE_SSH_CONTROL_PATH_DIR": sockets},
             capture_output=True,
             text=True,
             timeout=180,

@@ -68,8 +68,6 @@ class Scene:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             text=True,
-            # A shell that runs these tests in its background has Ctrl-C ignored, and children inherit that.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         ) as process:
             # One that says nothing must not keep us waiting for ever.
             patience = threading.Timer(120, process.kill)
