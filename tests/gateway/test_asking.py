@@ -27,10 +27,10 @@ def test_the_model_of_a_form_is_found_and_replaced_wherever_it_stands(more: str)
 
 
 def test_a_form_that_seems_to_name_its_model_all_over_is_read_quickly() -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     with pytest.raises(BadRequest):
         read_question(OPENAI, "/v1/any", FORM, b"", b"name=model\r\n" * 50_000)
-    assert time.perf_counter() - began < 1.0
+    assert time.process_time() - began < 5, "read again for every name it takes minutes"
 
 
 def test_a_question_keeps_nothing_of_what_is_asked() -> None:

@@ -266,7 +266,7 @@ class TestBounds:
                 for reader, _ in slow:
                     assert b"408" in await reader.readline()
                     assert await asyncio.wait_for(reader.read(), 5) is not None
-                assert time.monotonic() - begun < 3
+                assert time.monotonic() - begun < 10, "one after the other they take 15 s"
 
         asyncio.run(scenario())
 

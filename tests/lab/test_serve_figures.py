@@ -53,7 +53,7 @@ def test_a_guest_that_is_not_well_is_told_so(site: Site, client: Client, fault: 
         def told() -> bool:
             began = time.monotonic()
             text = client.get("/metrics").value
-            assert time.monotonic() - began < 2.0
+            assert time.monotonic() - began < 10, "it waits for no guest"
             return f"\nprovisioner_{figure}" in text
 
         until(told, figure)
