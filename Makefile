@@ -1,5 +1,6 @@
 # make demo    the whole path on this machine: fleet file to chat answer, to sleep, to wake
-# make test    every test, real guests included
+# make test    every test but the long ones, real guests included
+# make test-long  the long ones: more that can befall a real guest or a host, an hour of it
 # make bench   what the numbers are, against others: make bench ROWS=PREFIX for some of them
 # make n8n     a real n8n for the tests, in the user's cache: minutes and 2.4 GB, once per machine
 # make check   format, lint, types, import layers, playbooks
@@ -9,7 +10,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 # A machine may be told to keep no bytecode; here every command is started hundreds of times.
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: help demo test test-guests test-hosts test-n8n-and-page test-rest n8n bench peers check format lock clean lab-packages test-packages
+.PHONY: help demo test test-guests test-hosts test-n8n-and-page test-rest test-long n8n bench peers check format lock clean lab-packages test-packages
 
 PYTHON ?= python3
 VENV := .venv
@@ -82,16 +83,19 @@ else
 endif
 
 test-guests:
-	@$(BIN)/pytest -m qemu
+	@$(BIN)/pytest -m "qemu and not long"
 
 test-hosts:
-	@$(BIN)/pytest -m "not qemu" tests/hosts
+	@$(BIN)/pytest -m "not qemu and not long" tests/hosts
 
 test-n8n-and-page: n8n
-	@$(BIN)/pytest -m "not qemu" tests/n8n tests/page
+	@$(BIN)/pytest -m "not qemu and not long" tests/n8n tests/page
 
 test-rest:
-	@$(BIN)/pytest -m "not qemu" --ignore tests/hosts --ignore tests/n8n --ignore tests/page
+	@$(BIN)/pytest -m "not qemu and not long" --ignore tests/hosts --ignore tests/n8n --ignore tests/page
+
+test-long: $(VENV)/.dev $(VENV)/.peers test-packages n8n
+	@$(BIN)/pytest -m long
 
 bench: $(VENV)/.dev $(VENV)/.peers $(if $(filter gateway%,$(or $(ROWS),gateway)),$(VENV)/.litellm)
 	@$(BIN)/python -m tests.bench $(ROWS)

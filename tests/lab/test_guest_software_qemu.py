@@ -154,6 +154,7 @@ def test_what_somebody_changed_or_switched_off_is_seen_and_mended(guest: Guest) 
     assert guest.is_as_left()
 
 
+@pytest.mark.long
 def test_a_driver_is_installed_held_and_verified(guest: Guest, tmp_path: Path) -> None:
     publish_in(guest, tmp_path, "580.173.02")
     guest.play("install-nvidia-driver", DRIVER)
@@ -166,6 +167,7 @@ def test_a_driver_is_installed_held_and_verified(guest: Guest, tmp_path: Path) -
     assert guest.play("install-nvidia-driver", DRIVER).changed == ()
 
 
+@pytest.mark.long
 def test_half_an_upgrade_is_seen_at_boot_and_mended_with_a_reboot(guest: Guest, tmp_path: Path) -> None:
     publish_in(guest, tmp_path, "580.181.01")
     libraries = "libnvidia-compute nvidia-utils nvidia-compute-utils"
@@ -184,6 +186,7 @@ def test_half_an_upgrade_is_seen_at_boot_and_mended_with_a_reboot(guest: Guest, 
     assert guest.is_as_left(), "the firewall is up again after the boot"
 
 
+@pytest.mark.long
 def test_kernel_and_driver_that_are_held_are_renewed_on_purpose(guest: Guest, tmp_path: Path) -> None:
     publish_in(guest, tmp_path, "580.190.01")
     assert guest.play("install-nvidia-driver", DRIVER).changed == ()

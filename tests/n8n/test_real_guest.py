@@ -24,6 +24,7 @@ from tests.n8n.server import RunningN8n, free_port, running_n8n
 
 pytestmark = [
     pytest.mark.qemu,
+    pytest.mark.long,
     pytest.mark.timeout(1500),
     pytest.mark.skipif(bool(why_not()), reason=why_not()),
 ]
