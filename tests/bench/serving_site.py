@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import multiprocessing
 import os
 import socket
 import subprocess
@@ -28,10 +27,9 @@ import yaml
 
 from provisioner.lab.file_server import served_folder
 from provisioner.lab.harness import RunningLab
+from tests.forks import FORKS
 from tests.lab.support import BLOCK, Site, site_for
 
-_forks = multiprocessing.get_context("forkserver")
-_forks.set_forkserver_preload(["tests.lab.preloaded", "provisioner.serving.process"])
 _START_SECONDS = 60.0
 _FIRST_VMID = 6001
 
@@ -70,7 +68,7 @@ class Service:
 
     async def start(self) -> None:
         """Return when it answers."""
-        self._process = _forks.Process(
+        self._process = FORKS.Process(
             target=be_a_service,
             args=(self.site.environment, f"127.0.0.1:{self.port}", self.site.folder / "service.log"),
             daemon=True,

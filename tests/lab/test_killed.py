@@ -8,7 +8,6 @@ a process that has everything imported, so that a hundred of them take a minute.
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import re
 import signal
@@ -26,13 +25,12 @@ from provisioner.domain.actions import DownloadImage
 from provisioner.domain.names import HypervisorName
 from provisioner.lab.file_server import served_folder
 from provisioner.lab.harness import RunningLab
+from tests.forks import FORKS
 from tests.lab.cloned import TEMPLATE, four, native, parents, vms
 from tests.lab.support import NODE, Site, site_for
 
 VMID = 5001
 CLIENT_SECONDS = 60
-_forks = multiprocessing.get_context("forkserver")
-_forks.set_forkserver_preload(["tests.lab.preloaded", "tests.lab.test_killed"])
 
 
 def client(go: Connection, arguments: list[str], environment: dict[str, str], words: Path) -> None:
@@ -91,8 +89,8 @@ class Victims:
         """Run a client to its end, or until so many requests have been carried out; `aside` tells several apart."""
         words = self.site.folder / f"words{aside}"
         words.write_text("")
-        here, there = _forks.Pipe()
-        process = _forks.Process(target=client, args=(there, list(arguments), self.site.environment, words))
+        here, there = FORKS.Pipe()
+        process = FORKS.Process(target=client, args=(there, list(arguments), self.site.environment, words))
         process.start()
         self._pid, self._left = process.pid, kill_after
         here.send("go")
