@@ -240,7 +240,7 @@ _RULES = (
     ),
     _rule(
         "model_damaged",
-        r"invalid magic|failed to read (?:magic|tensor|key)|bad GGUF version|gguf_init_from_\w+: (?:failed|invalid)|"
+        r"invalid magic|failed to read (?:magic|header|tensor|key)|bad GGUF version|gguf_init_from_\w+: (?:failed|invalid)|"
         r"data is not within the file bounds|Error while deserializing header|SafetensorError|"
         r"digest mismatch, file must be downloaded again",
         "the model's file is damaged or is no model",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import time
@@ -14,6 +15,7 @@ import requests
 import yaml
 
 from provisioner.lab.images.tiny_model import Shape, write_model
+from provisioner.ports.guest_shell import GuestAway
 from tests.lab.real_scene import Scene
 from tests.lab.support import NODE
 
@@ -54,7 +56,7 @@ def modes(real_node: Scene) -> Iterator[Scene]:
         "small": {**base, "model": "tiny.gguf"},
         "second": {**base, "model": OTHER},
         "bad": {**base, "model": BROKEN},
-        "starved": {**base, "model": OTHER, "memory_limit": "8MiB"},
+        "starved": {**base, "model": OTHER, "memory_limit": "2MiB"},
         "rare": {**base, "model": RARE, "pull": "demand"},
         "large": {**base, "model": LARGE, "pull": "demand"},
     }
@@ -93,7 +95,7 @@ def test_a_mode_that_does_not_answer_is_taken_back_with_both_told(modes: Scene) 
     begun = time.monotonic()
     error = modes.error("mode", NODE, "bad")
     print(f"mode bad, rolled back: {time.monotonic() - begun:.1f} s")
-    assert (error["error"], error["diagnosis"]) == ("EngineError", "model_damaged"), error
+    assert (error["error"], error.get("diagnosis")) == ("EngineError", "model_damaged"), error
     assert 'cannot switch to mode "bad"' in error["summary"]
     assert 'mode "small" is back and answers' in error["summary"]
     assert serves("tiny.gguf")
@@ -101,7 +103,7 @@ def test_a_mode_that_does_not_answer_is_taken_back_with_both_told(modes: Scene) 
 
 def test_an_engine_that_is_killed_for_its_memory_is_named_so(modes: Scene) -> None:
     error = modes.error("mode", NODE, "starved")
-    assert (error["error"], error["diagnosis"]) == ("EngineError", "out_of_memory"), error
+    assert (error["error"], error.get("diagnosis")) == ("EngineError", "out_of_memory"), error
     assert 'mode "small" is back and answers' in error["summary"]
 
 
@@ -119,7 +121,7 @@ def test_a_disk_that_is_full_is_named_before_anything_stops(modes: Scene) -> Non
         modes, "sudo sh -c 'fallocate -l $(($(df --output=avail -B1 /var/lib/llm | tail -n 1) - 33554432)) /filler'"
     )
     error = modes.error("mode", NODE, "large")
-    assert (error["error"], error["diagnosis"]) == ("PlaybookError", "disk_full"), error
+    assert (error["error"], error.get("diagnosis")) == ("PlaybookError", "disk_full"), error
     assert "df -h" in error["next_step"]
     assert serves("tiny.gguf")
     in_guest(modes, "sudo rm /filler")
@@ -136,7 +138,7 @@ def test_a_disk_that_fills_up_while_a_model_comes_is_named_and_the_next_try_goes
     line = f"while [ ! -s {part} ]; do sleep 0.05; done; {fill}; sync"
     in_guest(modes, f"sudo systemd-run --quiet --unit=filler sh -c '{line}'")
     error = modes.error("mode", NODE, "large")
-    assert error["diagnosis"] == "disk_full", error
+    assert error.get("diagnosis") == "disk_full", error
     assert serves("tiny.gguf")
     in_guest(modes, "sudo rm /filler")
     assert modes.result("mode", NODE, "large")["endpoint"]["model"] == LARGE
@@ -154,7 +156,8 @@ def test_a_reboot_in_the_middle_of_up_is_named_and_the_next_up_goes_on(modes: Sc
             lines.append(json.loads(line))
             event = lines[-1].get("event", {})
             if (event.get("step"), event.get("phase")) == ("configure", "progress"):
-                modes.by_agent("systemctl reboot --force --force &")
+                with contextlib.suppress(GuestAway):
+                    modes.by_agent("systemctl reboot --force --force &")
                 break
         lines += [json.loads(line) for line in up.stdout]
         code = up.wait(300)
