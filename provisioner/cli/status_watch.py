@@ -75,7 +75,7 @@ def watch(fleet: Fleet, nodes: Sequence[str], interval: float, *, as_json: bool)
     """Show the fleet until Ctrl-C. Raises UnknownNameError."""
     chosen = [fleet.spec.node(name).name for name in nodes] or list(fleet.spec.nodes)
     is_live = not as_json and sys.stdout.isatty()
-    with closing(_Looks(fleet, chosen)) as looks:
+    with closing(Looks(fleet, chosen)) as looks:
         try:
             if is_live:
                 _live(looks, interval)
@@ -86,7 +86,7 @@ def watch(fleet: Fleet, nodes: Sequence[str], interval: float, *, as_json: bool)
             return
 
 
-def _live(looks: _Looks, interval: float) -> None:
+def _live(looks: Looks, interval: float) -> None:
     from rich.console import Console
     from rich.live import Live
 
@@ -96,7 +96,7 @@ def _live(looks: _Looks, interval: float) -> None:
             looks.wait(interval)
 
 
-def _lines(looks: _Looks, interval: float, *, as_json: bool) -> None:
+def _lines(looks: Looks, interval: float, *, as_json: bool) -> None:
     """Print what changed: a log of states, for a pipe or a file."""
     before: dict[str, tuple[str, str]] = {}
     while True:
@@ -111,7 +111,7 @@ def _lines(looks: _Looks, interval: float, *, as_json: bool) -> None:
         looks.wait(interval)
 
 
-class _Looks:
+class Looks:
     """Looks at the fleet again and again."""
 
     def __init__(self, fleet: Fleet, nodes: Sequence[NodeName]) -> None:
