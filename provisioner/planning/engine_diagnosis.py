@@ -240,9 +240,9 @@ _RULES = (
     ),
     _rule(
         "model_damaged",
-        r"invalid magic|failed to read (?:magic|header|tensor|key)|bad GGUF version|gguf_init_from_\w+: (?:failed|invalid)|"
-        r"data is not within the file bounds|Error while deserializing header|SafetensorError|"
-        r"digest mismatch, file must be downloaded again",
+        r"invalid magic|failed to read (?:magic|header|tensor|key)|bad GGUF version|"
+        r"gguf_init_from_\w+: (?:failed|invalid)|data is not within the file bounds|"
+        r"Error while deserializing header|SafetensorError|digest mismatch, file must be downloaded again",
         "the model's file is damaged or is no model",
         "check the file and its sha256 in the fleet file; then provisioner up {node}, which lays it down again",
     ),
