@@ -30,7 +30,7 @@ from provisioner.services.converging import still_is_as
 from tests.lab.qemu_world import MAC, OUTSIDE, VMID, World, prepare
 from tests.stand_in_packages.nvidia_driver import publish
 
-pytestmark = [pytest.mark.qemu, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.qemu, pytest.mark.long, pytest.mark.timeout(1800)]
 
 UNIT = "provisioner-firewall.service"
 BASE: dict[str, object] = {
@@ -154,7 +154,6 @@ def test_what_somebody_changed_or_switched_off_is_seen_and_mended(guest: Guest) 
     assert guest.is_as_left()
 
 
-@pytest.mark.long
 def test_a_driver_is_installed_held_and_verified(guest: Guest, tmp_path: Path) -> None:
     publish_in(guest, tmp_path, "580.173.02")
     guest.play("install-nvidia-driver", DRIVER)
@@ -167,7 +166,6 @@ def test_a_driver_is_installed_held_and_verified(guest: Guest, tmp_path: Path) -
     assert guest.play("install-nvidia-driver", DRIVER).changed == ()
 
 
-@pytest.mark.long
 def test_half_an_upgrade_is_seen_at_boot_and_mended_with_a_reboot(guest: Guest, tmp_path: Path) -> None:
     publish_in(guest, tmp_path, "580.181.01")
     libraries = "libnvidia-compute nvidia-utils nvidia-compute-utils"
@@ -186,7 +184,6 @@ def test_half_an_upgrade_is_seen_at_boot_and_mended_with_a_reboot(guest: Guest, 
     assert guest.is_as_left(), "the firewall is up again after the boot"
 
 
-@pytest.mark.long
 def test_kernel_and_driver_that_are_held_are_renewed_on_purpose(guest: Guest, tmp_path: Path) -> None:
     publish_in(guest, tmp_path, "580.190.01")
     assert guest.play("install-nvidia-driver", DRIVER).changed == ()

@@ -166,6 +166,7 @@ class TestLooking:
         assert len(kept.read_text().splitlines()) == 2
 
 
+@pytest.mark.long
 def test_a_guest_that_was_switched_off_from_inside_is_asleep_and_wakes(scene: Scene) -> None:
     subprocess.run(
         [sys.executable, "-m", "provisioner", "ssh", NODE, "--", "sudo", "systemctl", "poweroff"],
