@@ -30,6 +30,7 @@ from provisioner.lab.images.guest_image import manifests
 
 START_SECONDS = 60.0
 KILL_SECONDS = 20.0
+_LAST_WRITES_SECONDS = 10.0
 MONITOR_SECONDS = 10.0
 AGENT_PATIENCE_SECONDS = 2.0
 """How long a shutdown waits for a sign of the agent before it presses the power button instead."""
@@ -149,8 +150,12 @@ class QemuBackend:
         """Cut the power and wait until the process is gone."""
         guest = self._guests.get(vmid)
         if guest is not None:
-            guest.kill()
-            await guest.gone(KILL_SECONDS)
+            guest.cut_power()
+            try:
+                await guest.gone(_LAST_WRITES_SECONDS)
+            except GuestFailure:
+                guest.kill()
+                await guest.gone(KILL_SECONDS)
 
     async def discard(self, vmid: int) -> None:
         """Forget a VM: its logs, its pid file, its sockets."""
