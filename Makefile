@@ -1,5 +1,6 @@
 # make demo    the whole path on this machine: fleet file to chat answer, to sleep, to wake
-# make test    every test, real guests included
+# make test    every test but the long ones, real guests included
+# make test-long  the long ones: more that can befall a real guest or a host, an hour of it
 # make bench   what the numbers are, against others: make bench ROWS=PREFIX for some of them
 # make check   format, lint, types, import layers, playbooks
 # make lock    renew the pinned dependencies
@@ -8,7 +9,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 # A machine may be told to keep no bytecode; here every command is started hundreds of times.
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: help demo test test-guests test-hosts test-rest bench peers check format lock clean lab-packages test-packages
+.PHONY: help demo test test-guests test-hosts test-rest test-long bench peers check format lock clean lab-packages test-packages
 
 PYTHON ?= python3
 VENV := .venv
@@ -70,13 +71,16 @@ else
 endif
 
 test-guests:
-	@$(BIN)/pytest -m qemu
+	@$(BIN)/pytest -m "qemu and not long"
 
 test-hosts:
-	@$(BIN)/pytest -m "not qemu" tests/hosts
+	@$(BIN)/pytest -m "not qemu and not long" tests/hosts
 
 test-rest:
-	@$(BIN)/pytest -m "not qemu" --ignore tests/hosts
+	@$(BIN)/pytest -m "not qemu and not long" --ignore tests/hosts
+
+test-long: $(VENV)/.dev $(VENV)/.peers test-packages
+	@$(BIN)/pytest -m long
 
 bench: $(VENV)/.dev $(VENV)/.peers
 	@$(BIN)/python -m tests.bench $(ROWS)

@@ -29,8 +29,8 @@ RECORD = "/var/lib/provisioner/prepared"
     ("loader", "cpu", "file", "words"),
     [
         ("grub", "intel", GRUB, "quiet intel_iommu=on iommu=pt"),
-        ("grub", "amd", GRUB, "quiet iommu=pt"),
-        ("systemd-boot", "intel", SYSTEMD, "boot=zfs intel_iommu=on iommu=pt"),
+        pytest.param("grub", "amd", GRUB, "quiet iommu=pt", marks=pytest.mark.long),
+        pytest.param("systemd-boot", "intel", SYSTEMD, "boot=zfs intel_iommu=on iommu=pt", marks=pytest.mark.long),
         ("systemd-boot", "amd", SYSTEMD, "boot=zfs iommu=pt"),
     ],
 )
@@ -73,7 +73,14 @@ def prepared(tmp_path: Path) -> Prepared:
         yield Prepared(host)  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("task", ["Write down what is about to change", "Write the files", "Rebuild the initramfs"])
+@pytest.mark.parametrize(
+    "task",
+    [
+        "Write down what is about to change",
+        "Write the files",
+        pytest.param("Rebuild the initramfs", marks=pytest.mark.long),
+    ],
+)
 def test_a_run_that_was_killed_is_continued_and_can_be_taken_back(prepared: Prepared, task: str) -> None:
     before = prepared.files()
     prepared.killed_at(task)

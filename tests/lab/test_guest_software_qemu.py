@@ -30,7 +30,7 @@ from provisioner.services.converging import still_is_as
 from tests.lab.qemu_world import MAC, OUTSIDE, VMID, World, prepare
 from tests.stand_in_packages.nvidia_driver import publish
 
-pytestmark = [pytest.mark.qemu, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.qemu, pytest.mark.long, pytest.mark.timeout(1800)]
 
 UNIT = "provisioner-firewall.service"
 BASE: dict[str, object] = {

@@ -158,6 +158,7 @@ def test_a_restarted_lab_finds_its_guest_again(guest: World) -> None:
         guest.run(guest.backend.start(guest.hardware))
 
 
+@pytest.mark.long
 def test_a_reboot_is_no_exit(guest: World) -> None:
     boot = guest.ssh("cat /proc/sys/kernel/random/boot_id").stdout
     guest.ssh("sudo systemctl reboot", check=False)
