@@ -1,6 +1,6 @@
 # make demo    the whole path on this machine: fleet file to chat answer, to sleep, to wake
 # make test    every test but the long ones, real guests included
-# make test-long  the long ones: more that can befall a real guest or a host, an hour of it
+# make test-long  the long ones: more that can befall a real guest or a host; as long again
 # make bench   what the numbers are, against others: make bench ROWS=PREFIX for some of them
 # make check   format, lint, types, import layers, playbooks
 # make lock    renew the pinned dependencies

@@ -137,6 +137,13 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     assert processes_using(folder) == []
 
 
+@pytest.fixture(scope="module")
+def real_node(scene: Scene) -> None:
+    """The node awake: at once where an earlier test has brought it up, from nothing where none has run."""
+    (node,) = json.loads(scene.run("status", "--json").stdout)["nodes"]
+    scene.run("up" if node["state"] == "absent" else "wake", NODE)
+
+
 def test_up_killed_at_every_stage_is_continued_by_the_next(scene: Scene) -> None:
     begun: dict[str, int] = {}
     for step in STEPS:
@@ -274,6 +281,7 @@ class TestLooking:
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("real_node")
 def test_a_guest_that_was_switched_off_from_inside_is_asleep_and_wakes(scene: Scene) -> None:
     subprocess.run(
         [sys.executable, "-m", "provisioner", "ssh", NODE, "--", "sudo", "systemctl", "poweroff"],
@@ -284,6 +292,7 @@ def test_a_guest_that_was_switched_off_from_inside_is_asleep_and_wakes(scene: Sc
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("real_node")
 def test_a_refused_key_is_told_apart_and_mended(scene: Scene) -> None:
     key = scene.folder / "client" / "ssh" / "id_ed25519"
     kept = key.rename(key.with_name("kept"))
@@ -294,6 +303,7 @@ def test_a_refused_key_is_told_apart_and_mended(scene: Scene) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("real_node")
 def test_another_host_key_is_refused_with_both_fingerprints(scene: Scene) -> None:
     in_guest(scene, "sudo", "cp", "-a", "/etc/ssh/ssh_host_ed25519_key", "/root/kept")
     key = "/etc/ssh/ssh_host_ed25519_key"
@@ -325,6 +335,7 @@ def pinned(path: Path) -> dict[str, str]:
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("real_node")
 def test_a_setting_that_a_killed_run_only_wrote_is_put_to_work_by_the_next(scene: Scene) -> None:
     scene.edit(modes={"small": {"engine": "llama.cpp", "model": "tiny.gguf", "context": 256}})
     scene.up_killed_at("configure", "progress", "Run the engine")
@@ -334,6 +345,7 @@ def test_a_setting_that_a_killed_run_only_wrote_is_put_to_work_by_the_next(scene
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("real_node")
 def test_an_argument_that_the_engine_in_the_guest_does_not_know_is_refused_by_name(scene: Scene) -> None:
     mode = {"engine": "llama.cpp", "model": "tiny.gguf", "context": 256, "arguments": {"mlock": True}}
     before = scene.edit(modes={"small": mode})
@@ -345,6 +357,7 @@ def test_an_argument_that_the_engine_in_the_guest_does_not_know_is_refused_by_na
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("real_node")
 def test_a_failing_task_is_named_with_the_guests_words(scene: Scene) -> None:
     garbage = scene.folder / "garbage.tar.gz"
     garbage.write_bytes(b"this is no archive")
@@ -357,6 +370,7 @@ def test_a_failing_task_is_named_with_the_guests_words(scene: Scene) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("real_node")
 def test_an_engine_that_never_answers_is_diagnosed_by_its_own_log(scene: Scene) -> None:
     broken = scene.folder / "broken.gguf"
     broken.write_bytes(b"GGUF" + b"\0" * 64)
