@@ -113,7 +113,13 @@ class RemoteFleet:
         """Shut a node down cleanly."""
         name = self._fleet.spec.node(node).name
         found = self._ask("POST", f"/api/nodes/{quote(name)}/sleep", {"force": force}, on_event, node=name)
-        return SleepReport(found["node"], found["was_running"], found["seconds"], found.get("rested") or "")
+        return SleepReport(
+            found["node"],
+            found["was_running"],
+            found["seconds"],
+            found.get("rested") or "",
+            tuple(found.get("stay_on", ())),
+        )
 
     def mode(self, node: str, mode: str, *, force: bool = False, on_event: OnEvent = ignore) -> ModeReport:
         """Switch what a node's GPUs are for."""

@@ -45,7 +45,7 @@ def sleep(session: Session, node: str, force: bool) -> None:
     how = f"asleep after {duration_text(report.seconds)}" if report.was_running else "was asleep"
     if report.rested:
         how = f"rests after {duration_text(report.seconds)}: its model is out of memory, and {report.rested}"
-    print_result(report.as_dict(), f"{report.node} {how}", as_json=session.json)
+    print_result(report.as_dict(), "\n".join([f"{report.node} {how}", *report.stay_on]), as_json=session.json)
 
 
 @click.command(epilog="Example: provisioner mode llm-gpu-01 gaming")

@@ -148,7 +148,12 @@ def _page_fits(fleet: FleetSpec, node: NodeSpec, engines: Mapping[EngineName, En
     here = ("nodes", node.name, "web_ui")
     if "open-webui" in node.modes:
         yield Problem(here, 'web_ui beside a mode "open-webui"', "another name for the mode: both would be one unit")
-    taken = {engines[mode.engine].port: mode.engine for mode in fleet.modes_of(node) if mode.engine in engines}
+    modes = fleet.modes_of(node)
+    heads = [mode.nodes[0] for mode in modes if mode.nodes]
+    if heads and len(heads) == len(modes) and node.name not in heads:
+        found = f"web_ui on a node that only computes for {heads[0]}"
+        yield Problem(here, found, f"web_ui of {heads[0]}, whose engine answers")
+    taken = {engines[mode.engine].port: mode.engine for mode in modes if mode.engine in engines}
     if node.web_ui.port in taken:
         engine = taken[node.web_ui.port]
         yield Problem((*here, "port"), f"port {node.web_ui.port}, where {engine} listens", "another port")

@@ -9,7 +9,7 @@ finds the node on, or wakes it.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from provisioner.domain.fleet import FleetSpec, NodeSpec
@@ -38,12 +38,15 @@ _REST_SECONDS = 300.0
 
 @dataclass(frozen=True, slots=True)
 class SleepReport:
-    """What a sleep did. `rested` is why the VM stays on with its model out of memory; empty where it is off."""
+    """What a sleep did."""
 
     node: str
     was_running: bool
     seconds: float
     rested: str = ""
+    """Why the VM stays on with its model out of memory; empty where it is off."""
+    stay_on: tuple[str, ...] = ()
+    """Who only computed for this node and is still on, and why; a sentence each."""
 
     def as_dict(self) -> dict[str, object]:
         """Return plain values for ``--json``."""
@@ -52,6 +55,7 @@ class SleepReport:
             "was_running": self.was_running,
             "seconds": round(self.seconds, 3),
             "rested": self.rested or None,
+            "stay_on": list(self.stay_on),
         }
 
 
@@ -91,11 +95,16 @@ class Sleeping:
             if not (force or lose_gpu) and any(not gpu.survives_stop for gpu in self._fleet.gpus_of(node)):
                 return self.rest(node, on_event, may_rest=may_rest)
             report = self.shut_down(node, on_event, force=force)
+        stay_on: list[str] = []
         for other in others:
             # Without their head they serve nobody. What else keeps one on is its own business: an idle pass sees to it.
-            with suppress(RefusedError):
-                self.sleep(other, on_event, force=force)
-        return report
+            try:
+                slept = self.sleep(other, on_event, force=force)
+            except RefusedError as error:
+                stay_on.append(f"{other.name} stays on: {error.summary}")
+            else:
+                stay_on += [f"{other.name} stays on: {slept.rested}"] if slept.rested else []
+        return replace(report, stay_on=tuple(stay_on))
 
     def _beside(self, node: NodeSpec) -> tuple[NodeSpec, ...]:
         """Return the nodes that only compute for a head, which goes to sleep; none for any other."""

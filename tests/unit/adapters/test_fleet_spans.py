@@ -81,6 +81,10 @@ def test_each_lets_the_others_in_at_all_ports(tmp_path: Path) -> None:
         ),
         ([("gpus: [second], modes: [big, small]", "gpus: [second], modes: [small]")], "which does not have this mode"),
         (
+            [("gpus: [second], modes: [big, small]}", "gpus: [second], modes: [big], web_ui: {version: 0.12.4}}")],
+            "web_ui of llm-gpu-01, whose engine answers",
+        ),
+        (
             [("gpus: [second], modes: [big, small]}", "gpus: [second], modes: [big, small], adopt: true}")],
             "which is adopted",
         ),
