@@ -60,11 +60,13 @@ class LiteLlm:
         return (_item(news, ItemState.SAME, deeds.get(item.state, Deed.UPDATED)),)
 
     def withdraw(self, news: News) -> Conversation[tuple[Item, ...]]:
-        """Leave no model in it; LiteLLM would not start with a file that is missing."""
+        """Leave no model in it: LiteLLM would not start with a file that is missing. What somebody edited is kept."""
         path, empty = _path(news), _marked("model_list: []\n")
         reply = yield ReadFile(path)
         if reply.status == 404 or reply.text == empty:
             return ()
+        if (state := _state(reply.text, empty)) is ItemState.EDITED:
+            return (_item(news, state, Deed.LEFT),)
         yield WriteFile(path, empty)
         return (Item("models", str(path), ItemState.SURPLUS, deed=Deed.REMOVED),)
 

@@ -69,8 +69,9 @@ class N8n:
         found = yield from self._look(api, news, ids)
         items += [each.item() for each in found.values()]
         items += yield from self._surplus(api, news, found)
-        if next(iter(found.values())).state in (ItemState.SAME, ItemState.EDITED):
-            items.append((yield from self._webhook(news)))
+        balancer = next(iter(found.values()))
+        if balancer.state is ItemState.SAME or (balancer.state is ItemState.EDITED and balancer.one.get("active")):
+            items.append((yield from self._webhook(is_ours=balancer.state is ItemState.SAME)))
         return tuple(items)
 
     def announce(self, news: News, *, force: bool) -> Conversation[tuple[Item, ...]]:
@@ -213,14 +214,15 @@ class N8n:
             items.append(item)
         return items
 
-    def _webhook(self, news: News) -> Conversation[Item]:
-        """Knock at the webhook without a key: who is refused there has found it."""
+    def _webhook(self, *, is_ours: bool) -> Conversation[Item]:
+        """Knock at the webhook without a key: who is refused there has found it. Edited, it may be elsewhere."""
         reply = yield Call("POST", f"/webhook/{WEBHOOK}", {})
         name = f"POST /webhook/{WEBHOOK}"
         if reply.status == 403:
             return Item("webhook", name, ItemState.SAME)
         if reply.status == 404:
-            return Item("webhook", name, ItemState.MISSING, "it is not published there")
+            state = ItemState.MISSING if is_ours else ItemState.EDITED
+            return Item("webhook", name, state, "it is not published there")
         words = f"asked without a key it answers {reply.status} instead of 403"
         return Item("webhook", name, ItemState.EDITED, words)
 

@@ -8,8 +8,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from provisioner.domain.fleet import FleetSpec
+from provisioner.domain.names import ModeName, NodeName
 from provisioner.domain.orchestrator import OrchestratorName
 from provisioner.orchestrators.base import Deed, ItemState
+from provisioner.services.events import ignore
+from provisioner.services.mode_notes import note_mode
+from provisioner.services.provisioning import Provisioning
 from provisioner.services.registering import Registering, RegistrationReport
 from tests.fakes.open_webui import KEY, URL, FakeOpenWebUi
 from tests.fakes.world import FakeWorld
@@ -105,6 +110,12 @@ class TestLiteLlm:
         assert site.register(force=True).items[0].deed is Deed.OVERWRITTEN
         assert "# mine" not in site.world.text_files.texts[MODELS]
 
+    def test_what_somebody_edited_is_kept_also_when_the_last_node_goes(self, site: Site) -> None:
+        site.world.text_files.texts[MODELS] = "model_list: [{model_name: mine}]\n"
+        report = site.register(0)
+        assert (report.items[0].state, report.items[0].deed) == (ItemState.EDITED, Deed.LEFT)
+        assert site.world.text_files.texts[MODELS] == "model_list: [{model_name: mine}]\n"
+
 
 class TestPrometheus:
     @pytest.fixture
@@ -126,3 +137,27 @@ class TestPrometheus:
         assert report.error is not None
         assert report.error.summary == "cannot tell Prometheus: cannot write it: Permission denied"
         assert site.world.registrations.of(OrchestratorName("prometheus")).failing_since is not None
+
+    def test_a_node_is_scraped_where_the_engine_of_its_mode_listens(self, tmp_path: Path, world: FakeWorld) -> None:
+        fleet = two_modes(tmp_path)
+        node = fleet.nodes[NodeName("llm-gpu-01")]
+        Provisioning(fleet, world).up(node, ignore)
+        world.secrets = {"env:CHAT_TOKEN": TOKEN}
+        registering = Registering(fleet, world)
+        assert registering.register((node.name,))[0].is_complete
+        assert [each["labels"]["mode"] for each in json.loads(world.text_files.texts[TARGETS])] == ["small"]
+        note_mode(fleet, world, fleet.in_mode(node, ModeName("large")), waits=False)
+        (found,) = registering.verify((node.name,))
+        assert found.items[0].state is ItemState.OUTDATED
+        registering.register((node.name,))
+        (target,) = json.loads(world.text_files.texts[TARGETS])
+        assert (target["labels"]["mode"], target["targets"]) == ("large", ["10.10.90.1:8000"])
+
+
+def two_modes(folder: Path) -> FleetSpec:
+    """Return a fleet whose first node has modes with two engines."""
+    text = FLEET.replace("modes: [small], gateway", "modes: [small, large], gateway").replace(
+        "engines:\n", "engines:\n  vllm: {version: 0.33.0}\n"
+    )
+    text = text.replace("modes:\n", "modes:\n  large: {engine: vllm, model: Qwen/Qwen2.5-7B-Instruct-AWQ}\n", 1)
+    return fleet_from(folder, f"{text}{SERVICE}orchestrators: {{prometheus: {{targets_file: {TARGETS}}}}}\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -131,6 +132,26 @@ def test_what_somebody_edited_is_shown_and_kept_until_it_is_forced(site: Site) -
     assert site.states(forced)["Idle shutdown"] == (ItemState.SAME, Deed.OVERWRITTEN)
     assert '"minutesInterval": 42' not in json.dumps(site.n8n.named("Idle shutdown"))
     assert not site.register().changed
+
+
+def hook_of(site: Site) -> dict[str, Any]:
+    nodes = site.n8n.named("LLM load balancer")["nodes"]
+    return next(node for node in nodes if node["name"] == "Webhook")["parameters"]  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("is_active", [True, False])
+def test_an_edited_load_balancer_that_answers_elsewhere_or_not_at_all_is_shown_and_kept(
+    site: Site, is_active: bool
+) -> None:
+    site.register()
+    hook_of(site)["path"] = "my/own"
+    site.n8n.named("LLM load balancer")["active"] = is_active
+    kept = site.register()
+    assert kept.is_complete
+    assert site.states(kept)["LLM load balancer"] == (ItemState.EDITED, Deed.LEFT)
+    assert "changed by hand" in site.world.registrations.of(N8N).remark
+    forced = site.register(force=True)
+    assert (forced.is_complete, hook_of(site)["path"]) == (True, "llm/chat")
 
 
 def test_where_a_node_is_drawn_is_nobodys_edit(site: Site) -> None:
@@ -288,7 +309,22 @@ def test_engines_with_a_key_are_asked_through_the_gateway(tmp_path: Path, site: 
     assert call["credentials"]["httpHeaderAuth"]["name"] == "provisioner: control service"
 
 
-def test_connections_lead_from_node_to_node(site: Site) -> None:
+def test_what_the_gateway_writes_down_is_not_told_a_second_time(tmp_path: Path, site: Site) -> None:
+    keyed = FLEET.replace("modes: [small], gateway", "modes: [small], api_key: env:LLM_KEY, gateway")
+    site.fleet = fleet_from(tmp_path, keyed + WORDS)
+    site.register()
+    workflow = site.n8n.named("LLM load balancer")
+    tellers = {node["name"] for node in workflow["nodes"] if "/api/requests" in str(node["parameters"].get("url"))}
+    assert tellers == {"Record failure"}
+    (to,) = workflow["connections"]["Respond trouble"]["main"][0]
+    assert to["node"] == "Nobody asked?"
+
+
+@pytest.mark.parametrize("is_keyed", [False, True])
+def test_connections_lead_from_node_to_node(tmp_path: Path, site: Site, is_keyed: bool) -> None:
+    if is_keyed:
+        keyed = FLEET.replace("modes: [small], gateway", "modes: [small], api_key: env:LLM_KEY, gateway")
+        site.fleet = fleet_from(tmp_path, keyed + WORDS)
     site.register()
     for workflow in site.n8n.workflows.values():
         names = [node["name"] for node in workflow["nodes"]]
