@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from ipaddress import ip_address
 from urllib.parse import urlsplit
@@ -15,6 +15,7 @@ from provisioner.orchestrators.base import AnnouncedNode, News, Orchestrator
 from provisioner.planning.model_table import ModelTable
 from provisioner.planning.ownership import has_power_over
 from provisioner.planning.prometheus_targets import target_groups
+from provisioner.services.deployments import as_noted
 from provisioner.services.world import World
 
 
@@ -44,7 +45,7 @@ class NewsDesk:
     def news(
         self, spec: OrchestratorSpec, known: Orchestrator, nodes: Iterable[NodeName], *, with_secrets: bool = True
     ) -> News:
-        """Return what an orchestrator should know. Raises InputError."""
+        """Return what an orchestrator should know. Raises InputError, and HypervisorError where modes matter to it."""
         fleet, service = self._fleet, self._fleet.service
         url = service.address_for_others
         elsewhere = bool(spec.url) and not _is_here(spec.url)
@@ -64,7 +65,7 @@ class NewsDesk:
         return News(
             nodes=tuple(self._announced(fleet.nodes[name]) for name in nodes),
             models=ModelTable(fleet, self._world.engines).names,
-            targets=tuple(target_groups(fleet, self._world.engines, [fleet.nodes[name] for name in nodes])),
+            targets=self._targets(nodes) if "targets_file" in known.traits.needs else (),
             service_url=url,
             version=version("provisioner"),
             spec=spec,
@@ -73,6 +74,10 @@ class NewsDesk:
             webhook_key=key,
             api_key=api_key,
         )
+
+    def _targets(self, nodes: Iterable[NodeName]) -> tuple[Mapping[str, object], ...]:
+        noted = [as_noted(self._fleet, self._world, self._fleet.nodes[name]) for name in nodes]
+        return tuple(target_groups(self._fleet, self._world.engines, noted))
 
     def _announced(self, node: NodeSpec) -> AnnouncedNode:
         modes = self._fleet.modes_of(node)

@@ -1,13 +1,14 @@
-"""Keeps the orchestrators told: after each change of which nodes exist, after each failure, and now and then anyway."""
+"""Keeps the orchestrators told: after each change of nodes or modes, after each failure, and now and then anyway."""
 
 from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Iterable
 
 from provisioner.domain.events import Kind, NewEntry
 from provisioner.domain.fleet import FleetSpec
-from provisioner.domain.names import NodeName
+from provisioner.domain.names import ModeName, NodeName
 from provisioner.domain.orchestrator import OrchestratorName
 from provisioner.domain.serving import Phase
 from provisioner.errors import ProvisionerError, RefusedError
@@ -19,6 +20,7 @@ from provisioner.services.world import World
 
 _LOGGER = logging.getLogger("provisioner.registrar")
 _TICK_SECONDS = 1.0
+Modes = dict[NodeName, ModeName | None]
 
 
 class Registrar:
@@ -34,6 +36,7 @@ class Registrar:
         # What is secret may have changed since the last service: nobody can read there what was told.
         self._untold = set(fleet.orchestrators)
         self._failing: dict[OrchestratorName, bool] = {}
+        self._modes: dict[OrchestratorName, Modes] = {}
 
     def start(self) -> None:
         """Begin."""
@@ -58,13 +61,13 @@ class Registrar:
         for name in self._fleet.orchestrators:
             known, now = self._world.registrations.of(name), self._world.clock.now()
             seen = self._seen(known.nodes)
-            if seen is None or not (is_due(known, seen, now) or self._is_untold(name)):
+            if seen is None or not (is_due(known, seen, now) or self._is_untold(name) or self._is_switched(name, seen)):
                 continue
             # What was seen last may be older than what a command has done, and told, since.
             nodes = self._registering.present()
             for node in set(seen) ^ set(nodes):
                 self._keeper.doubt(node)
-            if not (is_due(known, nodes, now) or self._is_untold(name)):
+            if not (is_due(known, nodes, now) or self._is_untold(name) or self._is_switched(name, nodes)):
                 continue
             if name in self._untold:
                 report = self._registering.register_at(name, nodes)
@@ -74,10 +77,20 @@ class Registrar:
                 # Another process is at it.
                 continue
             self._untold.discard(name)
+            self._modes[name] = self._modes_of(nodes)
             self._tell(name, report.title, report.nodes)
 
     def _is_untold(self, name: OrchestratorName) -> bool:
         return name in self._untold and self._world.registrations.of(name).failing_since is None
+
+    def _is_switched(self, name: OrchestratorName, nodes: Iterable[NodeName]) -> bool:
+        """Say whether a node is in another mode than when this orchestrator was told last: another engine answers."""
+        is_failing = self._world.registrations.of(name).failing_since is not None
+        return not is_failing and name in self._modes and self._modes[name] != self._modes_of(nodes)
+
+    def _modes_of(self, nodes: Iterable[NodeName]) -> Modes:
+        seen = self._keeper.seen()
+        return {node: seen[node].mode for node in nodes}
 
     def _seen(self, registered: tuple[str, ...]) -> tuple[NodeName, ...] | None:
         """Return the nodes that exist, as last seen; None before anybody has looked at all.

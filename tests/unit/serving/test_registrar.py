@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from provisioner.domain.events import Kind
-from provisioner.domain.names import NodeName
+from provisioner.domain.names import ModeName, NodeName
 from provisioner.domain.orchestrator import OrchestratorName
 from provisioner.domain.serving import Phase
 from provisioner.services.events import ignore
 from provisioner.services.journaling import Journal
 from provisioner.services.keeper import Keeper
+from provisioner.services.mode_notes import note_mode
 from provisioner.services.provisioning import Provisioning
 from provisioner.services.registering import Registering
 from provisioner.serving.registrar import Registrar
@@ -119,3 +121,27 @@ def test_a_cluster_that_does_not_answer_takes_no_node_from_it(site: Site) -> Non
     assert site.keeper.seen()[ONE].phase is Phase.UNKNOWN
     assert Registering(site.fleet, site.world).present() == (ONE,)
     assert len(site.n8n.workflows) == 4
+
+
+def test_a_change_of_mode_is_told_at_once(tmp_path: Path) -> None:
+    world = FakeWorld()
+    targets = Path("/etc/prometheus/gpu.json")
+    text = FLEET.replace("modes: [small], gateway", "modes: [small, large], gateway").replace(
+        "engines:\n", "engines:\n  vllm: {version: 0.33.0}\n"
+    )
+    text = text.replace("modes:\n", "modes:\n  large: {engine: vllm, model: Qwen/Qwen2.5-7B-Instruct-AWQ}\n", 1)
+    fleet = fleet_from(tmp_path, f"{text}orchestrators: {{prometheus: {{targets_file: {targets}}}}}\n")
+    Provisioning(fleet, world).up(fleet.nodes[ONE], ignore)
+    # Which engine answers, or whether any does, is nobody's business here.
+    world.guests.engine_dead = True
+    journal = Journal(world.events, world.clock)
+    keeper = Keeper(fleet, world, journal)
+    registrar = Registrar(fleet, world, keeper, journal)
+    for mode in ("small", "large"):
+        note_mode(fleet, world, fleet.in_mode(fleet.nodes[ONE], ModeName(mode)), waits=False)
+        keeper.switched(ONE)
+        keeper.look()
+        registrar.tick()
+        (target,) = json.loads(world.text_files.texts[targets])
+        assert target["labels"]["mode"] == mode
+        world.clock.advance(1)
