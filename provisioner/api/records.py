@@ -18,6 +18,8 @@ class Told:
     model: str
     node: str
     success: bool
+    status: int = 503
+    """What its own caller was answered where it did not succeed."""
     asked_at: float | None = None
     waited_seconds: float = 0.0
     fallback: bool = False
@@ -34,8 +36,8 @@ def entry_of(told: Told, caller: str, now: float) -> LedgerEntry:
         caller=caller,
         path="/api/route",
         model=told.model,
-        outcome=Outcome.ANSWERED if told.success else Outcome.FAILED,
-        status=200 if told.success else 503,
+        outcome=_outcome(told),
+        status=200 if told.success else told.status,
         seconds=seconds,
         node=told.node,
         is_fallback=told.fallback,
@@ -44,6 +46,13 @@ def entry_of(told: Told, caller: str, now: float) -> LedgerEntry:
         tokens_out=told.tokens_out,
         reason="told by its caller",
     )
+
+
+def _outcome(told: Told) -> Outcome:
+    if told.success:
+        return Outcome.ANSWERED
+    # A model that nobody has, say: nothing of ours has failed.
+    return Outcome.REFUSED if 400 <= told.status < 500 else Outcome.FAILED
 
 
 def record(number: int, entry: LedgerEntry) -> dict[str, object]:

@@ -131,6 +131,7 @@ async def _record(control: Control, call: Call) -> dict[str, object]:
                 body.model,
                 body.node,
                 body.success,
+                body.status,
                 body.asked_at,
                 body.waited_seconds,
                 body.fallback,
