@@ -7,6 +7,11 @@ from enum import Enum
 
 from provisioner.domain.names import NodeName
 
+Facts = dict[str, str | int | float | bool | None]
+"""What an entry tells beside its words."""
+FAILED_BY_GPU = "by_gpu"
+"""The fact of a wake that failed because its card was not there, or not fit to compute."""
+
 
 class Kind(Enum):
     """What an entry speaks of."""
@@ -42,7 +47,7 @@ class NewEntry:
     phase: str = ""
     detail: str = ""
     by: str = ""
-    facts: dict[str, str | int | float | bool | None] = field(default_factory=dict)
+    facts: Facts = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +61,7 @@ class Entry:
     phase: str
     detail: str
     by: str
-    facts: dict[str, str | int | float | bool | None]
+    facts: Facts
 
     def as_dict(self) -> dict[str, object]:
         """Return plain values for ``--json`` and streams."""

@@ -83,6 +83,7 @@ class MetricsPage:
         self._power = node_powers(sources.fleet)
         # A series that begins with 1 has not grown, in Prometheus's eyes: the first failure would go unnoticed.
         self._zeros = {(name, result): 0 for name in sources.fleet.nodes for result in ("done", "failed")}
+        self._no_wakes = self._zeros | {(name, "failed_gpu"): 0 for name in sources.fleet.nodes}
         # The braces of a label `node` alone are by far the most, and always the same.
         self._node: Callable[[str], str] = cache(lambda name: labels(table.READY, name))
 
@@ -158,11 +159,11 @@ class MetricsPage:
         for name, verdict in self._from.verdicts().items():
             series.add(table.VERDICT, 1, name, verdict)
         for metric, counts in (
-            (table.WAKES, tallied.wakes),
-            (table.SLEEPS, tallied.sleeps),
-            (table.SWITCHES, tallied.switches),
+            (table.WAKES, self._no_wakes | tallied.wakes),
+            (table.SLEEPS, self._zeros | tallied.sleeps),
+            (table.SWITCHES, self._zeros | tallied.switches),
         ):
-            for (name, result), count in (self._zeros | counts).items():
+            for (name, result), count in counts.items():
                 series.add(metric, count, name, result)
         for name, seconds in tallied.wake_seconds.items():
             series.add(table.WAKE_SECONDS, seconds[-1], name)

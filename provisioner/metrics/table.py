@@ -47,7 +47,9 @@ IDLE_AFTER = _gauge("node_idle_after_seconds", "node", "After how long without u
 QUIET = _gauge("node_quiet_seconds", "node", "How long nobody has used it, by the last idle pass.")
 VERDICT = _gauge("node_idle_verdict", "node verdict", "1 for what the last idle pass said of it.")
 HELD = _gauge("node_holds", "node", "How many people keep it as it is.")
-WAKES = _counter("node_wakes", "node result", "Wakes that ended: done, failed, given_up; joined: awake.")
+WAKES = _counter(
+    "node_wakes", "node result", "Wakes that ended: done, failed, failed_gpu (its card), given_up; joined: awake."
+)
 WAKE_SECONDS = _gauge("node_wake_seconds", "node", "How long its last wake took.")
 WAKE_USUAL = _gauge("node_wake_usual_seconds", "node", "The median of the wakes before that one.")
 SLEEPS = _counter("node_sleeps", "node result", "Shutdowns that ended: done or failed.")

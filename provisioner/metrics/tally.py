@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from statistics import median
 
-from provisioner.domain.events import Entry, Kind, NewEntry
+from provisioner.domain.events import FAILED_BY_GPU, Entry, Kind, NewEntry
 from provisioner.domain.names import NodeName
 
 _RESULTS = {"done": "done", "failed": "failed", "given up": "given_up"}
@@ -56,6 +56,8 @@ class Tally:
         started, seconds = entry.facts.get("started"), entry.facts.get("seconds")
         if result == "done" and not started:
             result = "joined"
+        elif result == "failed" and entry.facts.get(FAILED_BY_GPU):
+            result = "failed_gpu"
         _more(self._tallied.wakes, (node, result))
         if result == "done" and isinstance(seconds, int | float):
             before = self._tallied.wake_seconds.get(node, ())

@@ -132,6 +132,9 @@ class Gauging:
         thoroughly = guest.looks % _THOROUGH_EVERY == 0
         guest.looks += 1
         engine = self._engine(node)
+        if node.adopt:
+            # Nobody of us can log in, and nothing is wrong with that.
+            return GuestGauge(self._world.clock.monotonic(), engine=engine)
         told, why = self._looks.numbers(node, thoroughly=thoroughly)
         at = self._world.clock.monotonic()
         if told is None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from provisioner.domain.events import Kind, NewEntry
+from provisioner.domain.events import FAILED_BY_GPU, Facts, Kind, NewEntry
 from provisioner.domain.in_flight import InFlight
 from provisioner.domain.names import NodeName
 from provisioner.domain.serving import Phase
-from provisioner.errors import ProvisionerError
+from provisioner.errors import GpuUnusableError, OutsideError, ProvisionerError
 from provisioner.gateway.wakes import NobodyWantsIt
 from provisioner.ports.clock import Clock
 from provisioner.services.events import Event, OnEvent
@@ -20,6 +20,7 @@ from provisioner.services.waking import WakeReport
 _BY = "service"
 # How soon the end of a drain is noticed; looking at a gate of our own costs nothing.
 _GATE_SECONDS = 0.02
+_GPU_FAILURES = frozenset({"gpu_fell_off_the_bus", "no_gpu_visible", "gpu_failed", "engine_on_cpu"})
 
 
 class NodeWaker:
@@ -75,17 +76,17 @@ class NodeWaker:
             self._keeper.doubt(node)
             raise
         except ProvisionerError as error:
-            self._tell(node, StepPhase.FAILED.value, error.summary)
+            facts: Facts = {FAILED_BY_GPU: True} if _is_by_gpu(error) else {}
+            self._journal.add(NewEntry(Kind.WAKE, node, StepPhase.FAILED.value, error.summary, _BY, facts))
             self._keeper.doubt(node)
             raise
         self.reports[node] = report
-        facts: dict[str, str | int | float | bool | None] = {
+        done: Facts = {
             "seconds": round(report.seconds, 3),
             "added_seconds": round(report.added_seconds, 3),
             "started": report.started,
         }
-        entry = NewEntry(Kind.WAKE, node, StepPhase.DONE.value, report.reason, _BY, facts)
-        self._journal.add(entry)
+        self._journal.add(NewEntry(Kind.WAKE, node, StepPhase.DONE.value, report.reason, _BY, done))
 
     @staticmethod
     def _require_wanted(still_wanted: Callable[[], bool]) -> None:
@@ -94,3 +95,9 @@ class NodeWaker:
 
     def _tell(self, node: NodeName, phase: str, detail: str) -> None:
         self._journal.add(NewEntry(Kind.WAKE, node, phase, detail, _BY))
+
+
+def _is_by_gpu(error: ProvisionerError) -> bool:
+    """Say whether a wake failed because its card was not there, or not fit to compute."""
+    diagnosis = error.diagnosis if isinstance(error, OutsideError) else None
+    return isinstance(error, GpuUnusableError) or diagnosis in _GPU_FAILURES

@@ -69,7 +69,7 @@ _FLEET = Row(
         _one(
             "Wakes that failed, last day",
             "short",
-            'sum(increase(provisioner_node_wakes_total{result="failed"}[1d]))',
+            'sum(increase(provisioner_node_wakes_total{result=~"failed.*"}[1d]))',
             "failed",
             kind="stat",
         ),

@@ -185,3 +185,10 @@ def test_an_adopted_guest_is_not_entered(tmp_path: Path) -> None:
     looks = UseLooks(fleet_from(tmp_path, FLEET.replace("llm-gpu-02: {", "llm-gpu-02: {adopt: true, ")), FakeWorld())
     node = fleet_from(tmp_path, FLEET.replace("llm-gpu-02: {", "llm-gpu-02: {adopt: true, ")).node("llm-gpu-02")
     assert looks.numbers(node, thoroughly=False) == (None, "it is adopted: nobody of us can log in")
+
+    world = FakeWorld()
+    fleet = fleet_from(tmp_path, FLEET.replace("llm-gpu-02: {", "llm-gpu-02: {adopt: true, "))
+    keeper = Keeper(fleet, world, Journal(world.events, world.clock))
+    gauge = Gauging(fleet, world, keeper, UseLooks(fleet, world)).look(node)
+    # Nothing is wrong with a guest that we were never to enter.
+    assert gauge.why_blind == ""

@@ -12,8 +12,9 @@ from provisioner.domain.events import Kind
 from provisioner.domain.in_flight import InFlight
 from provisioner.domain.names import NodeName
 from provisioner.domain.serving import Phase
-from provisioner.errors import HypervisorError
+from provisioner.errors import GpuUnusableError, HypervisorError
 from provisioner.gateway.wakes import NobodyWantsIt
+from provisioner.metrics.tally import Tally
 from provisioner.services.events import Event, OnEvent, ignore
 from provisioner.services.events import Phase as StepPhase
 from provisioner.services.journaling import Journal
@@ -114,6 +115,17 @@ def test_a_wake_that_fails_says_why_and_leaves_the_node_to_the_next_look(site: S
     assert site.keeper.doubts.is_set()
     site.keeper.look_at_doubted()
     assert site.keeper.seen()[ONE].phase is Phase.ASLEEP
+
+
+@pytest.mark.parametrize("is_by_gpu", [True, False])
+def test_a_wake_that_its_card_made_fail_is_counted_as_such(site: Site, is_by_gpu: bool) -> None:
+    kind = GpuUnusableError if is_by_gpu else HypervisorError
+    site.world.cluster.fails["start_vm"] = kind("cannot start it", subject="vm 5001", next_step="look")
+    with pytest.raises(HypervisorError):
+        site.waker(ONE, lambda: True)
+    tally = Tally()
+    tally.see(site.world.events.entries[-1])
+    assert tally.read().wakes == {(ONE, "failed_gpu" if is_by_gpu else "failed"): 1}
 
 
 def test_a_journal_thread_keeps_the_order(site: Site) -> None:
