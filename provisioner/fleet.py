@@ -522,8 +522,13 @@ class Fleet:
             idle_seconds=service.idle_every_seconds,
             user=user,
             secrets=secrets,
+            writes=self.folders_written_to(),
         )
         return write_texts(folder, units(wishes))
+
+    def folders_written_to(self) -> tuple[Path, ...]:
+        """Return the folders of the files that orchestrators read, which the service writes."""
+        return tuple(dict.fromkeys(each.file.parent for each in self.spec.orchestrators.values() if each.file))
 
     def export_haproxy(self, listen: ListenAddress) -> str:
         """Return a configuration for HAProxy that listens there and has our gateway behind it. Raises RefusedError."""

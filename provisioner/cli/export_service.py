@@ -35,6 +35,8 @@ def systemd(session: Session, folder: Path, user: str, secrets: Path) -> None:
     for path in written:
         click.echo(f"wrote {path}")
     click.echo(f"next: useradd --system --home-dir /var/lib/provisioner {user}")
+    for place in session.fleet().folders_written_to():
+        click.echo(f"      let {user} write to {place}, where orchestrators are told (chgrp, chmod g+w)")
     click.echo("      systemctl daemon-reload && systemctl enable --now provisioner.service")
     click.echo("      (or, without a service: systemctl enable --now provisioner-idle.timer)")
 

@@ -47,7 +47,8 @@ class UnitWishes:
     """What the units need to know.
 
     `command` is how this program is started, `fleet_file` absolute. `secrets` is a file of lines NAME=VALUE, which
-    systemd reads before it gives up its rights; it need not exist.
+    systemd reads before it gives up its rights; it need not exist. `writes` are the folders, beside the state, that
+    orchestrators' files are written to.
     """
 
     command: tuple[str, ...]
@@ -56,6 +57,7 @@ class UnitWishes:
     idle_seconds: float
     user: str = "provisioner"
     secrets: Path = Path("/etc/provisioner/secrets.env")
+    writes: tuple[Path, ...] = ()
 
 
 def units(wishes: UnitWishes) -> Mapping[str, str]:
@@ -130,7 +132,11 @@ StateDirectory=provisioner
 StateDirectoryMode=0700
 Environment={_quoted(f"PROVISIONER_FLEET={wishes.fleet_file}")}
 Environment=PROVISIONER_STATE=%S/provisioner
-EnvironmentFile=-{_escaped(str(wishes.secrets))}"""
+EnvironmentFile=-{_escaped(str(wishes.secrets))}{"".join(map(_writable, wishes.writes))}"""
+
+
+def _writable(folder: Path) -> str:
+    return "\nReadWritePaths=" + _quoted(f"-{folder}")
 
 
 def _line(command: tuple[str, ...], *words: str) -> str:

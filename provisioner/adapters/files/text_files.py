@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from provisioner.errors import InputError
@@ -42,11 +44,20 @@ class LocalTextFiles:
             raise FileTrouble(f"cannot read it: {_why(error)}") from error
 
     def write(self, path: Path, text: str) -> None:
-        """Replace a file so that a reader finds the old text or the new one, nothing between. Raises FileTrouble."""
+        """Replace a file so that a reader finds the old text or the new one, nothing between. Raises FileTrouble.
+
+        Who could read the old one can read the new one; where there was none everybody can, for other programs' users
+        are to, whatever our own umask is.
+        """
         beside = path.with_name(f".{path.name}.new")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             beside.write_text(text, encoding="utf-8")
+            old = path.stat() if path.exists() else None
+            if old is not None:
+                with suppress(PermissionError):
+                    os.chown(beside, old.st_uid, old.st_gid)
+            beside.chmod(stat.S_IMODE(old.st_mode) if old is not None else 0o644)
             os.replace(beside, path)
         except OSError as error:
             raise FileTrouble(f"cannot write it: {_why(error)}") from error

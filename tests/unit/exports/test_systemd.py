@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,13 @@ def test_the_service_gets_time_to_drain_and_its_own_state() -> None:
     assert "TimeoutStopSec=46\n" in service
     assert "Environment=PROVISIONER_FLEET=/etc/provisioner/fleet.yml\n" in service
     assert "Type=notify\n" in service
+
+
+def test_it_may_write_where_orchestrators_read() -> None:
+    wishes = replace(WISHES, writes=(Path("/etc/prometheus/targets"), Path("/srv/my files")))
+    service = units(wishes)["provisioner.service"]
+    assert 'ReadWritePaths=-/etc/prometheus/targets\nReadWritePaths="-/srv/my files"\n' in service
+    assert "ReadWritePaths" not in units(WISHES)["provisioner.service"]
 
 
 def test_signs_that_systemd_reads_its_own_way_are_kept_as_they_are() -> None:
