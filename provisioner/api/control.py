@@ -44,7 +44,8 @@ _MOST_ACTS_AT_ONCE = 64
 _MOST_CHOICES = 5
 # The keeper believes in a failure when it has seen it twice.
 _LOOKS_OF_A_DOUBT = 2
-_MOST_RECORDS = 500
+# More than a home makes in the minute that passes until the next are asked for.
+_MOST_RECORDS = 5000
 _NOT_THERE = (NodePhase.ABSENT, NodePhase.UNKNOWN)
 
 
@@ -347,8 +348,15 @@ class Control:
         ]
 
     def endpoints(self) -> list[dict[str, object]]:
-        """Return where the nodes that are ready answer, and where they say whether they are well."""
-        ready = [name for name, now in self._keeper.seen().items() if now.phase is NodePhase.READY]
+        """Return where the nodes that are ready answer, and where they say whether they are well.
+
+        One that only computes for another does not answer itself.
+        """
+        ready = [
+            name
+            for name, now in self._keeper.seen().items()
+            if now.phase is NodePhase.READY and self._fleet.answering(self._keeper.of(name).node).name == name
+        ]
         return [self._keeper.endpoint(name).as_dict() | {"health_url": self._acts.health_url(name)} for name in ready]
 
     async def doubt(self, name: NodeName, caller: Caller, *, why: str) -> dict[str, object]:

@@ -92,6 +92,7 @@ class RequestBody(Body):
     node: Annotated[str, StringConstraints(max_length=200)] = ""
     success: bool
     asked_at: float | None = Field(None, description="UNIX seconds; what the answer to /api/route said.", ge=0, lt=1e11)
+    status: int = Field(503, ge=400, le=599, description="What was answered where it did not succeed; 4xx: refused.")
     waited_seconds: float = Field(0.0, ge=0, le=86400, description="Until it had a node; from that answer too.")
     fallback: bool = False
     tokens_in: int | None = Field(None, ge=0, lt=10**9)
@@ -240,6 +241,8 @@ class SleepAnswer(Answer):
     node: str
     was_running: bool
     seconds: float
+    rested: str | None = Field(description="Why its VM stays on, with the model out of memory; null where it is off.")
+    stay_on: list[str] = Field(description="Who only computed for this node and is still on, and why.")
 
 
 class ModeAnswer(Answer):

@@ -25,7 +25,8 @@ class Ledger(Protocol):
     def after(self, number: int, count: int, caller: str = "") -> tuple[tuple[int, LedgerEntry], ...]:
         """Return those with a higher number, oldest first, the first `count` of them; the newest ones for number 0.
 
-        Numbers only grow. With `caller`, only what that caller asked.
+        Numbers only grow. One that no request has had yet, because the record was replaced, is as good as 0. With
+        `caller`, only what that caller asked.
         """
         ...
 

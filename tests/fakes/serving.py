@@ -90,6 +90,7 @@ class FakeLedger:
         return tuple(entry for entry in self.entries if entry.at >= at)
 
     def after(self, number: int, count: int, caller: str = "") -> tuple[tuple[int, LedgerEntry], ...]:
+        number = number if number <= len(self.entries) else 0
         numbered = [(at, each) for at, each in enumerate(self.entries, 1) if caller in ("", each.caller)]
         return tuple([each for each in numbered if each[0] > number][:count] if number else numbered[-count:])
 

@@ -20,6 +20,7 @@ from provisioner.planning.idle import IdleVerdict
 from provisioner.services.events import Event, Phase
 from provisioner.services.fleet_view import NodeState
 from provisioner.services.provisioning import UpReport
+from tests.lab.serving import running_service
 from tests.lab.support import Site, site_for
 
 HEAD, OTHER = "llm-gpu-01", "llm-gpu-02"
@@ -143,6 +144,23 @@ def test_they_sleep_and_wake_as_one(site: Site) -> None:
     done = [(event.node, event.step) for event in events if event.phase is Phase.DONE]
     assert (OTHER, "start") in done
     assert (HEAD, "answer") in done
+
+
+def test_the_service_names_the_head_alone_as_one_to_ask(site: Site) -> None:
+    brought_up(site)
+    with running_service(site) as service:
+        (found,) = service.client.get("/api/endpoints").value["endpoints"]
+    assert (found["node"], found["model"]) == (HEAD, "some/big-model")
+
+
+def test_one_that_something_else_keeps_on_is_named_when_its_head_goes_to_sleep(site: Site) -> None:
+    fleet = brought_up(site)
+    fleet.hold(OTHER, by="ann", seconds=600, why="training")
+    report = fleet.sleep(HEAD)
+    assert (power(site, 5001), power(site, 5002)) == ("stopped", "running")
+    (sentence,) = report.stay_on
+    assert sentence.startswith(f"{OTHER} stays on: ")
+    assert "ann" in sentence
 
 
 def test_a_model_is_woken_at_its_head(site: Site) -> None:

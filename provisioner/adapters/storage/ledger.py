@@ -84,11 +84,18 @@ class SqliteLedger:
         return tuple(_timing(*row) for row in reversed(rows))
 
     def after(self, number: int, count: int, caller: str = "") -> tuple[tuple[int, LedgerEntry], ...]:
-        """Return those with a higher number, oldest first; the newest ones for number 0."""
+        """Return those with a higher number, oldest first; the newest ones for number 0, or one that nobody has had."""
         chosen = f"{_NUMBERED} WHERE rowid > ? AND (? = '' OR caller = ?) ORDER BY rowid"
         rows = self._rows(f"{chosen}{'' if number else ' DESC'} LIMIT ?", number, caller, caller, count)
+        if number and not rows and number > self._last_number():
+            # Somebody goes on counting from a file that has been replaced since.
+            return self.after(0, count, caller)
         found = tuple((int(str(row[0])), _entry(row[1:])) for row in rows)
         return found if number else found[::-1]
+
+    def _last_number(self) -> int:
+        ((number,),) = self._rows("SELECT coalesce(max(rowid), 0) FROM requests")
+        return int(str(number))
 
     def close(self) -> None:
         """Write down what was added."""

@@ -57,6 +57,16 @@ class TestSqliteLedger:
         assert ledger.timings(after=10, since=0.0, most=10) == ()
         ledger.close()
 
+    def test_who_counts_on_from_a_record_that_was_replaced_gets_what_is_there(self, tmp_path: Path) -> None:
+        ledger = SqliteLedger(tmp_path / "state.db")
+        assert ledger.after(400, 10) == ()
+        for at in range(3):
+            ledger.add(entry(float(at)))
+        assert [number for number, _ in ledger.after(400, 10)] == [1, 2, 3]
+        assert [number for number, _ in ledger.after(2, 10)] == [3]
+        assert ledger.after(3, 10) == ()
+        ledger.close()
+
     def test_it_is_still_there_for_the_next_process(self, tmp_path: Path) -> None:
         first = SqliteLedger(tmp_path / "state.db")
         first.add(entry(1.0))
