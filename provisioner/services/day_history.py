@@ -106,6 +106,9 @@ class DayHistory:
             self._number = self._journal.number_before(now - DAY_SECONDS)
             for entry in self._journal.last_states(self._number):
                 self._take(entry)
+            # Only a service writes here: where it had ended by then, the day began unwatched.
+            for entry in self._journal.after(self._number - 1, limit=1):
+                self._gaps.add(entry)
         while entries := self._journal.after(self._number, limit=_PORTION):
             self._number = entries[-1].number
             for entry in entries:

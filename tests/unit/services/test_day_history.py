@@ -85,3 +85,16 @@ def test_steps_begin_at_round_moments_and_end_with_the_one_that_goes_on() -> Non
     assert [each.begins % 60 for each in found] == [0, 0, 0]
     assert [each.requests for each in found] == [0, 1, 1]
     assert [each.requests for each in site.history.steps(count=3, seconds=60, node=NodeName("other"))] == [0, 0, 0]
+
+
+def test_an_outage_that_began_before_the_day_is_unknown_up_to_its_end() -> None:
+    site = Site()
+    site.state("ready", ago=40 * HOUR)
+    site.log.add(NewEntry(Kind.SERVICE, None, "ended"), site.clock.now() - 30 * HOUR)
+    assert site.hours() == {"unknown": 24.0}
+    site = Site()
+    site.state("ready", ago=40 * HOUR)
+    for ago, phase in ((30 * HOUR, "ended"), (6 * HOUR, "started")):
+        site.log.add(NewEntry(Kind.SERVICE, None, phase), site.clock.now() - ago)
+    site.state("asleep", ago=6 * HOUR)
+    assert site.hours() == {"unknown": 18.0, "asleep": 6.0}
