@@ -14,11 +14,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from tests.lab.support import NODE
+
+if TYPE_CHECKING:
+    from provisioner.adapters.proxmox.session import ProxmoxSession
 
 VMID = 5001
 
@@ -110,17 +113,25 @@ class Scene:
 
     def by_agent(self, line: str) -> None:
         """Run a line in the node's guest without logging in, as one does at a console."""
-        from provisioner.adapters.proxmox.session import ProxmoxSession, TokenLogin
         from provisioner.adapters.proxmox.simulated_guests import AgentShell
-        from provisioner.adapters.secrets import read_secret
         from provisioner.adapters.system_clock import SystemClock
+
+        shell = AgentShell(self._session(), SystemClock(), f"nodes/pve1/qemu/{VMID}/agent")
+        assert shell.run(["sh", "-c", line], seconds=30).exit_code == 0
+
+    def starts(self) -> int:
+        """Return how often the node's VM has been powered on; a start of one that runs already fails, and is none."""
+        found = self._session().call("GET", "nodes/pve1/tasks", vmid=VMID, typefilter="qmstart")
+        return sum(each.get("status") == "OK" for each in found)
+
+    def _session(self) -> ProxmoxSession:
+        from provisioner.adapters.proxmox.session import ProxmoxSession, TokenLogin
+        from provisioner.adapters.secrets import read_secret
         from provisioner.fleet import Fleet
 
         (cluster,) = Fleet.load(self.fleet_file).spec.clusters.values()
         login = TokenLogin(cluster.token_id, read_secret(cluster.token_secret, subject="lab"))
-        session = ProxmoxSession(cluster.address, login)
-        shell = AgentShell(session, SystemClock(), f"nodes/pve1/qemu/{VMID}/agent")
-        assert shell.run(["sh", "-c", line], seconds=30).exit_code == 0
+        return ProxmoxSession(cluster.address, login)
 
     def forget_requests(self) -> None:
         """Have the lab count API requests anew."""

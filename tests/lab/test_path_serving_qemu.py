@@ -282,7 +282,7 @@ def test_a_killed_service_loses_nobody_and_starts_nothing_twice(setting: Scene, 
     """A client whose connection the kill broke asks once more, as soon as the next service is there."""
     if phase(service.client) != "asleep":
         service.client.post(f"/api/nodes/{NODE}/sleep", {"force": True})
-    setting.forget_requests()
+    started = setting.starts()
     urls = [service.client.url]
     is_there = threading.Event()
 
@@ -304,5 +304,6 @@ def test_a_killed_service_loses_nobody_and_starts_nothing_twice(setting: Scene, 
         for each in streams:
             each.finish()
         assert [(each.is_whole, each.broken) for each in streams] == [(True, 1)] * 5
-        assert setting.asked("/status/start") == 1
+        # The second may have asked before the first's start was to be seen; Proxmox then starts nothing.
+        assert setting.starts() == started + 1
         assert second.stop() == 0
