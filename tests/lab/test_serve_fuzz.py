@@ -37,7 +37,8 @@ def test_no_question_breaks_it_and_every_answer_is_as_documented(site: Site, tmp
         command = [Path(sys.executable).parent / "st", f"--config-file={config}", "run", document]
         # The stream of events never ends, which is no answer that can be judged.
         command += ["--exclude-path=/api/events", "--phases=examples,coverage,fuzzing", "--no-color"]
-        command += [f"--max-examples={_EXAMPLES}", f"--seed={seed}", "--workers=2", "--request-timeout=30"]
+        # One worker: the parser of Python 3.11.2, which filters are described with, is not safe in several threads.
+        command += [f"--max-examples={_EXAMPLES}", f"--seed={seed}", "--workers=1", "--request-timeout=30"]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
         assert running.client.get("/api/service").status == 200
