@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from provisioner.ports.hypervisors import Hypervisors
     from provisioner.ports.lease_book import LeaseBook
     from provisioner.ports.measurements import MeasurementLog
+    from provisioner.ports.model_files import ModelFiles
     from provisioner.ports.node_locks import NodeLocks
     from provisioner.ports.playbooks import Playbooks
     from provisioner.ports.registrations import Registrations
@@ -183,6 +184,13 @@ class RealWorld:
         from provisioner.adapters.files.text_files import LocalTextFiles
 
         return LocalTextFiles()
+
+    @cached_property
+    def model_files(self) -> ModelFiles:
+        """Models in files here."""
+        from provisioner.adapters.files.models import LocalModelFiles
+
+        return LocalModelFiles()
 
     def secret(self, reference: SecretReference, *, subject: str) -> str:
         """Return a secret for the one act that needs it."""

@@ -8,6 +8,7 @@ from enum import Enum
 
 from provisioner.domain.conventions import TAG
 from provisioner.domain.model_keeping import ModelDisk, VmDisk
+from provisioner.domain.models.model import Subject
 from provisioner.domain.names import HypervisorName, MappingId, StorageName, Vmid
 from provisioner.domain.vm_traits import Drift, PassedDevice, Traits
 
@@ -132,3 +133,5 @@ class NodeSeen:
     seed_present: bool
     permissions: Mapping[str, Mapping[str, int]] | None = None
     """What our login may do; asked for only where a VM may be cloned."""
+    models: Mapping[str, Subject] = field(default_factory=dict)
+    """The models of its modes that lie in files here, by the names that the modes have for them."""

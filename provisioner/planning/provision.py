@@ -156,7 +156,7 @@ def _refusal(
             or software_refusal(fleet, node, seen.mappings, renew_driver=renew_driver)
             or engine_refusal(fleet, node, engines, compute_of(fleet, node, seen.mappings))
             or unlike_cards(fleet, node, engines, seen.mappings)
-            or unfit_modes(fleet, node)
+            or unfit_modes(fleet, node, seen.models)
             or (no_clone(fleet, node, seen) if vm is None else None)
         )
     wanted = {each.vmid for each in fleet.nodes.values()}

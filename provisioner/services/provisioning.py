@@ -12,10 +12,11 @@ from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from provisioner.domain.actions import Plan, RunPlaybook, UploadSeed
 from provisioner.domain.fleet import ClusterSpec, FleetSpec, NodeSpec
+from provisioner.domain.models.model import Subject
 from provisioner.domain.names import NodeName
 from provisioner.domain.snapshot import NodeSeen
 from provisioner.engines.base import InferenceEngine
@@ -88,11 +89,19 @@ class Provisioning:
         return self._planned(node, look(self._fleet, self._api(node), node), renew_driver=renew_driver)
 
     def _planned(self, node: NodeSpec, seen: NodeSeen, *, renew_driver: bool = False) -> Plan:
+        seen = replace(seen, models=self._models(node))
         plan = plan_node(self._fleet, node, seen, self._world.engines, renew_driver=renew_driver)
         if any(isinstance(step.action, UploadSeed) for step in plan.steps):
             # Before anything is done. A node whose first boot is over needs nothing of this any more.
             self._world.seeds.verify(node)
         return plan
+
+    def _models(self, node: NodeSpec) -> dict[str, Subject]:
+        """Return what the files here tell of the models that a node is to have."""
+        names = {name for mode in self._fleet.modes_of(node) for name in mode.models if name in self._fleet.models}
+        paths = {name: path for name in names if (path := self._fleet.models[name].local_path) is not None}
+        found = {name: self._world.model_files.subject(path) for name, path in paths.items()}
+        return {name: subject for name, subject in found.items() if subject is not None}
 
     def plans(self, nodes: Sequence[NodeSpec]) -> dict[NodeName, Plan | ProvisionerError]:
         """Look at several nodes and return what `up` would do, or why that cannot be told; in the order given.

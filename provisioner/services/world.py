@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from provisioner.ports.hypervisors import Hypervisors
     from provisioner.ports.lease_book import LeaseBook
     from provisioner.ports.measurements import MeasurementLog
+    from provisioner.ports.model_files import ModelFiles
     from provisioner.ports.node_locks import NodeLocks
     from provisioner.ports.playbooks import Playbooks
     from provisioner.ports.registrations import Registrations
@@ -107,6 +108,11 @@ class World(Protocol):
     @property
     def text_files(self) -> TextFiles:
         """Files here that other programs read."""
+        ...
+
+    @property
+    def model_files(self) -> ModelFiles:
+        """Models in files here."""
         ...
 
     def secret(self, reference: SecretReference, *, subject: str) -> str:

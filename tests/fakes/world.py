@@ -9,6 +9,7 @@ from pathlib import Path
 from provisioner.domain.activity import ActivityRecord, HoursServed
 from provisioner.domain.fleet import SecretReference
 from provisioner.domain.in_flight import InFlight
+from provisioner.domain.models.model import Subject
 from provisioner.domain.names import ClusterName, EngineName, ModeName, NodeName
 from provisioner.domain.orchestrator import OrchestratorName, Registration
 from provisioner.engines.base import InferenceEngine
@@ -93,6 +94,16 @@ class MemoryTextFiles:
         self.writes += 1
 
 
+class MemoryModelFiles:
+    """What the files of models tell, by path."""
+
+    def __init__(self) -> None:
+        self.subjects: dict[Path, Subject] = {}
+
+    def subject(self, path: Path) -> Subject | None:
+        return self.subjects.get(path)
+
+
 class MemoryNodeLocks:
     """Locks in a set."""
 
@@ -137,6 +148,7 @@ class FakeWorld:
         self.locks = MemoryNodeLocks()
         self.registrations = MemoryRegistrations()
         self.text_files = MemoryTextFiles()
+        self.model_files = MemoryModelFiles()
 
     def secret(self, reference: SecretReference, *, subject: str) -> str:
         """Look it up among those that a test has put there."""

@@ -1,7 +1,7 @@
 """Why `up` does not lay down a mode: its model cannot fit the node. Pure.
 
 Only what is known is judged: a model of the catalogue in a quantisation that
-its name tells, GPUs whose memory the fleet file says. And only what is plain:
+its name tells, or one whose file lies here, and GPUs whose memory the fleet file says. And only what is plain:
 the overhead is an estimate, so a shortage within its error is let through, and
 the engine has the last word.
 """
@@ -9,11 +9,13 @@ the engine has the last word.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
 from provisioner.domain.actions import Refusal
 from provisioner.domain.fleet import FleetSpec, NodeSpec
 from provisioner.domain.mode import ArgumentValue, ModeSpec
 from provisioner.domain.models.catalogue import find_model
+from provisioner.domain.models.model import Subject
 from provisioner.domain.quantities import GIB
 from provisioner.engines.arguments import flags_of, variables_of
 from provisioner.planning.fit.engines import MemoryUse, default_context, memory_use
@@ -22,6 +24,8 @@ from provisioner.planning.fit.request import FitRequest, gpu_of
 from provisioner.planning.fit.subjects import default_quantization, from_catalogue
 from provisioner.planning.fit.words import reason, size
 
+Files = Mapping[str, Subject]
+NO_FILES: Files = MappingProxyType({})
 DOUBT = 0.05
 """Of the room: how far the estimate may be wrong. The published figures are met within 3 per cent."""
 _OWN_CONTEXT = 4096
@@ -34,13 +38,19 @@ _ELSEWHERE = frozenset(
 )
 
 
-def unfit_modes(fleet: FleetSpec, node: NodeSpec) -> Refusal | None:
+def unfit_modes(fleet: FleetSpec, node: NodeSpec, files: Files = NO_FILES) -> Refusal | None:
     """Return why the first of a node's modes that cannot fit does not; None when none is known not to."""
-    return next((found for mode in fleet.modes_of(node) if (found := fit_refusal(fleet, node, mode))), None)
+    return next((found for mode in fleet.modes_of(node) if (found := fit_refusal(fleet, node, mode, files))), None)
 
 
-def fit_refusal(fleet: FleetSpec, node: NodeSpec, mode: ModeSpec) -> Refusal | None:
+def fit_refusal(fleet: FleetSpec, node: NodeSpec, mode: ModeSpec, files: Files = NO_FILES) -> Refusal | None:
     """Return why a mode's models do not fit a node, with the sum and the least change; None when they do.
+
+    Args:
+        fleet: what is wanted.
+        node: whose mode it is.
+        mode: which.
+        files: what their own files tell of models, by the names that the mode has for them.
 
     None as well for what is not known: the model, its quantisation, the engine's
     habits, or how much memory one of the GPUs has.
@@ -50,15 +60,15 @@ def fit_refusal(fleet: FleetSpec, node: NodeSpec, mode: ModeSpec) -> Refusal | N
     if use is None or not _ELSEWHERE.isdisjoint(flags_of(mode.arguments)):
         return None
     for model in mode.models:
-        report = _judged(fleet, node, mode, model, use)
+        report = _judged(fleet, node, mode, _subject(mode, model, use, files), use)
         if report is not None and not report.fits and _is_plain(report):
-            return _refusal(node, mode, model, report)
-    return _too_many_pinned(fleet, node, mode, use)
+            return _refusal(fleet, node, mode, model, report)
+    return _too_many_pinned(fleet, node, mode, use, files)
 
 
-def _too_many_pinned(fleet: FleetSpec, node: NodeSpec, mode: ModeSpec, use: MemoryUse) -> Refusal | None:
+def _too_many_pinned(fleet: FleetSpec, node: NodeSpec, mode: ModeSpec, use: MemoryUse, files: Files) -> Refusal | None:
     """Models that are always loaded have to fit beside each other."""
-    reports = [_judged(fleet, node, mode, model, use) for model in mode.pinned]
+    reports = [_judged(fleet, node, mode, _subject(mode, model, use, files), use) for model in mode.pinned]
     known = [report for report in reports if report is not None]
     if len(known) < 2:
         return None
@@ -76,9 +86,23 @@ def _too_many_pinned(fleet: FleetSpec, node: NodeSpec, mode: ModeSpec, use: Memo
     )
 
 
-def _judged(fleet: FleetSpec, node: NodeSpec, mode: ModeSpec, model: str, use: MemoryUse) -> FitReport | None:
+def _subject(mode: ModeSpec, model: str, use: MemoryUse, files: Files) -> Subject | None:
+    """Return what is to be judged; None for a model of which too little is known."""
+    read = files.get(model)
+    if read is not None:
+        return read if read.quantization in use.quantizations else None
     named = find_model(model)
     if named is None or (named.is_file and not named.quantization):
+        return None
+    given = flags_of(mode.arguments).get("quantization")
+    kind = str(given or named.quantization or default_quantization(named.model, use))
+    return from_catalogue(named.model, model, kind, use) if kind in use.quantizations else None
+
+
+def _judged(
+    fleet: FleetSpec, node: NodeSpec, mode: ModeSpec, subject: Subject | None, use: MemoryUse
+) -> FitReport | None:
+    if subject is None:
         return None
     # A part of the layers on the CPU is a choice of its own.
     if mode.gpu_layers not in (None, "all") and node.gpus:
@@ -87,19 +111,13 @@ def _judged(fleet: FleetSpec, node: NodeSpec, mode: ModeSpec, model: str, use: M
     slots = tuple(slot for each in together for slot in fleet.gpus_of(each))
     if any(slot.vram_bytes is None for slot in slots) or (not slots and not use.runs_on_cpu):
         return None
-    kind = str(
-        flags_of(mode.arguments).get("quantization") or named.quantization or default_quantization(named.model, use)
-    )
-    if kind not in use.quantizations:
-        return None
-    shape = named.model.shape
     given = mode.context or _number(mode, "max-model-len", "max-total-tokens", "OLLAMA_CONTEXT_LENGTH")
     given = given or (_OWN_CONTEXT if use.reads_gguf else None)
     return judge(
         FitRequest(
-            subject=from_catalogue(named.model, model, kind, use),
+            subject=subject,
             engine=use,
-            context=given or default_context(use.name, shape, None),
+            context=given or default_context(use.name, subject.shape, None),
             # vLLM and TGI start when one request fits; how many more do is their own business.
             parallel=(mode.parallel or 1) if use.reads_gguf else 1,
             cache_type=_cache_type(mode.arguments, use),
@@ -118,13 +136,14 @@ def _is_plain(report: FitReport) -> bool:
     return laid.fullest_bytes > laid.room_bytes * (1 + DOUBT)
 
 
-def _refusal(node: NodeSpec, mode: ModeSpec, model: str, report: FitReport) -> Refusal:
+def _refusal(fleet: FleetSpec, node: NodeSpec, mode: ModeSpec, model: str, report: FitReport) -> Refusal:
     where = "its GPUs" if node.gpus else "its memory"
     ways = [f"{change.text} ({change.fleet_line})" if change.fleet_line else change.text for change in report.changes]
+    path = fleet.models[model].local_path if report.request.subject.is_measured and model in fleet.models else None
     least = "; or ".join(ways[:3]) or "take a smaller model, or a node with more memory"
     return Refusal(
         f'mode "{mode.name}": {model} does not fit {where}: {reason(report)}',
-        f"{least}. The whole sum: provisioner fit {model} {_options(report)}",
+        f"{least}. The whole sum: provisioner fit {path or model} {_options(report)}",
     )
 
 

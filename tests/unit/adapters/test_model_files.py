@@ -14,12 +14,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from provisioner.adapters.files.models import read_model
+from provisioner.adapters.files import models
+from provisioner.adapters.files.models import LocalModelFiles, read_model
 from provisioner.adapters.files.models.gguf_header import read_header
 from provisioner.domain.models.catalogue import MODELS
+from provisioner.domain.models.model import Subject
 from provisioner.domain.models.shape import LatentAttention, parameters
 from provisioner.errors import InputError
-from provisioner.lab.images.tiny_model import Shape, ensure_tiny_model
+from provisioner.lab.images.tiny_model import Shape, ensure_tiny_model, write_model
 
 LLAMA = {
     "model_type": "llama",
@@ -256,3 +258,23 @@ class TestConfiguration:
     def test_no_such_folder_says_what_to_give(self, tmp_path: Path) -> None:
         with pytest.raises(InputError, match="no such file or folder"):
             read_model(str(tmp_path / "none"))
+
+
+def test_a_file_is_read_once_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads: list[str] = []
+    real = models.read_model
+
+    def counted(name: str) -> Subject:
+        reads.append(name)
+        return real(name)
+
+    monkeypatch.setattr(models, "read_model", counted)
+    path, files = tmp_path / "own.gguf", LocalModelFiles()
+    assert files.subject(path) is None
+    write_model(path, Shape(seed=7))
+    found = [files.subject(path) for _ in range(3)]
+    assert found[0] is not None
+    assert (found[0].quantization, found[0].is_measured) == ("f32", True)
+    assert (found[1:], len(reads)) == ([found[0]] * 2, 1)
+    path.write_bytes(b"no model any more")
+    assert (files.subject(path), len(reads)) == (None, 2)

@@ -8,7 +8,9 @@ import pytest
 
 from provisioner.domain.actions import Refusal
 from provisioner.domain.fleet import FleetSpec, NodeSpec
-from provisioner.domain.mode import ArgumentValue, EngineSpec, ModeSpec
+from provisioner.domain.mode import ArgumentValue, Artifact, EngineSpec, ModeSpec
+from provisioner.domain.models.catalogue import find_model
+from provisioner.domain.models.model import Subject
 from provisioner.domain.names import EngineName, HypervisorName, ModeName
 from provisioner.domain.quantities import GIB
 from provisioner.planning.fit.refusal import fit_refusal, unfit_modes
@@ -142,6 +144,25 @@ def test_pinned_models_have_to_fit_beside_each_other(fleet: FleetSpec, node: Nod
     found = fit_refusal(fleet, node, replace(asked, pinned=names))
     assert found is not None
     assert "its pinned models need" in found.reason
+
+
+def read_from_file(gib: int, quantization: str = "q4_k_m") -> Subject:
+    shape = find_model("llama3.1:70b").model.shape  # type: ignore[union-attr]
+    return Subject("mine", shape, quantization, gib * GIB, is_measured=True, origin="723 tensors read from the header")
+
+
+def test_a_model_whose_file_lies_here_is_judged_by_what_it_says_itself(fleet: FleetSpec, node: NodeSpec) -> None:
+    name = "somebodys-own.gguf"
+    known = replace(fleet, models={name: Artifact(name, "/srv/models/own.gguf", "0" * 64)})
+    asked = mode("llama.cpp", name)
+    assert fit_refusal(known, node, asked) is None
+    assert fit_refusal(known, node, asked, {name: read_from_file(20)}) is None
+    found = fit_refusal(known, node, asked, {name: read_from_file(40)})
+    assert found is not None
+    assert f"{name} does not fit its GPUs" in found.reason
+    assert "provisioner fit /srv/models/own.gguf --engine llama.cpp --gpu rtx3090" in found.next_step
+    # Weights in a kind that nobody has described are the engine's business.
+    assert fit_refusal(known, node, asked, {name: read_from_file(40, "tq1_0")}) is None
 
 
 def test_every_mode_of_a_node_is_looked_at(fleet: FleetSpec, node: NodeSpec) -> None:

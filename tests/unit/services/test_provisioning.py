@@ -8,6 +8,8 @@ from dataclasses import replace
 import pytest
 
 from provisioner.domain.fleet import FleetSpec, NodeSpec
+from provisioner.domain.models.catalogue import MODELS
+from provisioner.domain.models.model import Subject
 from provisioner.domain.names import HypervisorName, MappingId, NodeName, StorageName, Vmid
 from provisioner.domain.notes import read_notes
 from provisioner.domain.quantities import GIB
@@ -418,3 +420,16 @@ class TestDestroy:
         assert provisioning.destroy(node, told.append) == ("vm 5001 and its disks",)
         assert "private" not in json.loads(world.cluster.files[LOCAL, "iso"][seed_in(world)])
         assert any("Datastore.Allocate on /storage/local" in event.detail for event in told)
+
+
+def test_a_model_in_a_file_here_that_cannot_fit_is_refused_before_anything_is_made(
+    fleet: FleetSpec, node: NodeSpec, world: FakeWorld
+) -> None:
+    (name,) = fleet.mode_of(node).models
+    path = fleet.models[name].local_path
+    assert path is not None
+    shape = MODELS[0].shape
+    world.model_files.subjects[path] = Subject(name, shape, "q4_k_m", 90 * GIB, is_measured=True, origin="its header")
+    with pytest.raises(RefusedError, match="does not fit its GPUs"):
+        up(Provisioning(fleet, world), node)
+    assert world.cluster.vms == {}

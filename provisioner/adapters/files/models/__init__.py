@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 
 from provisioner.domain.models.model import Subject
@@ -54,3 +55,24 @@ def _no_model(path: Path, what: str) -> InputError:
         subject=str(path),
         next_step="name one GGUF file, or a folder with a config.json",
     )
+
+
+class LocalModelFiles:
+    """The port `ModelFiles`; a file is read anew only when it has changed."""
+
+    def subject(self, path: Path) -> Subject | None:
+        """Return what a file tells of its model."""
+        try:
+            found = path.stat()
+        except OSError:
+            return None
+        return _read_once(path, found.st_size, found.st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _read_once(path: Path, size: int, changed: int) -> Subject | None:
+    try:
+        return read_model(str(path))
+    except InputError:
+        # What is wrong with it, the checksum or the engine says.
+        return None
