@@ -6,7 +6,7 @@ longer than most of them run.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -388,10 +388,18 @@ class Fleet:
         return self.wake_report(node, model=model, on_event=on_event).endpoint
 
     def wake_report(
-        self, node: str | None = None, *, model: str | None = None, on_event: OnEvent = ignore
+        self,
+        node: str | None = None,
+        *,
+        model: str | None = None,
+        on_event: OnEvent = ignore,
+        still_wanted: Callable[[], None] = lambda: None,
     ) -> WakeReport:
-        """Like `wake`, with what it did and how long that took."""
-        return self._waking.wake(self._chosen(node, model), on_event)
+        """Like `wake`, with what it did and how long that took.
+
+        `still_wanted` is called for as long as nothing is started; what it raises ends the wake.
+        """
+        return self._waking.wake(self._chosen(node, model), on_event, still_wanted)
 
     def sleep(self, node: str, *, force: bool = False, on_event: OnEvent = ignore) -> SleepReport:
         """Shut a node down cleanly; refuses while it is busy or does not say, unless `force`."""
