@@ -17,7 +17,7 @@ from provisioner.domain.fleet import FleetSpec, NodeSpec
 from provisioner.domain.in_flight import InFlight
 from provisioner.domain.names import HypervisorName, NodeName
 from provisioner.errors import RefusedError
-from provisioner.planning.idle import IdleVerdict
+from provisioner.planning.idle import IdleDecision, IdleVerdict
 from provisioner.ports.web import NO_HEADERS, Answer, Headers
 from provisioner.services.events import ignore
 from provisioner.services.idling import Idling, WakeGivenUp
@@ -48,6 +48,13 @@ def passes(idling: Idling, world: FakeWorld, node: NodeSpec, minutes: int) -> li
         found.append(idling.idle([node], ignore)[0].verdict)
         world.clock.advance(60)
     return found
+
+
+def request(world: FakeWorld, node: NodeSpec) -> None:
+    """Have a request come through us, and end."""
+    assert world.in_flight.enter(node.name, world.clock.now())
+    world.clock.advance(2)
+    world.in_flight.leave(node.name, world.clock.now())
 
 
 class LeftJustBefore:
@@ -123,6 +130,54 @@ class TestLookingAgain:
         verdicts = passes(Idling(fleet, awake), awake, node, 24)
         assert verdicts == [IdleVerdict.STAY] * 20 + [IdleVerdict.SLEEP] + [IdleVerdict.ASLEEP] * 3
         assert awake.cluster.acts == ["shut down 5001"]
+
+
+class TestUsedSinceTheLook:
+    """A pass waits for all its looks, and one guest that hangs delays them all: what happens meanwhile counts."""
+
+    def decided(self, fleet: FleetSpec, node: NodeSpec, world: FakeWorld) -> tuple[Idling, IdleDecision]:
+        """Have a node been quiet for as long as it may since its last request, and judged."""
+        idling = Idling(fleet, world)
+        request(world, node)
+        passes(idling, world, node, 20)
+        (decision,) = idling.judge([node])
+        return idling, decision
+
+    def test_a_request_that_came_and_ended_keeps_the_node_on(
+        self, fleet: FleetSpec, node: NodeSpec, awake: FakeWorld
+    ) -> None:
+        idling, decision = self.decided(fleet, node, awake)
+        assert decision.verdict is IdleVerdict.SLEEP
+        request(awake, node)
+        done = idling.carry_out(decision, ignore)
+        assert done.verdict is IdleVerdict.STAY
+        assert done.reason == "cannot put the node to sleep: quiet for 0 ms of 20 min"
+        assert awake.cluster.acts == []
+
+    def test_so_does_work_of_its_engine_that_did_not_come_through_us(
+        self, fleet: FleetSpec, node: NodeSpec, awake: FakeWorld
+    ) -> None:
+        idling, decision = self.decided(fleet, node, awake)
+        awake.guests.tokens += 7
+        assert idling.carry_out(decision, ignore).verdict is IdleVerdict.STAY
+        assert awake.cluster.acts == []
+
+    def test_so_does_a_start_of_its_vm(self, fleet: FleetSpec, node: NodeSpec, awake: FakeWorld) -> None:
+        idling, decision = self.decided(fleet, node, awake)
+        awake.cluster.stop_vm(PVE1, node.vmid)
+        awake.cluster.start_vm(PVE1, node.vmid)
+        awake.clock.advance(60)
+        assert idling.carry_out(decision, ignore).reason.startswith("cannot put the node to sleep: up for only")
+
+    def test_one_that_stayed_quiet_goes(self, fleet: FleetSpec, node: NodeSpec, awake: FakeWorld) -> None:
+        idling, decision = self.decided(fleet, node, awake)
+        awake.clock.advance(80)
+        assert idling.carry_out(decision, ignore).verdict is IdleVerdict.SLEEP
+        assert awake.cluster.acts == ["shut down 5001"]
+
+    def test_a_person_does_not_wait_for_quiet_time(self, fleet: FleetSpec, node: NodeSpec, awake: FakeWorld) -> None:
+        request(awake, node)
+        assert Sleeping(fleet, awake).sleep(node, ignore).was_running
 
 
 class TestGateAndDrain:
