@@ -370,6 +370,22 @@ class TestAwakeHours:
         self.at(awake, "2026-11-24 07:56:00")
         assert idling.idle([hours], ignore)[0].verdict is IdleVerdict.WAKE
 
+    @pytest.mark.parametrize("lock", ["backup", "snapshot", "suspended"])
+    def test_nor_does_a_lock_on_its_vm_make_anybody_forget_that(
+        self, fleet: FleetSpec, node: NodeSpec, awake: FakeWorld, lock: str
+    ) -> None:
+        hours = self.asleep(fleet, node, awake)
+        idling = Idling(fleet, awake)
+        self.at(awake, "2026-11-23 07:56:00")
+        idling.idle([hours], ignore)
+        Sleeping(fleet, awake).sleep(hours, ignore)
+        awake.cluster.acts.clear()
+        vm = awake.cluster.vms[hours.vmid]
+        for held, minutes in ((lock, 2), (None, 20)):
+            vm.seen = replace(vm.seen, lock=held)
+            assert passes(idling, awake, hours, minutes) == [IdleVerdict.ASLEEP] * minutes
+        assert awake.cluster.acts == []
+
     def test_a_wake_that_fails_is_tried_again_a_while_later(
         self, fleet: FleetSpec, node: NodeSpec, awake: FakeWorld
     ) -> None:
