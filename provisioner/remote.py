@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from http import HTTPStatus
+from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote
 
@@ -52,7 +54,8 @@ def power_over(fleet: Fleet) -> Power:
     """Return who acts on a fleet: the service that runs for it in the same state folder, else the fleet itself.
 
     Raises:
-        NotReadyError: a service is there and does not answer. Acting beside it would cut off what runs through it.
+        NotReadyError: a service is there and does not answer, or is ending. Acting beside it would cut off what runs
+            through it.
     """
     found = service_of(fleet)
     return RemoteFleet(fleet, *found) if found is not None else fleet
@@ -62,26 +65,38 @@ def service_of(fleet: Fleet) -> tuple[PrivateService, str] | None:
     """Return the service that runs for a fleet, and the number of its process; None where there is none.
 
     Raises:
-        NotReadyError: a service is there and does not answer.
+        NotReadyError: a service is there and does not answer, or is ending.
     """
-    service = PrivateService(fleet.settings.state_folder)
+    folder = fleet.settings.state_folder
+    service = PrivateService(folder)
     if not service.exists():
         return None
     try:
         about = service.ask("GET", "/api/service")
     except ServiceGone as gone:
         if gone.was_there:
-            raise NotReadyError(
-                f"cannot go through the control service: it is there and does not answer ({gone})",
-                subject=f"state folder {fleet.settings.state_folder}",
-                next_step="run the same command again in a moment; if that does not help, stop the service first",
-                retryable=True,
-            ) from gone
+            raise _not_ready(folder, f"it is there and does not answer ({gone})") from gone
+        if service.has_process():
+            # It lets no new connection in while what runs through it comes to its end.
+            raise _not_ready(folder, "it is just beginning or ending") from gone
         # It was killed, and its socket is left.
         return None
-    if about.value.get("fleet_file") != str(fleet.spec.path.resolve()) or about.value.get("draining"):
+    if about.status != HTTPStatus.OK:
+        raise _not_ready(folder, f"it answers {about.status} when it is asked what it is")
+    if about.value.get("fleet_file") != str(fleet.spec.path.resolve()):
         return None
+    if about.value.get("draining"):
+        raise _not_ready(folder, "it is ending")
     return service, str(about.value.get("pid"))
+
+
+def _not_ready(folder: Path, why: str) -> NotReadyError:
+    return NotReadyError(
+        f"cannot go through the control service: {why}",
+        subject=f"state folder {folder}",
+        next_step="run the same command again in a moment; if that does not help, stop the service first",
+        retryable=True,
+    )
 
 
 class RemoteFleet:
