@@ -253,10 +253,12 @@ class Sleeping:
                         next_step=f"provisioner sleep {node.name} --force cuts the power; so does idle by itself with "
                         "may_cut_power: true in the fleet file",
                     ) from error
-                # Minutes have passed: whose it is, and whether somebody holds it by now, is asked again.
+                # Minutes have passed: whose it is, who uses it or holds it by now, is asked again.
                 vm = api.vm(node.hypervisor, node.vmid)
                 if vm is not None:
                     require(node, vm, Act.SLEEP)
+                    if not force:
+                        self._require_not_busy(node, vm)
                     require_still_wanted()
                     api.stop_vm(node.hypervisor, node.vmid)
                 step.detail = "power cut"
@@ -344,6 +346,23 @@ class Sleeping:
         use = self._looks.look(node, vm, with_waiting=with_waiting)
         self._refuse(use, Act.SLEEP)
         return use
+
+    def _require_not_busy(self, node: NodeSpec, vm: VmSeen) -> None:
+        """Look once more before the power of a guest is cut that has ignored its shutdown. Raises RefusedError.
+
+        Half shut down it may well answer nothing any more: only what is known to use it keeps it on. Who waits behind
+        its gate is served after its next start.
+        """
+        use = self._looks.look(node, vm, with_waiting=False)
+        self._looks.leave(node.name)
+        busy = busy_reasons(use.activity, use.signals)
+        if busy:
+            raise RefusedError(
+                f"cannot cut its power: it did not shut down, and {'; '.join(busy)}",
+                subject=node.subject,
+                next_step=f"wait for that to end; provisioner sleep {node.name} --force cuts it off",
+                retryable=True,
+            )
 
     def _require_verdict(self, use: NodeUse, *verdicts: IdleVerdict) -> None:
         """Judge a node again as a pass does, on what it shows now. Raises RefusedError for any other verdict."""

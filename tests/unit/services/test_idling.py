@@ -247,6 +247,36 @@ class TestPower:
         assert idling.idle([may_cut], ignore)[0].verdict is IdleVerdict.SLEEP
         assert awake.cluster.acts == ["stop 5001"]
 
+    @pytest.mark.parametrize(
+        ("section", "shown", "told"),
+        [
+            ("connections", "session 3\nName=alice\nTTY=pts/0", "alice is logged in (pts/0)"),
+            ("locks", "apt-get", "apt-get changes its packages"),
+        ],
+    )
+    def test_nor_does_it_where_somebody_uses_the_guest_by_then(
+        self, fleet: FleetSpec, node: NodeSpec, awake: FakeWorld, section: str, shown: str, told: str
+    ) -> None:
+        awake.cluster.ignores_shutdown = True
+        may_cut = replace(node, may_cut_power=True)
+        awake.clock.at(30.0, lambda: awake.guests.shows.update({section: shown}))
+        with pytest.raises(RefusedError, match="cannot cut its power: it did not shut down, and") as caught:
+            Sleeping(fleet, awake).sleep(may_cut, ignore)
+        assert told in caught.value.summary
+        assert awake.cluster.acts == []
+
+    def test_a_guest_that_says_nothing_any_more_does_not_keep_its_power(
+        self, fleet: FleetSpec, node: NodeSpec, awake: FakeWorld
+    ) -> None:
+        awake.cluster.ignores_shutdown = True
+
+        def half_down() -> None:
+            awake.guests.engine_dead = awake.guests.refuses_key = True
+
+        awake.clock.at(30.0, half_down)
+        assert Sleeping(fleet, awake).sleep(replace(node, may_cut_power=True), ignore).was_running
+        assert awake.cluster.acts == ["stop 5001"]
+
 
 class TestAGpuThatDoesNotSurviveAStop:
     """Its node never goes past the second rung."""
