@@ -111,9 +111,9 @@ class RemoteFleet:
         self, node: str | None = None, *, model: str | None = None, on_event: OnEvent = ignore
     ) -> WakeReport:
         """Return when a node's model has answered."""
-        if node is None and model is not None:
-            node = str(self._ask("POST", "/api/route", {"model": model, "away": "wait"}, on_event)["node"])
-        name = self._fleet.spec.node(node or "").name
+        # Not the service's route: that names a fallback too, does not try at once what has just failed, and would have
+        # woken the node before it is asked whether that was needed.
+        name = self._fleet.node_to_wake(node, model).name
         found = self._ask("POST", f"/api/nodes/{quote(name)}/wake", {}, on_event, node=name)
         return WakeReport(
             endpoint=_endpoint(found["endpoint"]),

@@ -19,18 +19,24 @@ from provisioner.fleet import Fleet
 from provisioner.remote import power_over, service_of
 from provisioner.serving.door import only_one, private_socket
 from provisioner.settings import Settings
-from tests.fleets import fleet_from
+from tests.fleets import FLEET, fleet_from
 
 
 @contextmanager
-def answering(folder: Path, status: int, **value: object) -> Iterator[None]:
-    """Have a service answer everything like that."""
+def answering(folder: Path, status: int, **value: object) -> Iterator[list[str]]:
+    """Have a service answer everything like that; yield what it was told to do."""
+    asked: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(status)
             self.end_headers()
             self.wfile.write(json.dumps(value).encode())
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            asked.append(self.path)
+            self.do_GET()
 
         def log_message(self, format: str, *args: object) -> None:
             """Say nothing."""
@@ -39,7 +45,7 @@ def answering(folder: Path, status: int, **value: object) -> Iterator[None]:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         try:
-            yield
+            yield asked
         finally:
             server.shutdown()
             thread.join()
@@ -121,3 +127,17 @@ def test_a_service_that_does_not_answer_in_time_is_there_all_the_same(
         with pytest.raises(ServiceGone) as gone:
             PrivateService(tmp_path).ask("GET", "/api/service", seconds=0.05)
     assert gone.value.was_there
+
+
+def test_a_wake_of_a_model_is_one_wake_of_the_node_that_a_command_alone_would_wake(tmp_path: Path) -> None:
+    path = tmp_path / "fleet.yml"
+    fleet_from(tmp_path, "".join(line for line in FLEET.splitlines(keepends=True) if "llm-gpu-02" not in line))
+    fleet = Fleet.load(path, settings=Settings(path, tmp_path))
+    model = "gemma-2-2b-it.gguf"
+    endpoint = {"node": "llm-gpu-01", "url": "http://10.10.90.1:8080/v1", "api": "openai", "model": model}
+    report = {"started": True, "seconds": 61.0, "added_seconds": 0.1, "api_calls": 4, "reason": "its VM is off"}
+    about = {"fleet_file": str(path.resolve()), "draining": False, "pid": 7, "last_event": 0}
+    with answering(tmp_path, 200, endpoint=endpoint, **report, **about) as asked:
+        woken = power_over(fleet).wake_report(model=model)
+    assert asked == ["/api/nodes/llm-gpu-01/wake"]
+    assert (woken.started, woken.seconds, woken.endpoint.node) == (True, 61.0, "llm-gpu-01")
