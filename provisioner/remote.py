@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from provisioner.adapters.web.private_socket import PrivateService, ServiceGone
 from provisioner.domain.names import NodeName
-from provisioner.errors import EngineError, NotReadyError, ProvisionerError
+from provisioner.errors import EngineError, NotReadyError, ProvisionerError, RefusedError
 from provisioner.fleet import Fleet
 from provisioner.planning.idle import IdleDecision, IdleVerdict
 from provisioner.services.events import Event, OnEvent, Phase, ignore
@@ -88,6 +88,22 @@ def service_of(fleet: Fleet) -> tuple[PrivateService, str] | None:
     if about.value.get("draining"):
         raise _not_ready(folder, "it is ending")
     return service, str(about.value.get("pid"))
+
+
+def require_no_service(fleet: Fleet, what: str) -> None:
+    """Let what takes a node from under its requests pass only where no service knows of any.
+
+    Raises:
+        RefusedError: a service runs for the fleet.
+        NotReadyError: as `service_of`.
+    """
+    found = service_of(fleet)
+    if found is not None:
+        raise RefusedError(
+            f"cannot {what} beside the control service (process {found[1]}): what runs through it would be cut off",
+            subject=f"state folder {fleet.settings.state_folder}",
+            next_step="stop the service, which lets its requests end; run the same command again; start it again",
+        )
 
 
 def _not_ready(folder: Path, why: str) -> NotReadyError:

@@ -12,9 +12,11 @@ from pathlib import Path
 from socketserver import UnixStreamServer
 
 import pytest
+from click.testing import CliRunner
 
 from provisioner.adapters.web.private_socket import SOCKET, PrivateService, ServiceGone
-from provisioner.errors import NotReadyError
+from provisioner.cli.app import root
+from provisioner.errors import NotReadyError, RefusedError
 from provisioner.fleet import Fleet
 from provisioner.remote import power_over, service_of
 from provisioner.serving.door import only_one, private_socket
@@ -141,3 +143,17 @@ def test_a_wake_of_a_model_is_one_wake_of_the_node_that_a_command_alone_would_wa
         woken = power_over(fleet).wake_report(model=model)
     assert asked == ["/api/nodes/llm-gpu-01/wake"]
     assert (woken.started, woken.seconds, woken.endpoint.node) == (True, 61.0, "llm-gpu-01")
+
+
+@pytest.mark.parametrize("words", [("--survives-stop",), ("--mode", "small")])
+def test_what_would_take_a_node_from_under_its_requests_is_refused_beside_a_service(
+    beside: Fleet, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    folder = beside.settings.state_folder
+    monkeypatch.setenv("PROVISIONER_FLEET", named(beside))
+    monkeypatch.setenv("PROVISIONER_STATE", str(folder))
+    with answering(folder, 200, fleet_file=named(beside), draining=False, pid=7):
+        error = CliRunner().invoke(root, ["test", "llm-gpu-01", *words]).exception
+    assert isinstance(error, RefusedError)
+    assert "beside the control service (process 7)" in error.summary
+    assert "stop the service" in error.next_step
