@@ -6,7 +6,7 @@ longer than most of them run.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -388,10 +388,18 @@ class Fleet:
         return self.wake_report(node, model=model, on_event=on_event).endpoint
 
     def wake_report(
-        self, node: str | None = None, *, model: str | None = None, on_event: OnEvent = ignore
+        self,
+        node: str | None = None,
+        *,
+        model: str | None = None,
+        on_event: OnEvent = ignore,
+        still_wanted: Callable[[], None] = lambda: None,
     ) -> WakeReport:
-        """Like `wake`, with what it did and how long that took."""
-        return self._waking.wake(self._chosen(node, model), on_event)
+        """Like `wake`, with what it did and how long that took.
+
+        `still_wanted` is called for as long as nothing is started; what it raises ends the wake.
+        """
+        return self._waking.wake(self.node_to_wake(node, model), on_event, still_wanted)
 
     def sleep(self, node: str, *, force: bool = False, on_event: OnEvent = ignore) -> SleepReport:
         """Shut a node down cleanly; refuses while it is busy or does not say, unless `force`."""
@@ -770,7 +778,13 @@ class Fleet:
         require_new(path)
         return lambda dump: write_host_dump(path, dump.sections)
 
-    def _chosen(self, node: str | None, model: str | None) -> NodeSpec:
+    def node_to_wake(self, node: str | None, model: str | None) -> NodeSpec:
+        """Return the node that `wake` would wake; the same for both faces of it.
+
+        Raises:
+            InputError: not exactly one of the two is given.
+            RefusedError: no node is in a mode with that model; the error says how to bring one into it.
+        """
         if (node is None) == (model is None):
             raise InputError(
                 "cannot tell what to wake", subject="wake", next_step="name either a node or, with --model, a model"
@@ -793,10 +807,12 @@ class Fleet:
         now: list[NodeSpec] = []
         elsewhere: list[NodeSpec] = []
         for node in nodes:
-            api = self._world.clusters[self.spec.cluster_of(node).name]
-            # Without a VM there is no note; whoever wakes it is told so.
-            has_note = len(node.modes) > 1 and api.vm(node.hypervisor, node.vmid) is not None
-            current = noted(self.spec, api, node)[0] if has_note else self.spec.in_mode(node, None)
+            current = self.spec.in_mode(node, None)
+            if len(node.modes) > 1:
+                api = self._world.clusters[self.spec.cluster_of(node).name]
+                # Without a VM there is no note; whoever wakes it is told so.
+                if api.vm(node.hypervisor, node.vmid) is not None:
+                    current = noted(self.spec, api, node)[0]
             released = self.spec.release_of(current) is not None
             (now if model in self.spec.mode_of(current).models and not released else elsewhere).append(node)
         if not now:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from http import HTTPStatus
+from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote
 
 from provisioner.adapters.web.private_socket import PrivateService, ServiceGone
 from provisioner.domain.names import NodeName
-from provisioner.errors import EngineError, NotReadyError, ProvisionerError
+from provisioner.errors import EngineError, NotReadyError, ProvisionerError, RefusedError
 from provisioner.fleet import Fleet
 from provisioner.planning.idle import IdleDecision, IdleVerdict
 from provisioner.services.events import Event, OnEvent, Phase, ignore
@@ -52,7 +54,8 @@ def power_over(fleet: Fleet) -> Power:
     """Return who acts on a fleet: the service that runs for it in the same state folder, else the fleet itself.
 
     Raises:
-        NotReadyError: a service is there and does not answer. Acting beside it would cut off what runs through it.
+        NotReadyError: a service is there and does not answer, or is ending. Acting beside it would cut off what runs
+            through it.
     """
     found = service_of(fleet)
     return RemoteFleet(fleet, *found) if found is not None else fleet
@@ -62,26 +65,54 @@ def service_of(fleet: Fleet) -> tuple[PrivateService, str] | None:
     """Return the service that runs for a fleet, and the number of its process; None where there is none.
 
     Raises:
-        NotReadyError: a service is there and does not answer.
+        NotReadyError: a service is there and does not answer, or is ending.
     """
-    service = PrivateService(fleet.settings.state_folder)
+    folder = fleet.settings.state_folder
+    service = PrivateService(folder)
     if not service.exists():
         return None
     try:
         about = service.ask("GET", "/api/service")
     except ServiceGone as gone:
         if gone.was_there:
-            raise NotReadyError(
-                f"cannot go through the control service: it is there and does not answer ({gone})",
-                subject=f"state folder {fleet.settings.state_folder}",
-                next_step="run the same command again in a moment; if that does not help, stop the service first",
-                retryable=True,
-            ) from gone
+            raise _not_ready(folder, f"it is there and does not answer ({gone})") from gone
+        if service.has_process():
+            # It lets no new connection in while what runs through it comes to its end.
+            raise _not_ready(folder, "it is just beginning or ending") from gone
         # It was killed, and its socket is left.
         return None
-    if about.value.get("fleet_file") != str(fleet.spec.path.resolve()) or about.value.get("draining"):
+    if about.status != HTTPStatus.OK:
+        raise _not_ready(folder, f"it answers {about.status} when it is asked what it is")
+    if about.value.get("fleet_file") != str(fleet.spec.path.resolve()):
         return None
+    if about.value.get("draining"):
+        raise _not_ready(folder, "it is ending")
     return service, str(about.value.get("pid"))
+
+
+def require_no_service(fleet: Fleet, what: str) -> None:
+    """Let what takes a node from under its requests pass only where no service knows of any.
+
+    Raises:
+        RefusedError: a service runs for the fleet.
+        NotReadyError: as `service_of`.
+    """
+    found = service_of(fleet)
+    if found is not None:
+        raise RefusedError(
+            f"cannot {what} beside the control service (process {found[1]}): what runs through it would be cut off",
+            subject=f"state folder {fleet.settings.state_folder}",
+            next_step="stop the service, which lets its requests end; run the same command again; start it again",
+        )
+
+
+def _not_ready(folder: Path, why: str) -> NotReadyError:
+    return NotReadyError(
+        f"cannot go through the control service: {why}",
+        subject=f"state folder {folder}",
+        next_step="run the same command again in a moment; if that does not help, stop the service first",
+        retryable=True,
+    )
 
 
 class RemoteFleet:
@@ -96,9 +127,9 @@ class RemoteFleet:
         self, node: str | None = None, *, model: str | None = None, on_event: OnEvent = ignore
     ) -> WakeReport:
         """Return when a node's model has answered."""
-        if node is None and model is not None:
-            node = str(self._ask("POST", "/api/route", {"model": model, "away": "wait"}, on_event)["node"])
-        name = self._fleet.spec.node(node or "").name
+        # Not the service's route: that names a fallback too, does not try at once what has just failed, and would have
+        # woken the node before it is asked whether that was needed.
+        name = self._fleet.node_to_wake(node, model).name
         found = self._ask("POST", f"/api/nodes/{quote(name)}/wake", {}, on_event, node=name)
         return WakeReport(
             endpoint=_endpoint(found["endpoint"]),

@@ -51,6 +51,11 @@ def test(session: Session, node: str, smoke: bool, mode: str | None, survives_st
     if write and not survives_stop:
         raise click.UsageError("--write goes with --survives-stop")
     fleet = session.fleet()
+    if survives_stop or mode is not None:
+        from provisioner.remote import require_no_service
+
+        # Here a request cannot be kept waiting at the gate that the service has.
+        require_no_service(fleet, "stop its VM" if survives_stop else "test it in a mode")
     if survives_stop:
         with Progress(as_json=session.json) as progress:
             verdict = fleet.survives_stop(node, on_event=progress)

@@ -135,8 +135,14 @@ class Looks:
 
     def look(self) -> Screen:
         """Look once."""
+        from provisioner.errors import NotReadyError
+
         self._news.clear()
-        found = self._service_of(self._fleet)
+        try:
+            found, alone = self._service_of(self._fleet), "no control service runs"
+        except NotReadyError as error:
+            # Looking does no harm beside it; a watch outlives the restart of a service.
+            found, alone = None, error.summary.removeprefix("cannot go through ")
         if found is not None:
             service, pid = found
             # What happens while we look is told once more rather than never.
@@ -146,7 +152,7 @@ class Looks:
                 self._listener = _Listener(service, last, self._news)
                 self._listener.start()
         else:
-            rows, through = self._seen(), "this command; no control service runs"
+            rows, through = self._seen(), f"this command; {alone}"
         events = self._journal.latest(limit=_RECENT)
         return Screen(rows, dict(self._history.days(self._nodes)), events, self._savings(), through)
 

@@ -54,7 +54,7 @@ class Lease:
     """UNIX seconds of the grant, or of the moment when it was found in use."""
     owner: str = ""
     issued: bool = False
-    """Its start is sent, or about to be, and is not known to have arrived at Proxmox."""
+    """Its start is sent, or about to be, perhaps once more, and not all that was sent is known to be with Proxmox."""
     adopted: bool = False
     """It was found running: nobody asked us for the slot."""
     wanted_by: str = ""

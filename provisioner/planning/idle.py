@@ -115,7 +115,9 @@ def idle_decision(use: NodeUse, now: float) -> IdleDecision:
     if found is not None and found.why is Why.ELSEWHERE:
         return IdleDecision(node, IdleVerdict.UNTOUCHED, found.reason)
     if vm.power is Power.STOPPED:
-        return _off(use, now)
+        locked = objection(node, vm, Act.WAKE)
+        # What waits for its hours waits for the end of its backup too; one put to disk could be started.
+        return _off(use, now) if locked is None else IdleDecision(node, IdleVerdict.ASLEEP, locked.reason)
     if vm.power is Power.UNKNOWN:
         return _unknown(use, now, "whether its VM runs is unknown")
     if found is not None:

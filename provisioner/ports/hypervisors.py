@@ -32,6 +32,11 @@ class Ticket(Protocol):
         """What a reader should know of it: Proxmox's warnings, answers that got lost. Complete once it is done."""
         ...
 
+    @property
+    def may_still_arrive(self) -> bool:
+        """Proxmox may get a request for it from now on: one whose answer got lost, or one that is to be sent again."""
+        ...
+
     def is_done(self) -> bool:
         """Ask once. Raises HypervisorError when the work has failed."""
         ...

@@ -117,9 +117,9 @@ class Arbitration:
             turn.page = issuing(turn.page, leases)
         ending = _Ending(self._world, api, claim, leases)
         try:
-            ticket = api.start_vm(claim.hypervisor, claim.vmid)
-            ending.arrived()
-            return LeasedTicket(ticket, ending)
+            ticket = LeasedTicket(api.start_vm(claim.hypervisor, claim.vmid), ending)
+            ticket.take_note()
+            return ticket
         except HypervisorError as error:
             ending.failed(error)
             raise
@@ -161,7 +161,11 @@ class Arbitration:
                 turn.page, leases = self._freeing(turn.page, claim)
 
         def require() -> None:
-            require_current(book.read(), leases)
+            page = book.read()
+            require_current(page, leases)
+            if not leases and not despite_holds:
+                # There is nothing that a hold could overtake.
+                self._require_no_hold(page, claim)
 
         ending = _Ending(self._world, api, claim, leases)
         try:
@@ -289,17 +293,22 @@ class _Ending:
         self._leases = leases
 
     def arrived(self) -> None:
-        """Proxmox has taken the start."""
+        """Proxmox has all that was sent of the start."""
         self._write(arrived)
+
+    def issued_again(self) -> None:
+        """The start is about to be sent once more. Raises OvertakenError."""
+        with last_turn(self._world.leases) as turn:
+            turn.page = issuing(turn.page, self._leases)
 
     def runs(self) -> None:
         """The VM runs. Raises OvertakenError."""
         with last_turn(self._world.leases) as turn:
             turn.page = held(turn.page, self._leases)
 
-    def failed(self, error: HypervisorError) -> None:
+    def failed(self, error: HypervisorError, *, may_still_arrive: bool = False) -> None:
         """Proxmox says that it was not started, or nobody can tell."""
-        if isinstance(error, (UnreachableError, OutcomeUnknownError, TaskOverdueError)):
+        if may_still_arrive or isinstance(error, (UnreachableError, OutcomeUnknownError, TaskOverdueError)):
             self._write(abandoned)
         else:
             self._write({Power.RUNNING: held, Power.STOPPED: freed, Power.UNKNOWN: abandoned}[self._power()])
@@ -346,21 +355,37 @@ class LeasedTicket:
         self._ticket = ticket
         self._ending = ending
         self._is_over = False
+        # As the book has it: that was written before the first request.
+        self._may_still_arrive = True
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """What Proxmox warned of."""
         return self._ticket.warnings
 
+    @property
+    def may_still_arrive(self) -> bool:
+        """Proxmox may get a request for it from now on."""
+        return self._ticket.may_still_arrive
+
+    def take_note(self) -> None:
+        """Have the book say whether the start may still arrive. Raises OvertakenError: it must not be sent again."""
+        self._note(self._ticket.may_still_arrive)
+
     def is_done(self) -> bool:
-        """Ask once. Raises HypervisorError when the start has failed."""
+        """Ask once. Raises HypervisorError when the start has failed, OvertakenError before it is sent in vain."""
         done = self._concluded(self._ticket.is_done)
         if done:
             self.runs()
+        elif not self._is_over:
+            self.take_note()
         return done
 
     def wait(self) -> None:
-        """Return when the VM runs. Raises HypervisorError when it failed."""
+        """Return when the VM runs. Raises HypervisorError when it failed, OvertakenError before it is sent in vain."""
+        if not self._is_over:
+            # It may be sent again in there, where nobody can be asked before.
+            self._note(True)
         self._concluded(self._ticket.wait)
         self.runs()
 
@@ -371,8 +396,13 @@ class LeasedTicket:
 
     def runs(self) -> None:
         """Hear that the VM runs from somebody else than Proxmox's task: its engine has answered."""
-        if not self._is_over:
-            self._is_over = True
+        if self._is_over:
+            return
+        self._is_over = True
+        if self._ticket.may_still_arrive:
+            # Off again and its slot given on, it could be started once more by a request from before.
+            self._ending.left()
+        else:
             self._ending.runs()
 
     def leave(self) -> None:
@@ -387,5 +417,14 @@ class LeasedTicket:
         except HypervisorError as error:
             if not self._is_over:
                 self._is_over = True
-                self._ending.failed(error)
+                self._ending.failed(error, may_still_arrive=self._ticket.may_still_arrive)
             raise
+
+    def _note(self, may_still_arrive: bool) -> None:
+        if may_still_arrive == self._may_still_arrive:
+            return
+        self._may_still_arrive = may_still_arrive
+        if may_still_arrive:
+            self._ending.issued_again()
+        else:
+            self._ending.arrived()

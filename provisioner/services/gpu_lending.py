@@ -15,6 +15,7 @@ from provisioner.domain.snapshot import Power, VmSeen
 from provisioner.errors import ProvisionerError, RefusedError, ShutdownIgnoredError
 from provisioner.planning.lease_words import slots_of
 from provisioner.planning.mode_switch import may_hold_gpus, release_refusal, take_back_refusal
+from provisioner.planning.ownership import Act
 from provisioner.ports.hypervisors import Hypervisors
 from provisioner.services.arbitration import Arbitration, Claim
 from provisioner.services.events import OnEvent, running_step
@@ -81,9 +82,10 @@ class GpuLending:
         """Have the VM that holds a node's GPUs shut down cleanly, if that is allowed; its power is never cut.
 
         Raises:
-            RefusedError: it is somebody else's, and nobody has allowed it.
+            RefusedError: somebody holds the node as it is, or that VM is somebody else's and nobody has allowed it.
             ShutdownIgnoredError: it did not shut down in its time.
         """
+        self._require_no_hold(node, force=force)
         release = self._fleet.release_of(node)
         if release is None:
             return
@@ -101,6 +103,8 @@ class GpuLending:
         freeing = self._arbitration.shutting_down(api, self._claim(node, node, other))
         with running_step(on_event, node, f"shut down VM {other.vmid}", self._world.clock) as step, freeing:
             step.detail = f'"{other.name}", cleanly, as mode "{release.name}" allows'
+            # Once more, because now is when it counts.
+            self._require_no_hold(node, force=force)
             try:
                 api.shut_down_vm(other.hypervisor, other.vmid, seconds=node.patience.shutdown_seconds)
             except ShutdownIgnoredError as error:
@@ -111,6 +115,12 @@ class GpuLending:
                     f"{node.name} {self._fleet.modes_of(node)[0].name}",
                     retryable=True,
                 ) from error
+
+    def _require_no_hold(self, node: NodeSpec, *, force: bool) -> None:
+        """Let a switch pass only if nobody keeps the node, with its GPUs where they are. Raises RefusedError."""
+        if not force:
+            way_out = "; the same command with --force does not ask"
+            self._arbitration.require_no_hold(node, Act.SWITCH, way_out=way_out)
 
     def _other(self, api: Hypervisors, node: NodeSpec, release: GpuRelease) -> VmSeen:
         other = api.vm(node.hypervisor, release.vmid) or api.snapshot().vms.get(release.vmid)

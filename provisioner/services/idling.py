@@ -114,10 +114,10 @@ class Idling:
         try:
             match decision.verdict:
                 case IdleVerdict.SLEEP:
-                    self._sleeping.sleep(node, on_event)
+                    self._sleeping.sleep(node, on_event, if_idle=True)
                 case IdleVerdict.REST:
                     with self._world.locks.held(node.name):
-                        self._sleeping.rest(node, on_event)
+                        self._sleeping.rest(node, on_event, if_idle=True)
                 case IdleVerdict.WAKE:
                     return self._wake_for_hours(decision, on_event)
                 case _:

@@ -17,7 +17,7 @@ from provisioner.domain.lease import Lease
 from provisioner.domain.snapshot import Power, VmSeen
 from provisioner.errors import RefusedError, ShutdownIgnoredError
 from provisioner.planning.arbiter import Use
-from provisioner.planning.idle import NodeUse, busy_reasons, unknown_reasons
+from provisioner.planning.idle import IdleVerdict, NodeUse, busy_reasons, idle_decision, unknown_reasons
 from provisioner.planning.ownership import Act, require
 from provisioner.ports.hypervisors import Hypervisors
 from provisioner.services.arbitration import Arbitration, claim_of
@@ -75,7 +75,14 @@ class Sleeping:
         self._keeps_looks = looks is not None
 
     def sleep(
-        self, node: NodeSpec, on_event: OnEvent, *, force: bool = False, may_rest: bool = True, lose_gpu: bool = False
+        self,
+        node: NodeSpec,
+        on_event: OnEvent,
+        *,
+        force: bool = False,
+        may_rest: bool = True,
+        lose_gpu: bool = False,
+        if_idle: bool = False,
     ) -> SleepReport:
         """Shut a node down cleanly, or only take its model out of memory where its GPU would not survive a stop.
 
@@ -85,6 +92,7 @@ class Sleeping:
             force: also when it is busy or does not say; power is cut when it will not shut down, GPUs may be lost.
             may_rest: out of memory is enough where the VM must stay on; else that is refused.
             lose_gpu: shut down even where a GPU may not come back, to find that out for instance.
+            if_idle: only if it still has been quiet for long enough: a pass decides on a look that may be minutes old.
 
         Raises:
             RefusedError: it is busy, held by somebody, not ours, or would lose a GPU.
@@ -93,8 +101,8 @@ class Sleeping:
         others = self._beside(node)
         with self._world.locks.held(node.name):
             if not (force or lose_gpu) and any(not gpu.survives_stop for gpu in self._fleet.gpus_of(node)):
-                return self.rest(node, on_event, may_rest=may_rest)
-            report = self.shut_down(node, on_event, force=force)
+                return self.rest(node, on_event, may_rest=may_rest, if_idle=if_idle)
+            report = self.shut_down(node, on_event, force=force, if_idle=if_idle)
         stay_on: list[str] = []
         for other in others:
             # Without their head they serve nobody. What else keeps one on is its own business: an idle pass sees to it.
@@ -142,6 +150,7 @@ class Sleeping:
         yielding: tuple[Lease, ...] = (),
         is_drained: bool = False,
         look_inside: bool = True,
+        if_idle: bool = False,
     ) -> SleepReport:
         """Shut a node down for a caller that holds its lock already; raises as `sleep`.
 
@@ -152,6 +161,7 @@ class Sleeping:
             yielding: the leases of `give_way`.
             is_drained: as in `give_way`.
             look_inside: ask the guest too; not where its host key is being changed and nobody gets in.
+            if_idle: as in `sleep`.
         """
         clock = self._world.clock
         api = self._api(node)
@@ -167,7 +177,9 @@ class Sleeping:
                 self._require_no_hold(node)
                 self._drain(node)
                 if look_inside:
-                    self._require_unused(node, vm, with_waiting=not is_drained)
+                    use = self._require_unused(node, vm, with_waiting=not is_drained)
+                    if if_idle:
+                        self._require_verdict(use, IdleVerdict.SLEEP)
                 else:
                     self.require_quiet(noted(self._fleet, api, node)[0])
             self._looks.leave(node.name)
@@ -180,8 +192,14 @@ class Sleeping:
         self._world.activity.forget(node.name)
         return SleepReport(node.name, was_running=True, seconds=clock.monotonic() - begun)
 
-    def rest(self, node: NodeSpec, on_event: OnEvent, *, may_rest: bool = True) -> SleepReport:
+    def rest(self, node: NodeSpec, on_event: OnEvent, *, may_rest: bool = True, if_idle: bool = False) -> SleepReport:
         """Take a node's model out of its GPUs' memory for a caller that holds the node's lock; the VM stays on.
+
+        Args:
+            node: which.
+            on_event: told about the steps.
+            may_rest: as in `sleep`.
+            if_idle: as in `sleep`.
 
         Raises:
             RefusedError: it is busy, or not ours, or its engine cannot.
@@ -196,6 +214,8 @@ class Sleeping:
             self._require_no_hold(node)
             self._drain(node)
             use = self._require_unused(node, vm)
+            if if_idle:
+                self._require_verdict(use, IdleVerdict.REST, IdleVerdict.SLEEP)
             lost = ", ".join(use.ladder.lost_by_stop)
             why = f"{lost} would not come back from a stop of its VM" if lost else "its VM stays on a while longer"
             if not may_rest or not use.ladder.can_rest:
@@ -242,10 +262,12 @@ class Sleeping:
                         next_step=f"provisioner sleep {node.name} --force cuts the power; so does idle by itself with "
                         "may_cut_power: true in the fleet file",
                     ) from error
-                # Minutes have passed: whose it is, and whether somebody holds it by now, is asked again.
+                # Minutes have passed: whose it is, who uses it or holds it by now, is asked again.
                 vm = api.vm(node.hypervisor, node.vmid)
                 if vm is not None:
                     require(node, vm, Act.SLEEP)
+                    if not force:
+                        self._require_not_busy(node, vm)
                     require_still_wanted()
                     api.stop_vm(node.hypervisor, node.vmid)
                 step.detail = "power cut"
@@ -333,6 +355,34 @@ class Sleeping:
         use = self._looks.look(node, vm, with_waiting=with_waiting)
         self._refuse(use, Act.SLEEP)
         return use
+
+    def _require_not_busy(self, node: NodeSpec, vm: VmSeen) -> None:
+        """Look once more before the power of a guest is cut that has ignored its shutdown. Raises RefusedError.
+
+        Half shut down it may well answer nothing any more: only what is known to use it keeps it on. Who waits behind
+        its gate is served after its next start.
+        """
+        use = self._looks.look(node, vm, with_waiting=False)
+        self._looks.leave(node.name)
+        busy = busy_reasons(use.activity, use.signals)
+        if busy:
+            raise RefusedError(
+                f"cannot cut its power: it did not shut down, and {'; '.join(busy)}",
+                subject=node.subject,
+                next_step=f"wait for that to end; provisioner sleep {node.name} --force cuts it off",
+                retryable=True,
+            )
+
+    def _require_verdict(self, use: NodeUse, *verdicts: IdleVerdict) -> None:
+        """Judge a node again as a pass does, on what it shows now. Raises RefusedError for any other verdict."""
+        again = idle_decision(use, self._world.clock.now())
+        if again.verdict not in verdicts:
+            raise RefusedError(
+                f"cannot {Act.SLEEP.value}: {again.reason}",
+                subject=use.node.subject,
+                next_step=f"wait for the next pass; provisioner sleep {use.node.name} does not ask for how long",
+                retryable=True,
+            )
 
     def require_quiet(self, node: NodeSpec, act: Act = Act.SLEEP) -> None:
         """Let an act pass only if no request is with the node, which is in the mode that is noted. Raises RefusedError.

@@ -28,6 +28,11 @@ _LATER_PAUSES = 2.0
 IN_FLIGHT_SECONDS = 30.0
 
 Say = Callable[[str], None]
+Look = Callable[[], None]
+
+
+def always() -> None:
+    """Be worth waiting for as long as it takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,33 +72,37 @@ class SlotTaking:
         # Starts of dead processes, and when each was first noticed by a clock that never jumps.
         self._orphans: dict[tuple[GpuSlot, int], float] = {}
 
-    def start_node(self, node: NodeSpec, say: Say, on_event: OnEvent = ignore) -> Ticket | None:
+    def start_node(
+        self, node: NodeSpec, say: Say, on_event: OnEvent = ignore, still_worth_it: Look = always
+    ) -> Ticket | None:
         """Start a node's VM once its slots are its own; None if it runs, or somebody else is starting it.
 
         Args:
             node: which.
             say: told what it waits for.
             on_event: told about the steps of others, who give way.
+            still_worth_it: called in every round before anything is taken; raises when nobody wants it any more.
 
         Raises:
             RefusedError: it does not get them; the reason says who has them.
             NotReadyError: nor did it within its `gpu_wait`.
             HypervisorError: Proxmox refused.
         """
-        return self.start(claim_of(self._fleet, node), say, on_event)
+        return self.start(claim_of(self._fleet, node), say, on_event, still_worth_it)
 
-    def start(self, claim: Claim, say: Say, on_event: OnEvent = ignore) -> Ticket | None:
+    def start(self, claim: Claim, say: Say, on_event: OnEvent = ignore, still_worth_it: Look = always) -> Ticket | None:
         """Do what `start_node` does for any VM."""
         api = self._api(claim)
-        taken = self.take(claim, say, on_event)
+        taken = self.take(claim, say, on_event, still_worth_it)
         if taken.verdict is not Verdict.GRANT:
             say(taken.reason)
             return None
         return self._arbitration.start(api, claim, taken.leases)
 
-    def take(self, claim: Claim, say: Say, on_event: OnEvent = ignore) -> Taken:
+    def take(self, claim: Claim, say: Say, on_event: OnEvent = ignore, still_worth_it: Look = always) -> Taken:
         """Wait until a VM may be started with its slots; raises as `start_node`."""
         if not claim.slots:
+            still_worth_it()
             return Taken(Verdict.GRANT, "it needs no GPU")
         book, clock = self._world.leases, self._world.clock
         now, deadline = clock.now(), clock.monotonic() + claim.wait_seconds
@@ -107,6 +116,8 @@ class SlotTaking:
         try:
             while True:
                 scene = self._look(claim, own)
+                # Here, and no later: what is granted is started, or the slot would wait for somebody who has left.
+                still_worth_it()
                 # Another thread may have renounced the name that we came with, and then we are on the page no more.
                 waiter = replace(waiter, owner=book.owner)
                 with book.turn() as turn:

@@ -1,8 +1,9 @@
 """Brings several nodes into a mode that they serve together, and back when it does not answer.
 
-All of them are asked first whether they may be switched. Then the notes are
-written, and a wake of the head does the rest as it does after any boot: those
-that are off are started, each guest is told of its mode, the head is proved.
+All of them are asked first whether they may be switched, with the locks of all
+held to the end. Then the notes are written, and a wake of the head does the
+rest as it does after any boot: those that are off are started, each guest is
+told of its mode, the head is proved.
 """
 
 from __future__ import annotations
@@ -55,7 +56,8 @@ class SwitchingTogether:
     def switch(self, node: NodeSpec, mode: ModeSpec, on_event: OnEvent, *, force: bool) -> TogetherReport:
         """Bring all nodes of a mode into it; raises as `ModeSwitching.switch`.
 
-        The locks of the nodes are this method's own business: who calls holds none of them.
+        The locks of the nodes are this method's own business: who calls holds none of them. A wake takes none of those
+        that it wakes.
         """
         head = self._fleet.nodes[mode.nodes[0]]
         if node.name != head.name:
@@ -64,27 +66,32 @@ class SwitchingTogether:
                 subject=node.subject,
                 next_step=f"provisioner mode {head.name} {mode.name}",
             )
-        members = [self._member(self._fleet.nodes[name]) for name in mode.nodes]
-        with ExitStack() as gates:
+        with ExitStack() as held:
+            # All or none, before anything is looked at: what is found stays so until the last one has answered.
+            for name in mode.nodes:
+                held.enter_context(self._world.locks.held(name))
+            members = [self._member(self._fleet.nodes[name]) for name in mode.nodes]
             # Closed before they are asked: a request that came in between would be cut off.
             for member in members:
                 if member.is_on and member.node.mode != mode.name:
-                    gates.enter_context(self._sleeping.gate_closed(member.node))
+                    held.enter_context(self._sleeping.gate_closed(member.node))
                     self._require_willing(member.node, members[0], force=force)
             return self._switch_all(members, mode, on_event)
 
     def _switch_all(self, members: list[_Member], mode: ModeSpec, on_event: OnEvent) -> TogetherReport:
         head, reason = members[0].node, f"{', '.join(mode.nodes)} serve it together"
-        with running_step(on_event, head, "note", self._world.clock) as step:
-            step.detail = reason
-            for member in members:
-                self._note(member.node, mode.name)
-        if not members[0].is_on:
-            return TogetherReport(head.mode, f"{reason}; {head.name} is off: its next start brings it", None)
+        begun: list[_Member] = []
         try:
+            with running_step(on_event, head, "note", self._world.clock) as step:
+                step.detail = reason
+                for member in members:
+                    begun.append(member)
+                    self._note(member.node, mode.name)
+            if not members[0].is_on:
+                return TogetherReport(head.mode, f"{reason}; {head.name} is off: its next start brings it", None)
             endpoint = Waking(self._fleet, self._world).wake(self._fleet.nodes[head.name], on_event).endpoint
         except ProvisionerError as failure:
-            raise self._rolled_back(failure, members, mode, on_event) from failure
+            raise self._rolled_back(failure, begun, mode, on_event) from failure
         return TogetherReport(head.mode, reason, endpoint)
 
     def _member(self, node: NodeSpec) -> _Member:
@@ -115,20 +122,27 @@ class SwitchingTogether:
             self._sleeping.require_quiet(node, Act.SWITCH)
 
     def _note(self, node: NodeSpec, mode: ModeName) -> None:
-        with self._world.locks.held(node.name):
-            note_mode(self._fleet, self._world, self._fleet.in_mode(node, mode), waits=True)
+        note_mode(self._fleet, self._world, self._fleet.in_mode(node, mode), waits=True)
         self._world.activity.forget(node.name)
 
     def _rolled_back(
         self, failure: ProvisionerError, members: list[_Member], mode: ModeSpec, on_event: OnEvent
     ) -> ProvisionerError:
-        """Bring those back that ran in another mode before, and return the error that tells of all."""
+        """Bring those back that were in another mode before, and return the error that tells of all."""
         if members[0].node.mode == mode.name:
             return failure
-        told = []
+        told, back = [], []
         for member in members:
-            self._note(member.node, member.node.mode)
-        for member in members:
+            try:
+                self._note(member.node, member.node.mode)
+            except ProvisionerError as second:
+                told.append(
+                    f'{member.node.name} was in mode "{member.node.mode}", and that could not be noted again: '
+                    f"{second.summary}"
+                )
+            else:
+                back.append(member)
+        for member in back:
             if not member.is_on:
                 continue
             try:

@@ -251,8 +251,9 @@ class UseLooks:
 
     def _unasked(self, node: NodeSpec, vm: VmSeen | None) -> NodeUse:
         occasion = occasion_at(node.awake, self._world.clock.now())
-        is_ours = vm is not None and objection(node, vm, Act.SLEEP) is None
-        wakes = is_ours and occasion is not None and node.awake.pre_wake_seconds is not None
+        # Not whether it may be put to sleep: one that was put to disk is as much asleep as any other.
+        may_start = vm is not None and objection(node, vm, Act.WAKE) is None
+        wakes = may_start and occasion is not None and node.awake.pre_wake_seconds is not None
         served = self._world.activity.hours_served(node.name) if wakes else None
         is_dark = vm is not None and vm.power is Power.UNKNOWN
         last = self._world.activity.last(node.name) if is_dark else None

@@ -32,7 +32,7 @@ from provisioner.services.noted_modes import noted
 from provisioner.services.proving import Endpoint, EngineProbe
 from provisioner.services.rare_models import RareModels
 from provisioner.services.settling import settled
-from provisioner.services.slot_taking import SlotTaking
+from provisioner.services.slot_taking import SlotTaking, always
 from provisioner.services.together import Together, all_of
 from provisioner.services.vm_writer import VmWriter
 from provisioner.services.world import World
@@ -84,8 +84,13 @@ class Waking:
         self._world = world
         self._slots = SlotTaking(fleet, world)
 
-    def wake(self, node: NodeSpec, on_event: OnEvent) -> WakeReport:
+    def wake(self, node: NodeSpec, on_event: OnEvent, still_wanted: Callable[[], None] = always) -> WakeReport:
         """Return when the node's model has answered.
+
+        Args:
+            node: which.
+            on_event: told about the steps.
+            still_wanted: called for as long as nothing is started; raises when nobody wants it any more.
 
         Raises:
             RefusedError: there is no VM of ours to start, or another has its GPUs and stays.
@@ -93,9 +98,11 @@ class Waking:
             NotReadyError, EngineError: it started and did not come to answer.
         """
         with ExitStack() as watched:
-            return self._wake(node, on_event, watched)
+            return self._wake(node, on_event, still_wanted, watched)
 
-    def _wake(self, node: NodeSpec, on_event: OnEvent, watched: ExitStack) -> WakeReport:
+    def _wake(
+        self, node: NodeSpec, on_event: OnEvent, still_wanted: Callable[[], None], watched: ExitStack
+    ) -> WakeReport:
         clock = self._world.clock
         api = self._world.clusters[self._fleet.cluster_of(node).name]
         calls, begun = api.calls, clock.monotonic()
@@ -106,12 +113,12 @@ class Waking:
         others = Together(self._fleet, self._world).others(node)
         if head.name != node.name:
             # Nobody speaks to this one by itself: who wants it wants what it computes for.
-            return self.wake(self._fleet.nodes[head.name], on_event)
+            return self.wake(self._fleet.nodes[head.name], on_event, still_wanted)
         require_gpus(self._fleet, node)
         engine_key(self._fleet, self._world, node).require()
         patience = node.patience.boot_seconds + node.patience.engine_seconds
-        start = _Start(api, self._slots, node, clock, patience, on_event)
-        beside = self._start_others(others, patience, on_event, watched)
+        start = _Start(api, self._slots, node, clock, patience, on_event, still_wanted)
+        beside = self._start_others(others, patience, on_event, still_wanted, watched)
         self._power_on(start, decision, node, on_event)
         engine = self._world.engines[self._fleet.mode_of(node).engine]
         probe = EngineProbe(self._fleet, node, engine, engine_web(self._fleet, self._world, node), clock)
@@ -178,13 +185,20 @@ class Waking:
             step.detail, step.changed = f"{decision.reason}; {accepted}", start.was_needed
 
     def _start_others(
-        self, others: Sequence[tuple[NodeSpec, VmSeen]], patience: float, on_event: OnEvent, watched: ExitStack
+        self,
+        others: Sequence[tuple[NodeSpec, VmSeen]],
+        patience: float,
+        on_event: OnEvent,
+        still_wanted: Callable[[], None],
+        watched: ExitStack,
     ) -> tuple[_Start, ...]:
         """Power on those that serve the mode too: without their GPUs the head need not be started. Raises as `wake`."""
         starts = []
         for other, vm in others:
             api = self._world.clusters[self._fleet.cluster_of(other).name]
-            start = watched.enter_context(_Start(api, self._slots, other, self._world.clock, patience, on_event))
+            start = watched.enter_context(
+                _Start(api, self._slots, other, self._world.clock, patience, on_event, still_wanted)
+            )
             self._power_on(start, wake_decision(other, vm), other, on_event)
             starts.append(start)
         return tuple(starts)
@@ -251,9 +265,11 @@ class _Start:
         clock: Clock,
         patience: float,
         on_event: OnEvent,
+        still_wanted: Callable[[], None],
     ) -> None:
         self._api = api
         self._on_event = on_event
+        self._still_wanted = still_wanted
         self._slots = slots
         self._node = node
         self.clock = clock
@@ -298,8 +314,11 @@ class _Start:
             self._pending = not self._ticket.is_done()
 
     def begin(self, say: Callable[[str], None]) -> None:
-        """Power on, once its GPUs are free; Proxmox has accepted it when this returns, or somebody else starts it."""
-        self._ticket = self._slots.start_node(self._node, say, self._on_event)
+        """Power on, once its GPUs are free; Proxmox has accepted it when this returns, or somebody else starts it.
+
+        Raises as `SlotTaking.start_node`, and what `still_wanted` raises: nobody waits for it any more.
+        """
+        self._ticket = self._slots.start_node(self._node, say, self._on_event, self._still_wanted)
         self._pending = self._ticket is not None
 
     def has_begun_anew(self, say: Callable[[str], None]) -> bool:
@@ -314,6 +333,7 @@ class _Start:
 
         def gone() -> bool | NotYet:
             # In this order: a task that has ended has done what it could.
+            self._still_wanted()
             leaves = vmid in self._api.going_down(hypervisor)
             vm = self._api.vm(hypervisor, vmid)
             if vm is None or vm.power is Power.STOPPED:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from provisioner.adapters.secrets import read_secret
 from provisioner.adapters.storage.state_folder import writing_below
-from provisioner.adapters.web.private_socket import SOCKET, in_folder
+from provisioner.adapters.web.private_socket import LOCK, SOCKET, in_folder
 from provisioner.domain.callers import Caller, Callers
 from provisioner.domain.service import ListenAddress, ServiceSpec
 from provisioner.errors import InputError, RefusedError
@@ -70,7 +70,7 @@ def listening(address: ListenAddress) -> socket.socket:
 def only_one(folder: Path) -> Iterator[None]:
     """Be the only service of a state folder; the kernel ends that with the process. Raises RefusedError."""
     with writing_below(folder):
-        descriptor = os.open(folder / "serve.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -77,14 +77,14 @@ class Loops:
         while not self._stopping.is_set():
             self._turn("look", self._keeper.look)
             self._turn("count", self._after_look)
-            due = self._look_every
-            while due > 0 and not self._stopping.is_set():
+            # A time and no count of turns: a look at one that hangs takes as long as many pauses.
+            due = time.monotonic() + self._look_every
+            while (left := due - time.monotonic()) > 0 and not self._stopping.is_set():
                 # Out of turn: only those in doubt, and not more often than makes sense.
-                if not self._keeper.doubts.wait(due):
+                if not self._keeper.doubts.wait(left):
                     break
                 self._turn("doubts", self._keeper.look_at_doubted)
                 self._stopping.wait(_DOUBT_PAUSE_SECONDS)
-                due -= _DOUBT_PAUSE_SECONDS
 
     def _each(self, seconds: float, acts: Mapping[str, Callable[[], object]]) -> None:
         while not self._stopping.wait(seconds):

@@ -108,7 +108,11 @@ class Service:
         journal, in_flight = Journal(world.events, world.clock, counts.tally.see), world.in_flight
         keeper = Keeper(self._fleet.spec, world, journal)
         waker = NodeWaker(
-            lambda node, told: self._fleet.wake_report(node, on_event=told), world.clock, keeper, journal, in_flight
+            lambda node, told, still_wanted: self._fleet.wake_report(node, on_event=told, still_wanted=still_wanted),
+            world.clock,
+            keeper,
+            journal,
+            in_flight,
         )
         resuming = Resuming(self._fleet.spec, world, keeper)
         desk = WakeDesk(waker)

@@ -28,7 +28,7 @@ class NodeWaker:
 
     def __init__(
         self,
-        wake: Callable[[NodeName, OnEvent], WakeReport],
+        wake: Callable[[NodeName, OnEvent, Callable[[], None]], WakeReport],
         clock: Clock,
         keeper: Keeper,
         journal: Journal,
@@ -49,15 +49,18 @@ class NodeWaker:
             NobodyWantsIt: the last who wanted it left before anything was started.
             ProvisionerError: it did not come.
         """
+
+        def require_wanted() -> None:
+            if not still_wanted():
+                raise NobodyWantsIt
+
         # Who asks while it is being put to sleep joins the drain's end: then it is off, and is started again.
         while not self._in_flight.of(node).is_open:
-            self._require_wanted(still_wanted)
+            require_wanted()
             self._clock.sleep(_GATE_SECONDS)
         keep = self._journal.telling(_BY)
 
         def tell(event: Event) -> None:
-            if event.step == "start" and event.phase in (StepPhase.STARTED, StepPhase.PROGRESS):
-                self._require_wanted(still_wanted)
             self._keeper.progress(event)
             keep(event)
 
@@ -65,11 +68,11 @@ class NodeWaker:
         is_ready = self._keeper.seen()[node].phase is Phase.READY
         try:
             if is_ready:
-                report = self._wake(node, tell)
+                report = self._wake(node, tell, require_wanted)
                 self._keeper.found(node, Phase.READY, "its model has answered", report.endpoint.url, report.mode)
             else:
                 with self._keeper.at_work(node, Phase.QUEUED, "it is being woken"):
-                    report = self._wake(node, tell)
+                    report = self._wake(node, tell, require_wanted)
                     self._keeper.found(node, Phase.READY, "its model has answered", report.endpoint.url, report.mode)
         except NobodyWantsIt:
             self._tell(node, "given up", "nobody wants it any more")
@@ -87,11 +90,6 @@ class NodeWaker:
             "started": report.started,
         }
         self._journal.add(NewEntry(Kind.WAKE, node, StepPhase.DONE.value, report.reason, _BY, done))
-
-    @staticmethod
-    def _require_wanted(still_wanted: Callable[[], bool]) -> None:
-        if not still_wanted():
-            raise NobodyWantsIt
 
     def _tell(self, node: NodeName, phase: str, detail: str) -> None:
         self._journal.add(NewEntry(Kind.WAKE, node, phase, detail, _BY))

@@ -21,6 +21,7 @@ from provisioner.errors import (
     HypervisorError,
     PermissionMissingError,
     ShutdownIgnoredError,
+    UnreachableError,
     VmidTakenError,
 )
 from provisioner.ports.guest_shell import GuestAway
@@ -90,6 +91,7 @@ class FakeTicket:
     failure: HypervisorError | None = None
     warnings: tuple[str, ...] = ()
     ends: bool = True
+    may_still_arrive: bool = False
 
     def is_done(self) -> bool:
         if self.failure:
@@ -121,6 +123,8 @@ class FakeHypervisors:
     may_delete_isos: bool = True
     ignores_shutdown: bool = False
     starts_hang: bool = False
+    hanging: list[FakeTicket] = field(default_factory=list)
+    """The starts that hang; a test says how each goes on."""
     facts: HostFacts = field(default_factory=ready_host)
     """What it shows of pve1; what nobody may ask for is what a test makes None."""
     rights: dict[str, dict[str, int]] = field(default_factory=lambda: {"/": dict.fromkeys(EVERY_RIGHT, 1)})
@@ -350,10 +354,15 @@ class FakeHypervisors:
         return self.guest_files(vmid, path)
 
     def start_vm(self, hypervisor: HypervisorName, vmid: Vmid) -> FakeTicket:
-        self._call("start_vm")
+        try:
+            self._call("start_vm")
+        except UnreachableError as silence:
+            # As the real one: it looks, and would ask again, before it gives up.
+            return FakeTicket(silence, may_still_arrive=True)
         vm = self._existing(vmid)
         if self.starts_hang:
-            return FakeTicket(ends=False)
+            self.hanging.append(FakeTicket(ends=False))
+            return self.hanging[-1]
         if vm.seen.is_template:
             return FakeTicket(refusal("you can't start a vm if it's a template"))
         if vm.seed is not None and vm.seed[1] not in self.files.get((vm.seed[0], "iso"), {}):

@@ -73,6 +73,9 @@ def test_a_wake_goes_through_the_service_and_shows_its_steps(service: RunningSer
     assert (result["started"], result["endpoint"]["node"], result["api_calls"] > 0) == (True, NODE, True)
     lines, error = run("wake", "--model", "tiny.gguf")
     assert (error, lines[-1]["result"]["started"]) == (None, False)
+    run("sleep", NODE)
+    lines, error = run("wake", "--model", "tiny.gguf")
+    assert (error, lines[-1]["result"]["started"]) == (None, True)
 
 
 def test_what_the_service_refuses_reads_as_if_the_command_had(service: RunningService) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from provisioner.domain.conventions import TAG
 from provisioner.domain.names import HypervisorName, Vmid
 from provisioner.domain.snapshot import ClusterSnapshot, Power, VmConfig, VmSeen
-from provisioner.errors import GpuTakenError, HypervisorError, ShutdownIgnoredError, UnreachableError
+from provisioner.errors import GpuTakenError, HypervisorError, ShutdownIgnoredError, UnreachableError, VmLockedError
 from tests.simulation.time_line import TimeLine
 
 PVE1 = HypervisorName("pve1")
@@ -39,20 +39,50 @@ class SimVm:
 
 
 @dataclass
-class SimTicket:
-    """A start under way."""
+class SimRequest:
+    """One request to start a VM, and what became of it there."""
 
-    cluster: SimCluster
     failure: HypervisorError | None = None
     is_over: bool = False
     has_arrived: bool = False
+
+
+@dataclass
+class SimTicket:
+    """A start under way. Like the real one it looks when an answer got lost, and asks again if nothing happened.
+
+    A lock that soon opens makes it ask again too.
+    """
+
+    cluster: SimCluster
+    vm: SimVm
+    answered: SimRequest | None = None
+    is_astray: bool = False
+    """A request without an answer may be on its way for as long as it likes."""
     warnings: tuple[str, ...] = ()
+
+    @property
+    def may_still_arrive(self) -> bool:
+        return self.is_astray or self.answered is None
+
+    def send(self) -> None:
+        self.answered = self.cluster.asked_to_start(self.vm)
+        self.is_astray |= self.answered is None
 
     def is_done(self) -> bool:
         self.cluster.travel()
-        if self.failure is not None:
-            raise self.failure
-        return self.is_over
+        if self.answered is not None:
+            if isinstance(self.answered.failure, VmLockedError):
+                self.answered = None
+                return False
+            if self.answered.failure is not None:
+                raise self.answered.failure
+            return self.answered.is_over
+        if self.vm.power is Power.RUNNING:
+            return True
+        if not self.vm.is_starting:
+            self.send()
+        return False
 
     def wait(self) -> None:
         while not self.is_done():
@@ -113,27 +143,31 @@ class SimCluster:
         raise NotImplementedError
 
     def start_vm(self, hypervisor: HypervisorName, vmid: Vmid) -> SimTicket:
-        ticket = SimTicket(self)
+        ticket = SimTicket(self, self.vms[vmid])
+        ticket.send()
+        return ticket
+
+    def asked_to_start(self, vm: SimVm) -> SimRequest | None:
+        """Have a request travel; None if no answer comes."""
+        request = SimRequest()
         lost_on_the_way, lost_on_the_way_back = self.chance(0.03), self.chance(0.03)
         if not lost_on_the_way:
             way = self.dice.uniform(1, LONGEST_WAY_SECONDS) if self.chance(0.05) else self.dice.uniform(0.005, 0.1)
-            self.time.at(way, lambda: self.begin_start(self.vms[vmid], ticket, ours=True))
+            self.time.at(way, lambda: self.begin_start(vm, request, ours=True))
             # Nobody is answered before his request is there; some do not wait that long.
             self.time.wait(way if self.dice.random() < 0.7 else min(way, 5.0))
-            lost_on_the_way_back |= ticket.has_arrived is False
+            lost_on_the_way_back |= request.has_arrived is False
         self.time.wait(self.dice.uniform(0.01, 0.2))
-        if lost_on_the_way or lost_on_the_way_back:
-            raise UnreachableError("cannot start: no answer", subject="pve1", next_step="look", retryable=True)
-        return ticket
+        return None if lost_on_the_way or lost_on_the_way_back else request
 
-    def begin_start(self, vm: SimVm, ticket: SimTicket, *, ours: bool) -> None:
+    def begin_start(self, vm: SimVm, request: SimRequest, *, ours: bool) -> None:
         """Take a start that has arrived."""
-        ticket.has_arrived = True
+        request.has_arrived = True
         if vm.power is Power.RUNNING:
-            ticket.is_over = True
+            request.is_over = True
             return
         if vm.is_starting:
-            self._end_start_with(vm, ticket)
+            self._end_start_with(vm, request)
             return
         rivals = [
             other
@@ -144,11 +178,11 @@ class SimCluster:
             if ours and any(rival.ours for rival in rivals):
                 self.wrongs.append(f"{self.time.now:.1f} s: {vm.name} was started while we ran {rivals[0].name}")
             self.news += ours
-            ticket.failure = GpuTakenError("in use", subject=vm.name, next_step="wait")
-            ticket.failure.holder = rivals[0].vmid
+            request.failure = GpuTakenError("in use", subject=vm.name, next_step="wait")
+            request.failure.holder = rivals[0].vmid
             return
         if self.chance(0.04):
-            ticket.failure = HypervisorError("cannot start: no", subject=vm.name, next_step="mend it")
+            request.failure = HypervisorError("cannot start: no", subject=vm.name, next_step="mend it")
             return
         vm.is_starting, vm.ours = True, ours
         self.starts += ours
@@ -156,27 +190,27 @@ class SimCluster:
         def runs() -> None:
             vm.is_starting = False
             if self.chance(0.03):
-                ticket.failure = HypervisorError("cannot start: QEMU exited", subject=vm.name, next_step="mend it")
+                request.failure = HypervisorError("cannot start: QEMU exited", subject=vm.name, next_step="mend it")
                 return
-            vm.power, vm.since, ticket.is_over = Power.RUNNING, self.time.now, True
+            vm.power, vm.since, request.is_over = Power.RUNNING, self.time.now, True
 
         self.time.at(self.dice.choice((0.2, 1.0, 3.0, 45.0)), runs)
 
     def start_by_stranger(self, vm: SimVm) -> None:
         """Have somebody else start a VM."""
         if vm.power is Power.STOPPED and not vm.is_starting:
-            self.begin_start(vm, SimTicket(self), ours=False)
+            self.begin_start(vm, SimRequest(), ours=False)
 
-    def _end_start_with(self, vm: SimVm, ticket: SimTicket) -> None:
+    def _end_start_with(self, vm: SimVm, request: SimRequest) -> None:
         """The second start waits for the first one's lock, then finds the VM running, or not."""
 
         def look() -> None:
             if vm.is_starting:
                 self.time.at(1.0, look)
             elif vm.power is Power.RUNNING:
-                ticket.is_over = True
+                request.is_over = True
             else:
-                ticket.failure = HypervisorError("cannot start: can't lock file", subject=vm.name, next_step="again")
+                request.failure = VmLockedError("cannot start: can't lock file", subject=vm.name, next_step="again")
 
         self.time.at(1.0, look)
 

@@ -100,11 +100,21 @@ class Change:
     _is_done: bool = False
     _is_queued: bool = False
     _was_in_doubt: bool = False
+    _is_astray: bool = False
+    _is_put_off: bool = False
     _doubt: HypervisorError | None = None
     _trouble: HypervisorError | None = None
     _not_before: float = 0.0
     _until: float | None = None
     _pause: float = field(default=AGAIN.first)
+
+    @property
+    def may_still_arrive(self) -> bool:
+        """Proxmox may get a request for it from now on.
+
+        A request without an answer stays out for good: what is done or under way meanwhile may be another's doing.
+        """
+        return self._is_astray or self._is_put_off
 
     def begin(self) -> Change:
         """Send it; return itself. Raises HypervisorError when Proxmox refuses."""
@@ -115,6 +125,7 @@ class Change:
         """Look once. Raises HypervisorError when it has failed."""
         if self._is_done or self.clock.monotonic() < self._not_before:
             return self._is_done
+        self._is_put_off = False
         if self._doubt is not None:
             self._resolve(self._doubt)
         elif self._task is not None:
@@ -150,6 +161,7 @@ class Change:
         try:
             answer = self.send()
         except UnreachableError as silence:
+            self._is_astray |= silence.may_have_happened
             self._doubted(silence)
         except VmidTakenError:
             # The first try may have come through after we had looked.
@@ -249,7 +261,7 @@ class Change:
         return self._until is not None and self.clock.monotonic() >= self._until
 
     def _put_off(self, trouble: HypervisorError) -> None:
-        self._trouble = trouble
+        self._trouble, self._is_put_off = trouble, True
         now = self.clock.monotonic()
         if self._until is None:
             self._until = now + self.session.cluster.retry_seconds

@@ -5,6 +5,7 @@ The socket lies in the state folder and only its owner can open it: no token is 
 
 from __future__ import annotations
 
+import fcntl
 import http.client
 import json
 import os
@@ -15,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SOCKET = "serve.sock"
+LOCK = "serve.lock"
+"""Locked by a service from before it listens until its process has ended."""
 # Longer than a service that starts waits for its first look.
 _KNOCK_SECONDS = 10.0
 
@@ -57,6 +60,21 @@ class PrivateService:
     def exists(self) -> bool:
         """Say whether a socket is there; its service may have been killed."""
         return (self._folder / SOCKET).exists()
+
+    def has_process(self) -> bool:
+        """Say whether a service's process lives, also where nobody listens: it lets its requests end, or has begun."""
+        try:
+            descriptor = os.open(self._folder / LOCK, os.O_RDONLY)
+        except FileNotFoundError:
+            return False
+        try:
+            # Shared: commands that ask at the same time do not take each other for a service.
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
 
     def ask(
         self, method: str, path: str, body: object = None, *, seconds: float | None = _KNOCK_SECONDS

@@ -34,6 +34,12 @@ def silence() -> UnreachableError:
     return UnreachableError("cannot reach Proxmox: reset", subject="s", next_step="n", retryable=True)
 
 
+def never_sent() -> UnreachableError:
+    error = silence()
+    error.may_have_happened = False
+    return error
+
+
 def locked() -> VmLockedError:
     return VmLockedError("cannot start VM 5001: can't lock file", subject="s", next_step="n", retryable=True)
 
@@ -153,6 +159,36 @@ def test_a_task_that_ends_without_a_word_is_judged_by_the_fact(end: str) -> None
 def test_a_task_that_keeps_ending_without_a_word_is_named() -> None:
     with pytest.raises(OutcomeUnknownError, match="cannot tell whether Proxmox did start VM 5001"):
         change(Script([upid()], ends=["unexpected status"]), FakeClock()).in_full()
+
+
+def looked_at(script: Script) -> list[bool]:
+    """Return whether a start may still arrive: once it is sent, and after each look until it is done."""
+    clock = FakeClock()
+    watched = change(script, clock).begin()
+    told = [watched.may_still_arrive]
+    while not watched.is_done():
+        told.append(watched.may_still_arrive)
+        clock.advance(5.0)
+    return told
+
+
+@pytest.mark.parametrize(
+    ("answers", "told"),
+    [
+        ([upid()], [False]),
+        ([locked(), upid()], [True, True, False]),
+        ([silence(), upid()], [True, True, True]),
+        ([never_sent(), upid()], [True, True, False]),
+    ],
+    ids=["accepted", "locked at first", "without an answer at first", "not sent at first"],
+)
+def test_a_change_says_whether_it_may_still_arrive(answers: list[object], told: list[bool]) -> None:
+    assert looked_at(Script(answers)) == told
+
+
+def test_a_change_whose_task_failed_may_arrive_once_more() -> None:
+    failed = "can't lock file '/x/lock-5001.conf' - got timeout"
+    assert looked_at(Script([upid(), upid(number=2)], ends=[failed, "OK"])) == [False, True, False]
 
 
 def test_a_short_lock_is_waited_out() -> None:

@@ -89,6 +89,8 @@ ROWS = [
     Row("quiet for 1 h, allowed are 20 min", IdleVerdict.SLEEP, signals=(SAME,), last=MARKED),
     Row("its hours Mon-Fri 08:00-18:00 (Europe/Berlin) are now", IdleVerdict.WAKE, power=Power.STOPPED, occasion=HOURS),
     Row("begin in 5 min", IdleVerdict.WAKE, power=Power.STOPPED, occasion=SOON),
+    Row("its VM is locked (backup)", IdleVerdict.ASLEEP, power=Power.STOPPED, occasion=HOURS, lock="backup"),
+    Row("begin in 5 min", IdleVerdict.WAKE, power=Power.STOPPED, occasion=SOON, lock="suspended"),
     Row(
         "somebody put it to sleep",
         IdleVerdict.ASLEEP,

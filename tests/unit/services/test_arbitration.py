@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from provisioner.domain.fleet import FleetSpec, NodeSpec
-from provisioner.domain.lease import GpuSlot, LeasePage, LeasePhase
+from provisioner.domain.lease import GpuSlot, LeasePage, LeasePhase, adopted
 from provisioner.domain.names import GpuName, HypervisorName, MappingId, NodeName, Vmid
 from provisioner.domain.quantities import GIB
 from provisioner.domain.snapshot import Power, VmSeen
@@ -89,6 +89,12 @@ def clients(world: FakeWorld, node: NodeName, *, every: float, each: float) -> N
     come()
     for number in range(1, int(3600 / every)):
         clock.at(number * every, come)
+
+
+def hanging(world: FakeWorld) -> FakeWorld:
+    """The world with a Proxmox whose starts go on until a test says otherwise."""
+    world.cluster.starts_hang = True
+    return world
 
 
 class FullDisk(MemoryLeaseBook):
@@ -297,6 +303,90 @@ class TestTaking:
         Waking(fleet, second(shared)).wake(other, events.append)
         assert "its start may still arrive at Proxmox" in said(events)
         assert shared.clock.monotonic() - before >= IN_FLIGHT_SECONDS
+
+    def test_a_start_whose_answer_got_lost_may_still_arrive_after_its_sender_was_killed(
+        self, fleet: FleetSpec, node: NodeSpec, other: NodeSpec, shared: FakeWorld
+    ) -> None:
+        Sleeping(fleet, shared).sleep(node, ignore)
+        shared.cluster.fails["start_vm"] = UnreachableError("no answer", subject="x", next_step="y")
+        killed = second(shared)
+        assert SlotTaking(fleet, killed).start_node(node, print) is not None
+        shared.leases.shared.dead.add(killed.leases.owner)
+        before = shared.clock.monotonic()
+        Waking(fleet, shared).wake(other, ignore)
+        assert shared.clock.monotonic() - before >= IN_FLIGHT_SECONDS
+
+    def test_a_start_that_was_refused_after_an_answer_got_lost_may_still_arrive(
+        self, fleet: FleetSpec, node: NodeSpec, shared: FakeWorld
+    ) -> None:
+        Sleeping(fleet, shared).sleep(node, ignore)
+        start = SlotTaking(fleet, hanging(shared)).start_node(node, print)
+        ticket = shared.cluster.hanging[-1]
+        ticket.failure, ticket.may_still_arrive = refusal("no"), True
+        assert start is not None
+        with pytest.raises(HypervisorError, match="no"):
+            start.is_done()
+        assert shared.leases.read().leases[SLOT].owner == ""
+
+    def test_a_start_that_ran_after_an_answer_got_lost_may_arrive_once_more(
+        self, fleet: FleetSpec, node: NodeSpec, other: NodeSpec, shared: FakeWorld
+    ) -> None:
+        Sleeping(fleet, shared).sleep(node, ignore)
+        start = SlotTaking(fleet, hanging(shared)).start_node(node, print)
+        ticket = shared.cluster.hanging[-1]
+        assert start is not None
+        ticket.may_still_arrive = True
+        assert not start.is_done()
+        ticket.ends, shared.cluster.starts_hang = True, False
+        shared.cluster.start_vm(PVE1, node.vmid)
+        assert start.is_done()
+        Sleeping(fleet, shared).sleep(node, ignore, force=True)
+        before = shared.clock.monotonic()
+        Waking(fleet, second(shared)).wake(other, ignore)
+        assert shared.clock.monotonic() - before >= IN_FLIGHT_SECONDS
+
+    def test_a_hold_comes_in_time_for_one_whose_start_may_arrive_once_more(
+        self, fleet: FleetSpec, node: NodeSpec, shared: FakeWorld
+    ) -> None:
+        with shared.leases.turn() as turn:
+            lease = replace(turn.page.leases[SLOT], phase=LeasePhase.TAKING, issued=True)
+            turn.page = replace(turn.page, leases={SLOT: lease})
+        arbitration = Arbitration(fleet, shared)
+
+        def held_meanwhile() -> None:
+            with arbitration.shutting_down(shared.cluster, claim_of(fleet, node)) as require_still_wanted:
+                require_still_wanted()
+                arbitration.hold(node, by="anna", seconds=60)
+                require_still_wanted()
+
+        with pytest.raises(RefusedError, match="held by anna"):
+            held_meanwhile()
+
+    def test_the_book_knows_whether_a_start_is_to_be_sent_again(
+        self, fleet: FleetSpec, node: NodeSpec, shared: FakeWorld
+    ) -> None:
+        Sleeping(fleet, shared).sleep(node, ignore)
+        start = SlotTaking(fleet, hanging(shared)).start_node(node, print)
+        ticket = shared.cluster.hanging[-1]
+        assert start is not None
+        issued = [shared.leases.read().leases[SLOT].issued]
+        for may_still_arrive in (True, False, True):
+            ticket.may_still_arrive = may_still_arrive
+            start.is_done()
+            issued.append(shared.leases.read().leases[SLOT].issued)
+        assert issued == [False, True, False, True]
+
+    def test_a_start_whose_slot_another_has_by_now_is_not_sent_again(
+        self, fleet: FleetSpec, node: NodeSpec, other: NodeSpec, shared: FakeWorld
+    ) -> None:
+        Sleeping(fleet, shared).sleep(node, ignore)
+        start = SlotTaking(fleet, hanging(shared)).start_node(node, print)
+        shared.cluster.hanging[-1].may_still_arrive = True
+        with shared.leases.turn() as turn:
+            turn.page = adopted(turn.page, [SLOT], other.vmid, other.name, now=shared.clock.now())
+        assert start is not None
+        with pytest.raises(OvertakenError, match="by now llm-gpu-02"):
+            start.is_done()
 
     def test_a_wake_that_gives_up_leaves_the_start_to_others(
         self, fleet: FleetSpec, node: NodeSpec, shared: FakeWorld

@@ -7,6 +7,7 @@ import pytest
 from provisioner.planning import arbiter
 from provisioner.services import arbitration, slot_taking
 from tests.simulation import gpu_schedules
+from tests.simulation.cluster import SimTicket
 from tests.simulation.gpu_schedules import run
 
 FIRST = 1_000_000
@@ -42,7 +43,11 @@ class TestTheSimulationNotices:
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(slot_taking, "IN_FLIGHT_SECONDS", 0.0)
-        assert self.finds("was started while we ran", range(150))
+        assert self.finds("was started while we ran", range(130, 200))
+
+    def test_a_start_that_passes_for_arrived_when_its_answer_got_lost(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(SimTicket, "may_still_arrive", False)
+        assert self.finds("was started while we ran", range(700, 720))
 
     def test_a_look_that_is_older_than_the_lease(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(arbiter, "_unchanged", lambda page, before, slot: True)

@@ -17,7 +17,7 @@ from provisioner.domain.fleet import FleetSpec, NodeSpec
 from provisioner.domain.in_flight import InFlight
 from provisioner.domain.names import HypervisorName, NodeName
 from provisioner.errors import RefusedError
-from provisioner.planning.idle import IdleVerdict
+from provisioner.planning.idle import IdleDecision, IdleVerdict
 from provisioner.ports.web import NO_HEADERS, Answer, Headers
 from provisioner.services.events import ignore
 from provisioner.services.idling import Idling, WakeGivenUp
@@ -48,6 +48,13 @@ def passes(idling: Idling, world: FakeWorld, node: NodeSpec, minutes: int) -> li
         found.append(idling.idle([node], ignore)[0].verdict)
         world.clock.advance(60)
     return found
+
+
+def request(world: FakeWorld, node: NodeSpec) -> None:
+    """Have a request come through us, and end."""
+    assert world.in_flight.enter(node.name, world.clock.now())
+    world.clock.advance(2)
+    world.in_flight.leave(node.name, world.clock.now())
 
 
 class LeftJustBefore:
@@ -125,6 +132,54 @@ class TestLookingAgain:
         assert awake.cluster.acts == ["shut down 5001"]
 
 
+class TestUsedSinceTheLook:
+    """A pass waits for all its looks, and one guest that hangs delays them all: what happens meanwhile counts."""
+
+    def decided(self, fleet: FleetSpec, node: NodeSpec, world: FakeWorld) -> tuple[Idling, IdleDecision]:
+        """Have a node been quiet for as long as it may since its last request, and judged."""
+        idling = Idling(fleet, world)
+        request(world, node)
+        passes(idling, world, node, 20)
+        (decision,) = idling.judge([node])
+        return idling, decision
+
+    def test_a_request_that_came_and_ended_keeps_the_node_on(
+        self, fleet: FleetSpec, node: NodeSpec, awake: FakeWorld
+    ) -> None:
+        idling, decision = self.decided(fleet, node, awake)
+        assert decision.verdict is IdleVerdict.SLEEP
+        request(awake, node)
+        done = idling.carry_out(decision, ignore)
+        assert done.verdict is IdleVerdict.STAY
+        assert done.reason == "cannot put the node to sleep: quiet for 0 ms of 20 min"
+        assert awake.cluster.acts == []
+
+    def test_so_does_work_of_its_engine_that_did_not_come_through_us(
+        self, fleet: FleetSpec, node: NodeSpec, awake: FakeWorld
+    ) -> None:
+        idling, decision = self.decided(fleet, node, awake)
+        awake.guests.tokens += 7
+        assert idling.carry_out(decision, ignore).verdict is IdleVerdict.STAY
+        assert awake.cluster.acts == []
+
+    def test_so_does_a_start_of_its_vm(self, fleet: FleetSpec, node: NodeSpec, awake: FakeWorld) -> None:
+        idling, decision = self.decided(fleet, node, awake)
+        awake.cluster.stop_vm(PVE1, node.vmid)
+        awake.cluster.start_vm(PVE1, node.vmid)
+        awake.clock.advance(60)
+        assert idling.carry_out(decision, ignore).reason.startswith("cannot put the node to sleep: up for only")
+
+    def test_one_that_stayed_quiet_goes(self, fleet: FleetSpec, node: NodeSpec, awake: FakeWorld) -> None:
+        idling, decision = self.decided(fleet, node, awake)
+        awake.clock.advance(80)
+        assert idling.carry_out(decision, ignore).verdict is IdleVerdict.SLEEP
+        assert awake.cluster.acts == ["shut down 5001"]
+
+    def test_a_person_does_not_wait_for_quiet_time(self, fleet: FleetSpec, node: NodeSpec, awake: FakeWorld) -> None:
+        request(awake, node)
+        assert Sleeping(fleet, awake).sleep(node, ignore).was_running
+
+
 class TestGateAndDrain:
     """No request is cut off, and none is let in to a node that goes down."""
 
@@ -190,6 +245,36 @@ class TestPower:
         assert awake.cluster.acts == []
         may_cut = replace(node, may_cut_power=True)
         assert idling.idle([may_cut], ignore)[0].verdict is IdleVerdict.SLEEP
+        assert awake.cluster.acts == ["stop 5001"]
+
+    @pytest.mark.parametrize(
+        ("section", "shown", "told"),
+        [
+            ("connections", "session 3\nName=alice\nTTY=pts/0", "alice is logged in (pts/0)"),
+            ("locks", "apt-get", "apt-get changes its packages"),
+        ],
+    )
+    def test_nor_does_it_where_somebody_uses_the_guest_by_then(
+        self, fleet: FleetSpec, node: NodeSpec, awake: FakeWorld, section: str, shown: str, told: str
+    ) -> None:
+        awake.cluster.ignores_shutdown = True
+        may_cut = replace(node, may_cut_power=True)
+        awake.clock.at(30.0, lambda: awake.guests.shows.update({section: shown}))
+        with pytest.raises(RefusedError, match="cannot cut its power: it did not shut down, and") as caught:
+            Sleeping(fleet, awake).sleep(may_cut, ignore)
+        assert told in caught.value.summary
+        assert awake.cluster.acts == []
+
+    def test_a_guest_that_says_nothing_any_more_does_not_keep_its_power(
+        self, fleet: FleetSpec, node: NodeSpec, awake: FakeWorld
+    ) -> None:
+        awake.cluster.ignores_shutdown = True
+
+        def half_down() -> None:
+            awake.guests.engine_dead = awake.guests.refuses_key = True
+
+        awake.clock.at(30.0, half_down)
+        assert Sleeping(fleet, awake).sleep(replace(node, may_cut_power=True), ignore).was_running
         assert awake.cluster.acts == ["stop 5001"]
 
 
@@ -314,6 +399,22 @@ class TestAwakeHours:
         assert (decision.verdict, "somebody put it to sleep" in decision.reason) == (IdleVerdict.ASLEEP, True)
         self.at(awake, "2026-11-24 07:56:00")
         assert idling.idle([hours], ignore)[0].verdict is IdleVerdict.WAKE
+
+    @pytest.mark.parametrize("lock", ["backup", "snapshot", "suspended"])
+    def test_nor_does_a_lock_on_its_vm_make_anybody_forget_that(
+        self, fleet: FleetSpec, node: NodeSpec, awake: FakeWorld, lock: str
+    ) -> None:
+        hours = self.asleep(fleet, node, awake)
+        idling = Idling(fleet, awake)
+        self.at(awake, "2026-11-23 07:56:00")
+        idling.idle([hours], ignore)
+        Sleeping(fleet, awake).sleep(hours, ignore)
+        awake.cluster.acts.clear()
+        vm = awake.cluster.vms[hours.vmid]
+        for held, minutes in ((lock, 2), (None, 20)):
+            vm.seen = replace(vm.seen, lock=held)
+            assert passes(idling, awake, hours, minutes) == [IdleVerdict.ASLEEP] * minutes
+        assert awake.cluster.acts == []
 
     def test_a_wake_that_fails_is_tried_again_a_while_later(
         self, fleet: FleetSpec, node: NodeSpec, awake: FakeWorld

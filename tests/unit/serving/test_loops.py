@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import cast
 
 from provisioner.domain.timings import Timings
@@ -30,6 +31,40 @@ class Eyes:
 
     def look_at_doubted(self) -> None:
         raise AssertionError("nobody is in doubt")
+
+
+class Worried(Eyes):
+    """A keeper that somebody always makes doubt, of a node that takes its time to answer."""
+
+    def __init__(self) -> None:
+        super().__init__(failures=0, enough=2)
+        self.doubts.set()
+        self.doubted = 0
+        self.doubted_between: list[int] = []
+
+    def look(self) -> None:
+        self.doubted_between.append(self.doubted)
+        super().look()
+
+    def look_at_doubted(self) -> None:
+        self.doubted += 1
+        time.sleep(0.4)
+
+
+def test_doubts_without_end_do_not_put_off_the_look_at_all() -> None:
+    eyes = Worried()
+    loops = Loops(
+        cast(Keeper, eyes),
+        idle_pass=lambda: None,
+        forget=lambda: None,
+        look_every_seconds=0.6,
+        idle_every_seconds=60.0,
+    )
+    loops.start()
+    assert eyes.done.wait(10)
+    loops.stop()
+    # One of them, with the pause after it, takes longer than from one look to the next.
+    assert eyes.doubted_between[:2] == [0, 1]
 
 
 def test_every_turn_is_counted_with_its_end_and_one_that_breaks_ends_nothing() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from provisioner.domain.events import Kind
+from provisioner.domain.fleet import NodeSpec
 from provisioner.domain.in_flight import InFlight
 from provisioner.domain.names import NodeName
 from provisioner.domain.serving import Phase
@@ -34,7 +35,7 @@ class Site:
     """A node that sleeps, and all that wakes it."""
 
     def __init__(self, folder: Path) -> None:
-        fleet = fleet_from(folder)
+        fleet = self.fleet = fleet_from(folder)
         self.world = FakeWorld()
         node = fleet.nodes[ONE]
         Provisioning(fleet, self.world).up(node, ignore)
@@ -46,10 +47,18 @@ class Site:
         self.keeper.look()
         waking = Waking(fleet, self.world)
 
-        def wake(name: NodeName, told: OnEvent) -> WakeReport:
-            return waking.wake(fleet.nodes[name], told)
+        def wake(name: NodeName, told: OnEvent, still_wanted: Callable[[], None]) -> WakeReport:
+            return waking.wake(fleet.nodes[name], told, still_wanted)
 
         self.waker = NodeWaker(wake, self.world.clock, self.keeper, journal, self.in_flight)
+
+    def other_takes_the_gpu(self) -> NodeSpec:
+        """Have the other node awake, on the same card."""
+        other = self.fleet.nodes[NodeName("llm-gpu-02")]
+        Provisioning(self.fleet, self.world).up(other, ignore)
+        self.world.clock.advance(3600.0)
+        self.world.cluster.acts.clear()
+        return other
 
     @property
     def started(self) -> bool:
@@ -81,6 +90,55 @@ def test_a_wake_that_nobody_wants_any_more_starts_nothing(site: Site) -> None:
     assert site.wakes() == ["started", "given up"]
     site.keeper.look_at_doubted()
     assert site.keeper.seen()[ONE].phase is Phase.ASLEEP
+
+
+def test_a_wake_that_waits_for_its_gpu_waits_no_longer_than_it_is_wanted(site: Site) -> None:
+    site.other_takes_the_gpu()
+    site.world.guests.running = 1
+    wanted = [True]
+    site.world.clock.at(30.0, wanted.clear)
+    before = site.world.clock.monotonic()
+    with pytest.raises(NobodyWantsIt):
+        site.waker(ONE, lambda: bool(wanted))
+    assert site.world.clock.monotonic() - before < 60
+    assert site.world.leases.read().waiters == ()
+    assert not site.started
+
+
+def test_a_gpu_that_becomes_free_when_nobody_wants_it_any_more_starts_nothing(site: Site) -> None:
+    other = site.other_takes_the_gpu()
+    site.world.guests.running = 1
+    wanted = [True]
+
+    def all_leave() -> None:
+        wanted.clear()
+        site.world.cluster.stop_vm(other.hypervisor, other.vmid)
+
+    site.world.clock.at(30.0, all_leave)
+    with pytest.raises(NobodyWantsIt):
+        site.waker(ONE, lambda: bool(wanted))
+    assert not site.started
+    assert site.world.leases.read().waiters == ()
+
+
+@pytest.mark.parametrize("still_answers", [True, False])
+def test_a_node_that_goes_off_under_a_wake_is_not_started_for_nobody(site: Site, still_answers: bool) -> None:
+    site.waker(ONE, lambda: True)
+    cluster, clock, vmid = site.world.cluster, site.world.clock, site.fleet.nodes[ONE].vmid
+    cluster.acts.clear()
+    cluster.being_shut_down.add(vmid)
+    site.world.guests.engine_dead = not still_answers
+    wanted = [True]
+
+    def off() -> None:
+        cluster.stop_vm(site.fleet.nodes[ONE].hypervisor, vmid)
+        cluster.being_shut_down.clear()
+
+    clock.at(5.0, off)
+    clock.at(0.05, wanted.clear)
+    with pytest.raises(NobodyWantsIt):
+        site.waker(ONE, lambda: bool(wanted))
+    assert not site.started
 
 
 def test_who_asks_during_a_drain_joins_its_end(site: Site) -> None:
