@@ -22,6 +22,9 @@ import httptools
 CONNECT_SECONDS = 0.8
 # A guest whose power is cut says nothing any more, and an answer that is long in coming would be waited for for ever;
 # within 10 + 3 * 5 seconds its connections are known to be dead. The kernel of a guest whose engine is busy answers.
+# That is for connections on which all that we sent was acknowledged. What was not is sent again for a quarter of an
+# hour, and nobody probes meanwhile: whoever waits for an answer looks at the node besides. TCP_USER_TIMEOUT is shorter,
+# and would also cut off an engine that is slow to read a large body.
 _KEEP_ALIVE = ((socket.TCP_KEEPIDLE, 10), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3))
 # uvicorn, which vLLM runs on, closes a connection that has been idle for five seconds.
 _IDLE_SECONDS = 4.0
@@ -153,7 +156,12 @@ class Exchange:
             # The engine closed a kept connection just as it was used again; the request has not been looked at.
             self._begin()
             self._engines.forget_idle(self._target)
-            await self.start()
+            try:
+                await self.start()
+            except BaseException:
+                # Who waited had a limit, and asks again: nothing was sent, so nothing would ever come.
+                self._failure = EngineAway(Trouble.SILENT, "it closed its connection, and no new one came in time")
+                raise
 
     async def first(self) -> None:
         """Return once a piece of the body has come, or that it has none. Raises EngineAway."""

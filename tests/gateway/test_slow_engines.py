@@ -8,8 +8,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from provisioner.domain.ledger import Outcome
+from provisioner.domain.names import NodeName
+from provisioner.domain.serving import Phase
 from tests.gateway.engines import Garbler
-from tests.gateway.site import NodeAt, Site, a_site
+from tests.gateway.site import NodeAt, Site, a_site, until
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 DONE = b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n"
@@ -65,6 +67,24 @@ def test_a_stream_that_breaks_before_its_first_word_comes_from_another_node(tmp_
             ):
                 assert answer.headers["X-Provisioner-Node"] == "llm-gpu-02"
                 assert b"[DONE]" in await answer.read()
+            assert (site.ledger.entries[-1].outcome, site.ledger.entries[-1].tries) == (Outcome.ANSWERED, 2)
+
+    asyncio.run(scenario())
+
+
+def test_a_request_that_was_on_its_way_when_the_power_went_comes_again_once_the_node_does(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with a_site(tmp_path) as site:
+            engine, power = site.engines["llm-gpu-01"], site.power
+            engine.is_hung = True
+            client = asyncio.create_task(site.http.post(**site.ask()))
+            await until(lambda: engine.running == 1)
+            power.may_answer.clear()
+            power.be("llm-gpu-01", Phase.ASLEEP)
+            await until(lambda: power.starts == [NodeName("llm-gpu-01")])
+            engine.is_hung = False
+            power.may_answer.set()
+            assert (await client).status == 200
             assert (site.ledger.entries[-1].outcome, site.ledger.entries[-1].tries) == (Outcome.ANSWERED, 2)
 
     asyncio.run(scenario())
