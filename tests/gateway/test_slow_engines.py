@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
+import pytest
+
+import provisioner.gateway.handing_on as handing_on
 from provisioner.domain.ledger import Outcome
 from provisioner.domain.names import NodeName
 from provisioner.domain.serving import Phase
@@ -18,27 +21,41 @@ DONE = b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n"
 
 
 @contextlib.asynccontextmanager
-async def reading_its_prompt(site: Site, seconds: float) -> AsyncIterator[None]:
-    """Put an engine in the place of the first node's that says nothing for a while after its head."""
+async def another_engine(site: Site, says: Callable[[asyncio.StreamWriter], Awaitable[None]]) -> AsyncIterator[None]:
+    """Put an engine in the place of the first node's that is healthy, and answers whatever else is asked so."""
     engine = site.engines["llm-gpu-01"]
     await engine.stop()
+    answering: set[asyncio.StreamWriter] = set()
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        said = await reader.readuntil(b"\r\n\r\n")
-        if said.startswith(b"GET"):
-            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
-        else:
-            writer.write(HEAD)
-            await asyncio.sleep(seconds)
-            writer.write(DONE)
+        answering.add(writer)
+        with contextlib.suppress(ConnectionError):
+            said = await reader.readuntil(b"\r\n\r\n")
+            if said.startswith(b"GET"):
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+            else:
+                await says(writer)
         writer.close()
+        answering.remove(writer)
 
     server = await asyncio.start_server(answer, engine.host, engine.port)
     try:
         yield
+        await until(lambda: not answering)
     finally:
         server.close()
         await server.wait_closed()
+
+
+def reading_its_prompt(site: Site, seconds: float) -> contextlib.AbstractAsyncContextManager[None]:
+    """Put an engine in the place of the first node's that says nothing for a while after its head."""
+
+    async def says(writer: asyncio.StreamWriter) -> None:
+        writer.write(HEAD)
+        await asyncio.sleep(seconds)
+        writer.write(DONE)
+
+    return another_engine(site, says)
 
 
 def test_a_stream_is_kept_alive_until_its_first_word(tmp_path: Path) -> None:
@@ -86,5 +103,27 @@ def test_a_request_that_was_on_its_way_when_the_power_went_comes_again_once_the_
             power.may_answer.set()
             assert (await client).status == 200
             assert (site.ledger.entries[-1].outcome, site.ledger.entries[-1].tries) == (Outcome.ANSWERED, 2)
+
+    asyncio.run(scenario())
+
+
+def test_a_refusal_without_end_is_told_though_it_comes_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handing_on, "_REFUSAL_SECONDS", 0.2)
+    over = asyncio.Event()
+
+    async def refuses(writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 100\r\n\r\ntoo many")
+        await over.wait()
+
+    async def scenario() -> None:
+        async with a_site(tmp_path, {"llm-gpu-01": NodeAt(Phase.ASLEEP)}) as site, another_engine(site, refuses):
+            site.power.may_answer.clear()
+            async with asyncio.timeout(5), site.http.post(**site.ask(stream=True)) as answer:
+                assert (await answer.content.readline()).startswith(b": llm-gpu-01 is")
+                site.power.may_answer.set()
+                said = await answer.text()
+                assert "llm-gpu-01 answers 400 too many" in said
+                assert said.endswith("data: [DONE]\n\n")
+            over.set()
 
     asyncio.run(scenario())
