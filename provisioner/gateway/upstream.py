@@ -29,7 +29,10 @@ _KEEP_ALIVE = ((socket.TCP_KEEPIDLE, 10), (socket.TCP_KEEPINTVL, 5), (socket.TCP
 # uvicorn, which vLLM runs on, closes a connection that has been idle for five seconds.
 _IDLE_SECONDS = 4.0
 _MOST_IDLE = 128
-_MOST_HEAD_BYTES = 64 * 1024
+# Of a head; and of what may stand between the pieces of a body and behind it, and is none.
+_MOST_BYTES_BESIDE = 64 * 1024
+# What uvicorn has a line for; HTTP knows no others.
+_LARGEST_STATUS = 599
 # An answer that its client does not take is left in the kernel's buffers beyond this.
 _HIGH_WATER = 256 * 1024
 
@@ -124,7 +127,7 @@ class Exchange:
         self._parser = httptools.HttpResponseParser(self)
         self._headers: list[tuple[bytes, bytes]] = []
         self._head: Head | None = None
-        self._head_bytes = 0
+        self._bytes_beside = 0
         self._pieces: deque[bytes] = deque()
         self._held = 0
         self._is_paused = False
@@ -236,17 +239,19 @@ class Exchange:
     def feed(self, data: bytes) -> None:
         """Take what the engine sent."""
         self._has_answered = True
-        if self._silence is not None:
-            self._heard_at = asyncio.get_running_loop().time()
-        if self._head is None:
-            self._head_bytes += len(data)
+        self._bytes_beside += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._fail(EngineAway(Trouble.GARBAGE, f"what it answers is not HTTP ({error})"))
             return
-        if self._head is None and self._head_bytes > _MOST_HEAD_BYTES:
-            self._fail(EngineAway(Trouble.GARBAGE, f"its answer's headers exceed {_MOST_HEAD_BYTES // 1024} KiB"))
+        if not self._bytes_beside:
+            # It said something; sizes of pieces that do not come are nothing.
+            if self._silence is not None:
+                self._heard_at = asyncio.get_running_loop().time()
+        elif self._bytes_beside > _MOST_BYTES_BESIDE and not self._is_complete:
+            what = "headers exceed" if self._head is None else "pieces have between them more than"
+            self._fail(EngineAway(Trouble.GARBAGE, f"its answer's {what} {_MOST_BYTES_BESIDE // 1024} KiB"))
 
     def lost(self) -> None:
         """Learn that the connection is gone."""
@@ -283,7 +288,9 @@ class Exchange:
     def on_headers_complete(self) -> None:
         """Take the head; an interim one (100, 103) is not the answer."""
         status = self._parser.get_status_code()
-        if status >= 200:
+        if status > _LARGEST_STATUS:
+            self._fail(EngineAway(Trouble.GARBAGE, f"its answer's status is {status}"))
+        elif status >= 200:
             self._head = Head(status, tuple(self._headers))
             self._tell()
         else:
@@ -291,6 +298,7 @@ class Exchange:
 
     def on_body(self, body: bytes) -> None:
         """Take a piece."""
+        self._bytes_beside = 0
         self._pieces.append(body)
         self._held += len(body)
         if self._held > _HIGH_WATER and not self._is_paused and self._connection is not None:
