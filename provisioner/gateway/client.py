@@ -148,6 +148,8 @@ class Client:
             more.append((b"retry-after", str(max(1, round(fault.retry_after))).encode()))
         if fault.status == 401:
             more.append((b"www-authenticate", b"Bearer"))
+        if fault.status == 405:
+            more.append((b"allow", b"GET, POST"))
         if fault.status in (408, 413):
             # What is still on its way of the body is not read.
             more.append((b"connection", b"close"))
