@@ -132,16 +132,21 @@ class Client:
         await self.begin(status, headers)
         await self.end(b"" if self.method == "HEAD" else body)
 
-    async def refuse(self, dialect: Dialect, fault: Fault) -> None:
+    async def refuse(self, dialect: Dialect, fault: Fault, tail: bytes = b"") -> None:
         """Tell what went wrong: as a status, or inside the answer where that has begun.
 
         A document that has begun is not ended: people read in it why, and programs see that it is no answer.
+
+        Args:
+            dialect: how.
+            fault: what.
+            tail: what has been handed on last of an engine's words.
         """
         if self.is_document:
             await self.send(dialect.fault(fault))
             return
         if self.has_begun:
-            await self.end(dialect.late_fault(fault))
+            await self.end(dialect.late_fault(fault, tail))
             return
         more: Headers = []
         if fault.retry_after is not None:

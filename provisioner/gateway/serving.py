@@ -126,7 +126,7 @@ class Serving:
         if pulse is not None:
             await pulse.stop()
         self.client.unwatch()
-        await self.client.refuse(self.dialect, fault)
+        await self.client.refuse(self.dialect, fault, self._record.tail)
 
     async def _answer_of_some_node(self, pulse: Pulse | None) -> tuple[Exchange, NodeName, Head]:
         """Return the answer that begins, its node entered. Raises Failed."""

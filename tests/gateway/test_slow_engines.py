@@ -1,9 +1,10 @@
-"""Engines that send a head at once and then nothing for long, as vLLM does while it reads a prompt."""
+"""Engines that send a head at once and then nothing for long, as vLLM does while it reads a prompt; or half a word."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -127,3 +128,44 @@ def test_a_refusal_without_end_is_told_though_it_comes_late(tmp_path: Path, monk
             over.set()
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("half", [b'data: {"choices": [{"del', b"event: message\n", b"data: {}\r\n"])
+def test_an_error_behind_half_an_event_is_an_event_of_its_own(tmp_path: Path, half: bytes) -> None:
+    said = what_is_read(tmp_path, "small", "/v1/chat/completions", b'data: {"choices": []}\n\n', half)
+    whole, _, rest = said.partition(half)
+    assert whole == b'data: {"choices": []}\n\n'
+    assert rest.startswith(b"\n\n")
+    fault, done, _ = rest.lstrip(b"\n").split(b"\n\n")
+    assert "broke off" in json.loads(fault.removeprefix(b"data: "))["error"]["message"]
+    assert done == b"data: [DONE]"
+
+
+def test_an_error_behind_half_a_line_is_a_line_of_its_own(tmp_path: Path) -> None:
+    said = what_is_read(tmp_path, "chat", "/ollama/api/chat", b'{"done": false}\n', b'{"message": {"con')
+    first, half, fault = said.splitlines()
+    assert (first, half) == (b'{"done": false}', b'{"message": {"con')
+    assert "broke off" in json.loads(fault)["error"]
+
+
+def test_an_error_behind_whole_ones_comes_without_an_empty_line(tmp_path: Path) -> None:
+    said = what_is_read(tmp_path, "chat", "/ollama/api/chat", b'{"done": false}\n')
+    assert [sorted(json.loads(line)) for line in said.splitlines()] == [["done"], ["error"]]
+    said = what_is_read(tmp_path, "small", "/v1/chat/completions", b'data: {"choices": []}\n\n')
+    assert "\n\n\n" not in said.decode()
+
+
+def what_is_read(folder: Path, modes: str, path: str, *pieces: bytes) -> bytes:
+    """Return what a client reads of a stream whose engine goes away after some pieces."""
+
+    async def says(writer: asyncio.StreamWriter) -> None:
+        writer.write(HEAD + b"".join(b"%x\r\n%b\r\n" % (len(each), each) for each in pieces))
+        await writer.drain()
+
+    async def scenario() -> bytes:
+        async with a_site(folder, {"llm-gpu-01": NodeAt(modes=modes)}) as site, another_engine(site, says):
+            ask = site.ask("mistral" if modes == "chat" else "tiny", path, stream=True)
+            async with site.http.post(**ask) as answer:
+                return await answer.read()
+
+    return asyncio.run(scenario())
