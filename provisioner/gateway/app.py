@@ -199,7 +199,7 @@ class Gateway:
         engine = _engine_for(dialect, path, question, body, entry)
         away, prefers_gpu, may_wake = policy_of(client.headers, entry.policy)
         query = f"?{client.query.decode('ascii')}" if client.query else ""
-        await Serving(
+        serving = Serving(
             parts=parts,
             client=client,
             dialect=dialect,
@@ -210,7 +210,10 @@ class Gateway:
             path=path + query,
             body=body,
             engine=engine,
-        ).run()
+        )
+        # It lets go of the body once it need not send it again, which it could not if it were kept here too.
+        del body
+        await serving.run()
 
     async def _body(self, client: Client) -> bytes:
         room = Room(self.parts)

@@ -9,11 +9,11 @@ from provisioner.domain.ledger import Outcome
 from provisioner.domain.names import NodeName
 from provisioner.domain.quantities import MIB
 from provisioner.gateway.asking import Headers
-from provisioner.gateway.client import AT_ONCE, Client
+from provisioner.gateway.client import AT_ONCE, Client, TooMuch
 from provisioner.gateway.deadline import Deadline
 from provisioner.gateway.dialects import Dialect, Fault
 from provisioner.gateway.ollama_answers import OllamaAnswer, Unreadable
-from provisioner.gateway.parts import Parts
+from provisioner.gateway.parts import Parts, Room
 from provisioner.gateway.upstream import EngineAway, Exchange, Head, Trouble
 
 # Enough for the numbers at the end of an answer.
@@ -103,15 +103,20 @@ class HandingOn:
         await client.end(last)
 
     async def _in_one_piece(self, exchange: Exchange, head: Head, translated: OllamaAnswer) -> None:
-        said = bytearray()
+        said, room = bytearray(), Room(self.parts)
         try:
             while data := await exchange.read():
+                room.take(len(data))
                 said += data
                 if len(said) > _LARGEST_DOCUMENT:
                     raise EngineAway(Trouble.GARBAGE, f"its answer exceeds {_LARGEST_DOCUMENT // MIB} MiB")
             document = translated.document(head.status, bytes(said))
         except (EngineAway, Unreadable) as broken:
             raise self._broken(broken) from broken
+        except TooMuch as full:
+            raise Failed(full.fault, Outcome.REFUSED) from None
+        finally:
+            room.leave()
         self._remember(document)
         self.has_begun = True
         if self.client.has_begun:

@@ -292,6 +292,8 @@ class Exchange:
             self._fail(EngineAway(Trouble.GARBAGE, f"its answer's status is {status}"))
         elif status >= 200:
             self._head = Head(status, tuple(self._headers))
+            # It is not sent again, and its answer may take minutes.
+            self._request = b""
             self._tell()
         else:
             self._headers.clear()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -13,9 +14,11 @@ import pytest
 import provisioner.gateway.handing_on as handing_on
 from provisioner.domain.ledger import Outcome
 from provisioner.domain.names import NodeName
+from provisioner.domain.quantities import MIB
 from provisioner.domain.serving import Phase
+from provisioner.gateway.limits import Limits
 from tests.gateway.engines import Garbler
-from tests.gateway.site import NodeAt, Site, a_site, until
+from tests.gateway.site import TOKEN, NodeAt, Site, a_site, until
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 DONE = b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n"
@@ -169,3 +172,58 @@ def what_is_read(folder: Path, modes: str, path: str, *pieces: bytes) -> bytes:
                 return await answer.read()
 
     return asyncio.run(scenario())
+
+
+def test_what_was_asked_is_not_kept_while_the_answer_comes(tmp_path: Path) -> None:
+    size, over = 16 * MIB, asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        left = int(head.lower().partition(b"content-length: ")[2].split()[0])
+        while left:
+            left -= len(await reader.read(left))
+        writer.write(HEAD + DONE.partition(b"\r\n0")[0] + b"\r\n")
+        await over.wait()
+        writer.write(b"0\r\n\r\n")
+        writer.close()
+
+    async def scenario() -> None:
+        async with a_site(tmp_path) as site:
+            engine = site.engines["llm-gpu-01"]
+            await engine.stop()
+            server = await asyncio.start_server(answer, engine.host, engine.port)
+            reader, writer = await asyncio.open_connection(*site.url.removeprefix("http://").split(":"))
+            tracemalloc.start()
+            try:
+                body = json.dumps({"model": "tiny", "stream": True, "padding": "x" * size}).encode()
+                head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n"
+                writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+                del body
+                await reader.readuntil(b"data: [DONE]\n\n")
+                assert tracemalloc.get_traced_memory()[0] < size / 4
+                assert site.gateway.parts.held == 0
+            finally:
+                tracemalloc.stop()
+            over.set()
+            await reader.readuntil(b"\r\n0\r\n\r\n")
+            writer.close()
+            server.close()
+            await server.wait_closed()
+
+    asyncio.run(scenario())
+
+
+def test_answers_that_are_translated_whole_fill_no_more_than_they_may(tmp_path: Path) -> None:
+    async def says(writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 400000\r\n\r\n" + b" " * 400_000)
+        await writer.drain()
+
+    async def scenario() -> None:
+        limits = Limits(held_bytes=100_000)
+        async with a_site(tmp_path, limits=limits) as site, another_engine(site, says):
+            async with site.http.post(**site.ask("tiny", "/ollama/api/chat", stream=False)) as answer:
+                assert answer.status == 429
+            await until(lambda: [entry.outcome for entry in site.ledger.entries] == [Outcome.REFUSED])
+            assert site.gateway.parts.held == 0
+
+    asyncio.run(scenario())
