@@ -18,6 +18,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MOST_HEAD_BYTES = 32 * 1024
 HEAD_SECONDS = 15.0
+# Whoever takes nothing for so long of what is left when its connection is closed does not get it. A slow one takes
+# something in that time, though the kernel tells of it in pieces of a megabyte.
+UNREAD_SECONDS = 600.0
 _TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 _TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 
@@ -158,13 +161,23 @@ class HeadWithBody:
             self._transport.write(data)
 
     def close(self) -> None:
-        """Close once all is written."""
+        """Close once all is written, or nobody takes it."""
         self._flush()
         self._transport.close()
+        left = self._transport.get_write_buffer_size()
+        if left:
+            self._loop.call_later(UNREAD_SECONDS, self._look, left)
 
     def is_closing(self) -> bool:
         """Say whether it is being closed."""
         return self._transport.is_closing()
+
+    def _look(self, before: int) -> None:
+        left = self._transport.get_write_buffer_size()
+        if left == before:
+            self._transport.abort()
+        elif left:
+            self._loop.call_later(UNREAD_SECONDS, self._look, left)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)

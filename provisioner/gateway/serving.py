@@ -72,7 +72,7 @@ class Serving:
         outcome = Outcome.ANSWERED
         self.parts.held += size
         pulse = self._pulse()
-        self.client.watch()
+        self.client.watch(self.parts.limits.silence_seconds)
         try:
             try:
                 exchange, node, head = await self._answer_of_some_node(pulse)

@@ -9,10 +9,13 @@ from pathlib import Path
 import pytest
 
 import provisioner.gateway.server_protocol as server_protocol
+from provisioner.domain.ledger import Outcome
+from provisioner.domain.names import NodeName
 from provisioner.gateway.limits import Limits
 from tests.gateway.site import QUICK, TOKEN, Site, a_site, until
 
 BODY = b'{"model": "tiny"}'
+STREAM = b'{"model": "tiny", "stream": true}'
 
 
 def head(length: int) -> bytes:
@@ -68,6 +71,36 @@ def test_an_empty_line_behind_a_body_does_not_cut_off_the_answer(
             await until(lambda: site.engines["llm-gpu-01"].running == 1)
             write.write(b"\r\n")
             assert b" 200 " in await read.readline()
+
+    asyncio.run(scenario())
+
+
+def test_a_client_that_takes_nothing_more_of_its_answer_does_not_keep_its_node(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        limits = Limits(silence_seconds=0.2)
+        async with a_site(tmp_path, limits=limits) as site, connected(site) as (_, writer):
+            engine = site.engines["llm-gpu-01"]
+            engine.is_endless, engine.words = True, ("x" * 65536,)
+            writer.write(head(len(STREAM)) + STREAM)
+            await until(lambda: [entry.outcome for entry in site.ledger.entries] == [Outcome.LEFT])
+            await until(lambda: engine.left == 1)
+            assert not site.flight.of(NodeName("llm-gpu-01")).is_busy
+
+    asyncio.run(scenario())
+
+
+def test_a_client_that_takes_its_time_gets_all_of_its_answer(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        limits = Limits(silence_seconds=0.5)
+        async with a_site(tmp_path, limits=limits) as site, connected(site) as (reader, writer):
+            site.engines["llm-gpu-01"].words = ("x" * 65536,) * 200
+            writer.write(head(len(STREAM)) + STREAM)
+            said = b""
+            while not said.endswith(b"\r\n0\r\n\r\n"):
+                said = said[-5:] + await reader.read(65536)
+                await asyncio.sleep(0.005)
+            await until(lambda: site.ledger.entries)
+            assert site.ledger.entries[-1].outcome is Outcome.ANSWERED
 
     asyncio.run(scenario())
 
