@@ -4,6 +4,7 @@
     ├── InputError            mend the input: fleet file, argument, secret
     │   └── UnknownNameError      the fleet has nothing of that name; the summary or next step lists what there is
     ├── NotReadyError         wait, then ask again (retryable)
+    │   └── QueueFullError        as many as may wait for it already
     ├── RefusedError          a rule of ours says no; free something or change the rule's input
     │   └── OvertakenError        another took over what was being worked on; look again
     └── OutsideError          another system failed or said no
@@ -83,6 +84,10 @@ class UnknownNameError(InputError):
 
 class NotReadyError(ProvisionerError):
     """The thing waited for did not happen in time."""
+
+
+class QueueFullError(NotReadyError):
+    """As many wait for the thing as may."""
 
 
 class RefusedError(ProvisionerError):

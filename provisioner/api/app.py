@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
@@ -27,6 +27,8 @@ from provisioner.domain.callers import CALLER, LOCAL, Caller, Callers
 from provisioner.domain.callers import Scope as May
 from provisioner.domain.names import NodeName
 from provisioner.errors import ProvisionerError
+
+_Value = TypeVar("_Value")
 
 _LOGGER = logging.getLogger("provisioner.api")
 # The longest body that makes sense is a model's name and a sentence.
@@ -112,7 +114,8 @@ class Api:
             body = await _body(request, route) if route.method == "POST" else None
             after = _number(request.query_params.get("after")) if route.is_numbered else None
             call = Call(caller, NodeName(request.path_params.get("name", "")), body, after or 0)
-            value = await route.act(self._control, call)
+            work = route.act(self._control, call)
+            value = await (_while_there(request, work) if route.ends_with_caller else work)
             if isinstance(value, Accepted):
                 return _json(value.value, HTTPStatus.ACCEPTED, {"Location": value.look_at})
             return _json(value)
@@ -219,6 +222,24 @@ async def _body(request: Request, route: Route) -> BaseModel | None:
         return route.body.model_validate(value)
     except ValidationError as error:
         raise Refused(_shape_problem(error)) from None
+
+
+async def _while_there(request: Request, work: Awaitable[_Value]) -> _Value:
+    """Return what comes of work; give it up when its caller leaves. Raises ClientDisconnect."""
+    doing, leaving = asyncio.ensure_future(work), asyncio.ensure_future(_left(request))
+    try:
+        await asyncio.wait((doing, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not doing.done():
+            raise ClientDisconnect
+        return doing.result()
+    finally:
+        doing.cancel()
+        leaving.cancel()
+
+
+async def _left(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def _no_number(word: str) -> float:

@@ -1,7 +1,7 @@
 """What the API's calls do: the same acts as the commands', with what this process knows of the fleet around them.
 
 Acts block, so each runs in a thread; who waits for one waits on the event loop. An act that was begun goes on when
-whoever asked for it has gone.
+whoever asked for it has gone. Who asks for an endpoint waits as a request of the gateway's does: in the same queue.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from provisioner.domain.orchestrator import Registration
 from provisioner.domain.routing_policy import Away
 from provisioner.domain.savings import Savings
 from provisioner.domain.serving import Phase as NodePhase
-from provisioner.errors import ProvisionerError, RefusedError, UnknownNameError
+from provisioner.errors import NotReadyError, ProvisionerError, QueueFullError, RefusedError, UnknownNameError
+from provisioner.gateway.limits import Limits
 from provisioner.planning.idle import IdleDecision
 from provisioner.planning.registration import words as registration_words
 from provisioner.planning.routing import Ask, Candidate, Way, route
@@ -126,6 +127,7 @@ class Control:
         about: AboutUs,
         ledger: Ledger,
         now: Callable[[], float] = time.time,
+        limits: Limits | None = None,
     ) -> None:
         self.journal = journal
         self._fleet = fleet
@@ -137,8 +139,10 @@ class Control:
         self._about = about
         self._ledger = ledger
         self._now = now
+        self._limits = limits or Limits()
         self._threads = ThreadPoolExecutor(_MOST_ACTS_AT_ONCE, thread_name_prefix="act")
         self._begun: set[asyncio.Task[Any]] = set()
+        self._woken_beside: set[NodeName] = set()
         self._verdicts: dict[NodeName, dict[str, object]] = {}
         self._quiet: dict[NodeName, float] = {}
         self.is_draining = False
@@ -153,11 +157,12 @@ class Control:
         self.go_on(work)
         return number
 
-    def go_on(self, work: Coroutine[Any, Any, object]) -> None:
+    def go_on(self, work: Coroutine[Any, Any, object]) -> asyncio.Task[None]:
         """Let work go on by itself."""
         task = asyncio.get_running_loop().create_task(_quietly(work))
         self._begun.add(task)
         task.add_done_callback(self._begun.discard)
+        return task
 
     async def finish(self, seconds: float) -> None:
         """Wait for work that was begun."""
@@ -296,7 +301,11 @@ class Control:
         """Return the endpoint that serves a model now, woken if need be.
 
         Nodes that were `tried` come last; waited for, they are proven anew, for they may have been put to sleep under
-        the request or have come back since.
+        the request or have come back since. Who no longer wants it cancels: what was not started yet is not started.
+
+        Raises:
+            QueueFullError: as many wait for the node as may.
+            ProvisionerError: there is none, or it did not come in time.
         """
         asked_at, began = self._now(), time.monotonic()
         failed = {name for name in self._fleet.nodes if name in tried}
@@ -319,9 +328,9 @@ class Control:
                     retryable=True,
                 )
             if chosen.wake is not None:
-                self.go_on(self._waker.wake(chosen.wake))
+                self._wake_beside(chosen.wake)
             if chosen.way is Way.WAIT:
-                await self._waker.wake(chosen.node)
+                await self._wait_for(chosen.node, self._limits.hold_seconds - (time.monotonic() - began))
                 failed.discard(chosen.node)
                 continue
             endpoint = self._keeper.endpoint(chosen.node)
@@ -338,6 +347,34 @@ class Control:
             next_step="hold the node (POST /api/nodes/NAME/hold), or use the gateway, which waits",
             retryable=True,
         )
+
+    async def _wait_for(self, node: NodeName, seconds: float) -> None:
+        most, subject = self._limits.waiting, self._fleet.node(node).subject
+        if not self._in_flight.start_waiting(node, self._now(), most=most):
+            raise QueueFullError(
+                f"cannot wait for {node}: {most} wait for it already",
+                subject=subject,
+                next_step="ask again later",
+                retryable=True,
+            )
+        try:
+            async with asyncio.timeout(seconds):
+                await self._waker.wake(node)
+        except TimeoutError:
+            raise NotReadyError(
+                f"cannot name an endpoint within {self._limits.hold_seconds:g} s: {node} is still not ready",
+                subject=subject,
+                next_step="ask again later",
+                retryable=True,
+            ) from None
+        finally:
+            self._in_flight.stop_waiting(node)
+
+    def _wake_beside(self, node: NodeName) -> None:
+        """Have a node woken for those who ask next, once however many are answered by another meanwhile."""
+        if node not in self._woken_beside:
+            self._woken_beside.add(node)
+            self.go_on(self._waker.wake(node)).add_done_callback(lambda _: self._woken_beside.discard(node))
 
     def orchestrators(self) -> list[dict[str, object]]:
         """Return who is told of the nodes, and what became of that."""

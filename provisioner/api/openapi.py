@@ -99,6 +99,8 @@ def _operation(route: Route) -> dict[str, Any]:
     statuses = dict(_REFUSALS)
     if route.is_about_a_node or route.body is shapes.RouteBody:
         statuses |= _ABOUT_NODES
+    if route.ends_with_caller:
+        statuses |= {"429": "As many wait for the node as may; Retry-After says when to ask again."}
     if route.is_numbered:
         statuses |= {"400": "The number to go on behind is none."}
     if route.method == "POST":

@@ -52,6 +52,8 @@ class Route:
     """It takes ``after`` in its query."""
     also: Scope | None = None
     """Another scope that is enough."""
+    ends_with_caller: bool = False
+    """It is given up when whoever asked has gone; acts go on."""
 
     @property
     def scopes(self) -> tuple[Scope, ...]:
@@ -226,6 +228,7 @@ ROUTES: tuple[Route, ...] = (
         _route,
         shapes.RouteBody,
         body_is_optional=False,
+        ends_with_caller=True,
     ),
     Route(
         "POST",

@@ -22,7 +22,7 @@ from provisioner.domain.serving import Phase
 from provisioner.engines.base import InferenceEngine
 from provisioner.gateway import client as asgi
 from provisioner.gateway import listing
-from provisioner.gateway.asking import BadRequest, header, policy_of, read_question
+from provisioner.gateway.asking import BadRequest, Question, header, policy_of, read_question
 from provisioner.gateway.client import Client, ClientLeft, TooMuch
 from provisioner.gateway.dialects import OLLAMA, OPENAI, Dialect, Fault
 from provisioner.gateway.health import Health
@@ -196,10 +196,10 @@ class Gateway:
         entry = self.table.find(question.model)
         if entry is None:
             raise self._unknown(question.model)
-        engine = _engine_for(dialect, path, body, entry)
+        engine = _engine_for(dialect, path, question, body, entry)
         away, prefers_gpu, may_wake = policy_of(client.headers, entry.policy)
         query = f"?{client.query.decode('ascii')}" if client.query else ""
-        await Serving(
+        serving = Serving(
             parts=parts,
             client=client,
             dialect=dialect,
@@ -210,7 +210,10 @@ class Gateway:
             path=path + query,
             body=body,
             engine=engine,
-        ).run()
+        )
+        # It lets go of the body once it need not send it again, which it could not if it were kept here too.
+        del body
+        await serving.run()
 
     async def _body(self, client: Client) -> bytes:
         room = Room(self.parts)
@@ -240,10 +243,13 @@ class Gateway:
         return [node for node in self._offers if node in seen and seen[node].phase is Phase.READY]
 
 
-def _engine_for(dialect: Dialect, path: str, body: bytes, entry: ModelEntry) -> EngineName | None:
+def _engine_for(dialect: Dialect, path: str, question: Question, body: bytes, entry: ModelEntry) -> EngineName | None:
     """Return the only engine that understands a request, or None when all do. Raises BadRequest when nobody does."""
     if all(offer.engine == dialect.engine for offer in entry.offers) or dialect.engine is None:
         return dialect.engine
+    if not question.is_json:
+        # A model named in a query or a form is enough for engines of other dialects; here there is one to translate.
+        raise BadRequest(Fault(400, "bad_json", "cannot read the request: its body is not JSON", "POST a JSON object"))
     try:
         as_openai(path, body, entry.name)
     except Untranslatable as what:

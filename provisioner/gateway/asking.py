@@ -24,6 +24,7 @@ _MOST_FINDS = 100
 _CONTENT_TYPE = re.compile(r"[\w.+-]+/[\w.+-]+(\s*;\s*[\w-]+=(\"[^\"\\]*\"|[\w.+:'()/-]+))*", re.ASCII)
 _LONGEST_NAME = 256
 _FORM = "multipart/form-data"
+_JSON = "application/json"
 
 
 class BadRequest(Exception):
@@ -41,6 +42,11 @@ class Question:
     model: str
     is_stream: bool
     content_type: str
+
+    @property
+    def is_json(self) -> bool:
+        """It has a body, which is a JSON object."""
+        return self.content_type == _JSON
 
     def body_for(self, model: str, body: bytes) -> bytes:
         """Return the body with the name that the engine knows."""
@@ -60,7 +66,7 @@ def header(headers: Fields, name: bytes) -> str | None:
 
 def read_question(dialect: Dialect, path: str, headers: Fields, query: bytes, body: bytes) -> Question:
     """Understand a request. Raises BadRequest."""
-    content_type = header(headers, b"content-type") or "application/json"
+    content_type = header(headers, b"content-type") or _JSON
     if len(content_type) > _LONGEST_NAME or not _CONTENT_TYPE.fullmatch(content_type):
         raise _bad("bad_content_type", "cannot read the request: its Content-Type is none")
     if content_type.startswith(_FORM):
@@ -82,7 +88,7 @@ def read_question(dialect: Dialect, path: str, headers: Fields, query: bytes, bo
         raise _bad("bad_model", "cannot read the request: model is no text")
     stream = document.get("stream")
     is_stream = dialect.may_stream(path) and (dialect.streams_by_default if stream is None else stream is True)
-    return Question(_named(model or ""), is_stream, "application/json")
+    return Question(_named(model or ""), is_stream, _JSON)
 
 
 def policy_of(headers: Fields, policy: RoutingPolicy) -> tuple[Away, bool, bool]:

@@ -39,7 +39,7 @@ class Client:
     """A request under way.
 
     While `watched`, its leaving cancels the task that serves it; that sees
-    `has_left`.
+    `has_left`. Who takes nothing more of an answer for long has left too.
     """
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -60,6 +60,8 @@ class Client:
         self._receive = receive
         self._send = send
         self._watch: asyncio.TimerHandle | asyncio.Task[None] | None = None
+        self._is_sending = False
+        self._patience: asyncio.TimerHandle | None = None
 
     async def body(self, limits: Limits, take: Callable[[int], None]) -> bytes:
         """Read the body. Raises TooMuch, ClientLeft.
@@ -94,13 +96,24 @@ class Client:
             words = "cannot read the request: its body comes too slowly"
             raise TooMuch(Fault(408, "body_too_slow", words, "send it faster")) from None
 
-    def watch(self) -> None:
-        """From now on its leaving cancels the current task."""
+    def watch(self, seconds: float) -> None:
+        """From now on its leaving cancels the current task; and so does its taking nothing of an answer for so long."""
         loop = asyncio.get_running_loop()
         task = asyncio.current_task()
+        taken = -1
 
         def begin() -> None:
             self._watch = loop.create_task(self._until_left(task))
+            self._patience = loop.call_later(seconds, look)
+
+        def look() -> None:
+            # One timer for the whole answer, not one for each piece: a stream has many.
+            nonlocal taken
+            if self._is_sending and self.sent == taken:
+                self._has_gone(task)
+                return
+            taken = self.sent
+            self._patience = loop.call_later(seconds, look)
 
         self._watch = loop.call_later(_WATCH_AFTER, begin)
 
@@ -109,22 +122,25 @@ class Client:
         if self._watch is not None:
             self._watch.cancel()
             self._watch = None
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
 
     async def begin(self, status: int, headers: Headers) -> None:
         """Send status and headers."""
         self.has_begun = True
         self.status = status
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        await self._tell({"type": "http.response.start", "status": status, "headers": headers})
 
     async def send(self, data: bytes) -> None:
         """Send a piece of the answer; returns when the client takes more."""
         self.sent += len(data)
-        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+        await self._tell({"type": "http.response.body", "body": data, "more_body": True})
 
     async def end(self, data: bytes = b"") -> None:
         """Send the last piece."""
         self.sent += len(data)
-        await self._send({"type": "http.response.body", "body": data})
+        await self._tell({"type": "http.response.body", "body": data})
 
     async def answer(self, status: int, content_type: bytes, body: bytes, more: Headers | None = None) -> None:
         """Send a whole answer."""
@@ -132,30 +148,47 @@ class Client:
         await self.begin(status, headers)
         await self.end(b"" if self.method == "HEAD" else body)
 
-    async def refuse(self, dialect: Dialect, fault: Fault) -> None:
+    async def refuse(self, dialect: Dialect, fault: Fault, tail: bytes = b"") -> None:
         """Tell what went wrong: as a status, or inside the answer where that has begun.
 
         A document that has begun is not ended: people read in it why, and programs see that it is no answer.
+
+        Args:
+            dialect: how.
+            fault: what.
+            tail: what has been handed on last of an engine's words.
         """
         if self.is_document:
             await self.send(dialect.fault(fault))
             return
         if self.has_begun:
-            await self.end(dialect.late_fault(fault))
+            await self.end(dialect.late_fault(fault, tail))
             return
         more: Headers = []
         if fault.retry_after is not None:
             more.append((b"retry-after", str(max(1, round(fault.retry_after))).encode()))
         if fault.status == 401:
             more.append((b"www-authenticate", b"Bearer"))
+        if fault.status == 405:
+            more.append((b"allow", b"GET, POST"))
         if fault.status in (408, 413):
             # What is still on its way of the body is not read.
             more.append((b"connection", b"close"))
         await self.answer(fault.status, b"application/json", dialect.fault(fault), more)
 
+    async def _tell(self, message: Message) -> None:
+        self._is_sending = True
+        try:
+            await self._send(message)
+        finally:
+            self._is_sending = False
+
     async def _until_left(self, task: asyncio.Task[Any] | None) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
+        self._has_gone(task)
+
+    def _has_gone(self, task: asyncio.Task[Any] | None) -> None:
         self.has_left = True
         if task is not None:
             task.cancel()

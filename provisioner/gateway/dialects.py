@@ -55,8 +55,8 @@ class Dialect(Protocol):
         """Return the body of an error answer."""
         ...
 
-    def late_fault(self, fault: Fault) -> bytes:
-        """Return what ends a stream that has begun."""
+    def late_fault(self, fault: Fault, tail: bytes = b"") -> bytes:
+        """Return what ends a stream that has begun; `tail` is what its engine said last, which may be half a word."""
         ...
 
     def usage(self, tail: bytes) -> tuple[int | None, int | None]:
@@ -102,9 +102,10 @@ class OpenAi:
         """Return OpenAI's error object; its clients show the message."""
         return json.dumps(self._document(fault)).encode()
 
-    def late_fault(self, fault: Fault) -> bytes:
-        """Return an event that OpenAI's clients raise as an error."""
-        return b"data: " + self.fault(fault) + b"\n\ndata: [DONE]\n\n"
+    def late_fault(self, fault: Fault, tail: bytes = b"") -> bytes:
+        """Return an event that OpenAI's clients raise as an error; behind half an event it would be a part of that."""
+        between = b"" if not tail or tail.endswith((b"\n\n", b"\r\n\r\n")) else b"\n\n"
+        return between + b"data: " + self.fault(fault) + b"\n\ndata: [DONE]\n\n"
 
     def usage(self, tail: bytes) -> tuple[int | None, int | None]:
         """Read the last usage object."""
@@ -153,9 +154,10 @@ class OllamaOwn:
         """Return Ollama's error object."""
         return json.dumps({"error": fault.text}).encode()
 
-    def late_fault(self, fault: Fault) -> bytes:
+    def late_fault(self, fault: Fault, tail: bytes = b"") -> bytes:
         """Return a line that Ollama's clients raise as an error."""
-        return self.fault(fault) + b"\n"
+        between = b"" if not tail or tail.endswith(b"\n") else b"\n"
+        return between + self.fault(fault) + b"\n"
 
     def usage(self, tail: bytes) -> tuple[int | None, int | None]:
         """Read the last line's counts."""

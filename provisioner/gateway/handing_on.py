@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 from provisioner.domain.ledger import Outcome
 from provisioner.domain.names import NodeName
 from provisioner.domain.quantities import MIB
 from provisioner.gateway.asking import Headers
-from provisioner.gateway.client import AT_ONCE, Client
+from provisioner.gateway.client import AT_ONCE, Client, TooMuch
+from provisioner.gateway.deadline import Deadline
 from provisioner.gateway.dialects import Dialect, Fault
 from provisioner.gateway.ollama_answers import OllamaAnswer, Unreadable
-from provisioner.gateway.parts import Parts
+from provisioner.gateway.parts import Parts, Room
 from provisioner.gateway.upstream import EngineAway, Exchange, Head, Trouble
 
 # Enough for the numbers at the end of an answer.
 _TAIL = 2048
 # What is translated in one piece is kept until it is whole; a thousand vectors take half of this.
 _LARGEST_DOCUMENT = 64 * MIB
+# An engine that refuses says why at once. One whose words do not end is not waited for: half of them are told.
+_REFUSAL_SECONDS = 3.0
 _PASSED_ON = frozenset({b"content-type", b"content-length", b"retry-after", b"cache-control"})
 
 
@@ -99,15 +103,20 @@ class HandingOn:
         await client.end(last)
 
     async def _in_one_piece(self, exchange: Exchange, head: Head, translated: OllamaAnswer) -> None:
-        said = bytearray()
+        said, room = bytearray(), Room(self.parts)
         try:
             while data := await exchange.read():
+                room.take(len(data))
                 said += data
                 if len(said) > _LARGEST_DOCUMENT:
                     raise EngineAway(Trouble.GARBAGE, f"its answer exceeds {_LARGEST_DOCUMENT // MIB} MiB")
             document = translated.document(head.status, bytes(said))
         except (EngineAway, Unreadable) as broken:
             raise self._broken(broken) from broken
+        except TooMuch as full:
+            raise Failed(full.fault, Outcome.REFUSED) from None
+        finally:
+            room.leave()
         self._remember(document)
         self.has_begun = True
         if self.client.has_begun:
@@ -130,11 +139,9 @@ class HandingOn:
     async def _tell_late(self, exchange: Exchange, head: Head) -> None:
         """Say inside an answer that has begun what its engine says instead of one. Raises Failed."""
         said = b""
-        try:
+        with suppress(EngineAway, TimeoutError), Deadline(_REFUSAL_SECONDS):
             while len(said) < _TAIL and (data := await exchange.read()):
                 said += data
-        except EngineAway:
-            pass
         words = " ".join(said[:_TAIL].decode(errors="replace").split())[:500]
         told = f"{self.node} answers {head.status}"
         fault = Fault(head.status, "engine_refused", f"cannot answer: {told} {words}".rstrip())

@@ -37,6 +37,6 @@ class Limits:
     probe_seconds: float = 0.9
     """An engine that does not say that it is healthy within this hangs."""
     silence_seconds: float = 600.0
-    """A stream that has begun and says nothing for so long has ended."""
+    """A stream that has begun and says nothing for so long has ended; so has one of which its client takes nothing."""
     overload_seconds: float = 30.0
     """How long an engine that is full is asked again before its client hears of it."""

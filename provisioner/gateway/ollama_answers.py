@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-# One event holds a token or a call of a tool; what is longer is no event.
+# One event holds a token or a call of a tool; what is longer is no event. All calls of an answer have as much.
 _LONGEST_LINE = 4 * 1024 * 1024
 _MOST_CALLS = 128
 # Models that think say so under either name.
@@ -37,6 +37,7 @@ class OllamaAnswer:
         self._begun = now()
         self._rest = b""
         self._calls: dict[int, dict[str, str]] = {}
+        self._gathered = 0
         self._reason: str | None = None
         self._usage: Mapping[str, Any] = {}
         self._has_failed = False
@@ -118,9 +119,11 @@ class OllamaAnswer:
         for number, call in enumerate(calls):
             known = self._calls.setdefault(int(call.get("index", number)), {"name": "", "arguments": ""})
             function = call.get("function") or {}
-            known["name"] += function.get("name") or ""
-            known["arguments"] += function.get("arguments") or ""
-            if len(known["arguments"]) > _LONGEST_LINE or len(self._calls) > _MOST_CALLS:
+            for part in known:
+                said = function.get(part) or ""
+                known[part] += said
+                self._gathered += len(said)
+            if self._gathered > _LONGEST_LINE or len(self._calls) > _MOST_CALLS:
                 raise Unreadable("calls of tools without end")
 
     def _text(self, text: str, thought: str = "", calls: list[dict[str, Any]] | None = None) -> dict[str, Any]:

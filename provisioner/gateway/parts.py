@@ -24,7 +24,10 @@ _log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Parts:
-    """The gateway's tools. `held` is the size of all bodies that are read or kept for another try."""
+    """The gateway's tools.
+
+    `held` is the size of all bodies that are read or kept for another try, and of answers that are translated whole.
+    """
 
     power: Power
     flight: InFlight
@@ -64,7 +67,7 @@ class Parts:
 
 
 class Room:
-    """What one body takes of `held` while it is being read."""
+    """What one body, or an answer, takes of `held` while it is being read."""
 
     __slots__ = ("_parts", "_taken")
 

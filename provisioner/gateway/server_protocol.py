@@ -1,7 +1,9 @@
 """uvicorn's HTTP protocol with the bounds that it lacks: on the size of a head, and on the time that one may take.
 
 Without them a client that sends its head byte by byte, or without end, holds a
-connection or memory for as long as it likes. Serves the whole process.
+connection or memory for as long as it likes; and so does one that goes on with
+its body, or with what may stand around one, when it has had its answer, for
+which it needs no token. Serves the whole process.
 
 And an answer's head goes out with its first piece: uvloop writes at once, so
 each write is a turn of the kernel's, of which a short answer then needs one.
@@ -16,6 +18,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MOST_HEAD_BYTES = 32 * 1024
 HEAD_SECONDS = 15.0
+# Whoever takes nothing for so long of what is left when its connection is closed does not get it. A slow one takes
+# something in that time, though the kernel tells of it in pieces of a megabyte.
+UNREAD_SECONDS = 600.0
 _TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 _TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 
@@ -27,6 +32,8 @@ class GuardedHttp(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._is_in_head = True
         self._head_bytes = 0
+        self._bytes_beside = 0
+        """What has come since a piece of a body did and is none: sizes of chunks, and what may follow a body."""
         self._slow: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -45,9 +52,19 @@ class GuardedHttp(HttpToolsProtocol):
         if self._is_in_head:
             # The last piece may hold some of a body too; a body that is that large comes in many pieces.
             self._head_bytes += min(len(data), MOST_HEAD_BYTES)
+        else:
+            self._bytes_beside += len(data)
         super().data_received(data)
-        if not (self._is_in_head and self._head_bytes) or self.transport.is_closing():
+        if not self._is_in_head:
+            if self._bytes_beside > MOST_HEAD_BYTES:
+                self.transport.close()
+            return
+        if not self._head_bytes:
             # Most heads come in one piece, and need nobody who counts their time.
+            if self.cycle is not None and self.cycle.response_complete:
+                self._keep_alive_again()
+            return
+        if self.transport.is_closing():
             return
         if self._head_bytes > MOST_HEAD_BYTES:
             self._end(_TOO_LARGE)
@@ -59,10 +76,20 @@ class GuardedHttp(HttpToolsProtocol):
         self._is_in_head = True
         super().on_message_begin()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take one header; what follows a body is nobody's, and may go on without end."""
+        if self._is_in_head:
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         """A head is complete."""
         self._head_has_come()
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Take a piece; whoever reads bodies bounds them."""
+        self._bytes_beside = 0
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """A request is complete."""
@@ -71,12 +98,25 @@ class GuardedHttp(HttpToolsProtocol):
         self._is_in_head = True
         self._head_bytes = 0
 
+    def on_response_complete(self) -> None:
+        """Give what is left of a request that is answered already its time: nobody reads it."""
+        super().on_response_complete()
+        if not self._is_in_head and self.cycle.response_complete and not self.transport.is_closing():
+            self._slow = asyncio.get_running_loop().call_later(HEAD_SECONDS, self.transport.close)
+
+    def _keep_alive_again(self) -> None:
+        """Begin uvicorn's wait for the next request anew: the rest of one that was answered already has ended it."""
+        self._head_has_come()
+        self._is_in_head = True
+        self._unset_keepalive_if_required()
+        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+
     def _await_head(self) -> None:
         self._slow = asyncio.get_running_loop().call_later(HEAD_SECONDS, self._end, _TOO_SLOW)
 
     def _head_has_come(self) -> None:
         self._is_in_head = False
-        self._head_bytes = 0
+        self._head_bytes = self._bytes_beside = 0
         if self._slow is not None:
             self._slow.cancel()
             self._slow = None
@@ -121,13 +161,23 @@ class HeadWithBody:
             self._transport.write(data)
 
     def close(self) -> None:
-        """Close once all is written."""
+        """Close once all is written, or nobody takes it."""
         self._flush()
         self._transport.close()
+        left = self._transport.get_write_buffer_size()
+        if left:
+            self._loop.call_later(UNREAD_SECONDS, self._look, left)
 
     def is_closing(self) -> bool:
         """Say whether it is being closed."""
         return self._transport.is_closing()
+
+    def _look(self, before: int) -> None:
+        left = self._transport.get_write_buffer_size()
+        if left == before:
+            self._transport.abort()
+        elif left:
+            self._loop.call_later(UNREAD_SECONDS, self._look, left)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)

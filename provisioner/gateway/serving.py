@@ -34,6 +34,8 @@ _LONGEST_PAUSE = 2.0
 _GATE_PAUSE = 0.05
 # What an engine says when it is full or not ready; another node may do better.
 _ELSEWHERE = frozenset({429, 500, 502, 503, 504})
+# Nobody there works on a request. A drain waits for one that does, and of what is unknown nothing is known.
+_DOWN = frozenset({Phase.ABSENT, Phase.ASLEEP, Phase.WITHHELD})
 
 
 _STOPPING = Fault(503, "stopping", "cannot hold the request any longer: the service is stopped", "ask again", 1.0)
@@ -70,7 +72,7 @@ class Serving:
         outcome = Outcome.ANSWERED
         self.parts.held += size
         pulse = self._pulse()
-        self.client.watch()
+        self.client.watch(self.parts.limits.silence_seconds)
         try:
             try:
                 exchange, node, head = await self._answer_of_some_node(pulse)
@@ -124,7 +126,7 @@ class Serving:
         if pulse is not None:
             await pulse.stop()
         self.client.unwatch()
-        await self.client.refuse(self.dialect, fault)
+        await self.client.refuse(self.dialect, fault, self._record.tail)
 
     async def _answer_of_some_node(self, pulse: Pulse | None) -> tuple[Exchange, NodeName, Head]:
         """Return the answer that begins, its node entered. Raises Failed."""
@@ -303,7 +305,7 @@ class Serving:
         """Wait for the beginning of the answer, with a look at the engine's health when it takes long.
 
         A long silence is an engine's right while it reads a long prompt. Only one that does not say that it is
-        healthy, while another node could answer, is given up. Raises EngineAway.
+        healthy, while another node could answer or its own is down, is given up. Raises EngineAway.
         """
         try:
             with Deadline(self.parts.limits.suspect_seconds):
@@ -317,7 +319,7 @@ class Serving:
                 await asyncio.wait({head, look}, return_when=asyncio.FIRST_COMPLETED)
                 if not head.done():
                     is_well = await look
-                    if not is_well and not head.done() and self._has_another(node):
+                    if not is_well and not head.done() and (self._has_another(node) or self._is_down(node)):
                         raise EngineAway(Trouble.SILENT, self.parts.health.trouble(node) or "it does not answer")
                 await asyncio.wait({head}, timeout=1.0)
                 if head.done():
@@ -337,6 +339,15 @@ class Serving:
         if head.status == 200 and self.question.is_stream:
             await exchange.first()
         return head
+
+    def _is_down(self, node: NodeName) -> bool:
+        """Say whether a node is known to be off.
+
+        What its kernel was sent last is then waited for as long as TCP sends it again, which is a quarter of an hour;
+        a wake brings the node in less.
+        """
+        now = self.parts.power.seen().get(node)
+        return now is not None and now.phase in _DOWN
 
     def _has_another(self, node: NodeName) -> bool:
         """Say whether some other node could answer this request this moment."""

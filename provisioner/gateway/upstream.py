@@ -22,11 +22,17 @@ import httptools
 CONNECT_SECONDS = 0.8
 # A guest whose power is cut says nothing any more, and an answer that is long in coming would be waited for for ever;
 # within 10 + 3 * 5 seconds its connections are known to be dead. The kernel of a guest whose engine is busy answers.
+# That is for connections on which all that we sent was acknowledged. What was not is sent again for a quarter of an
+# hour, and nobody probes meanwhile: whoever waits for an answer looks at the node besides. TCP_USER_TIMEOUT is shorter,
+# and would also cut off an engine that is slow to read a large body.
 _KEEP_ALIVE = ((socket.TCP_KEEPIDLE, 10), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3))
 # uvicorn, which vLLM runs on, closes a connection that has been idle for five seconds.
 _IDLE_SECONDS = 4.0
 _MOST_IDLE = 128
-_MOST_HEAD_BYTES = 64 * 1024
+# Of a head; and of what may stand between the pieces of a body and behind it, and is none.
+_MOST_BYTES_BESIDE = 64 * 1024
+# What uvicorn has a line for; HTTP knows no others.
+_LARGEST_STATUS = 599
 # An answer that its client does not take is left in the kernel's buffers beyond this.
 _HIGH_WATER = 256 * 1024
 
@@ -121,7 +127,7 @@ class Exchange:
         self._parser = httptools.HttpResponseParser(self)
         self._headers: list[tuple[bytes, bytes]] = []
         self._head: Head | None = None
-        self._head_bytes = 0
+        self._bytes_beside = 0
         self._pieces: deque[bytes] = deque()
         self._held = 0
         self._is_paused = False
@@ -153,7 +159,12 @@ class Exchange:
             # The engine closed a kept connection just as it was used again; the request has not been looked at.
             self._begin()
             self._engines.forget_idle(self._target)
-            await self.start()
+            try:
+                await self.start()
+            except BaseException:
+                # Who waited had a limit, and asks again: nothing was sent, so nothing would ever come.
+                self._failure = EngineAway(Trouble.SILENT, "it closed its connection, and no new one came in time")
+                raise
 
     async def first(self) -> None:
         """Return once a piece of the body has come, or that it has none. Raises EngineAway."""
@@ -228,17 +239,19 @@ class Exchange:
     def feed(self, data: bytes) -> None:
         """Take what the engine sent."""
         self._has_answered = True
-        if self._silence is not None:
-            self._heard_at = asyncio.get_running_loop().time()
-        if self._head is None:
-            self._head_bytes += len(data)
+        self._bytes_beside += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._fail(EngineAway(Trouble.GARBAGE, f"what it answers is not HTTP ({error})"))
             return
-        if self._head is None and self._head_bytes > _MOST_HEAD_BYTES:
-            self._fail(EngineAway(Trouble.GARBAGE, f"its answer's headers exceed {_MOST_HEAD_BYTES // 1024} KiB"))
+        if not self._bytes_beside:
+            # It said something; sizes of pieces that do not come are nothing.
+            if self._silence is not None:
+                self._heard_at = asyncio.get_running_loop().time()
+        elif self._bytes_beside > _MOST_BYTES_BESIDE and not self._is_complete:
+            what = "headers exceed" if self._head is None else "pieces have between them more than"
+            self._fail(EngineAway(Trouble.GARBAGE, f"its answer's {what} {_MOST_BYTES_BESIDE // 1024} KiB"))
 
     def lost(self) -> None:
         """Learn that the connection is gone."""
@@ -275,14 +288,19 @@ class Exchange:
     def on_headers_complete(self) -> None:
         """Take the head; an interim one (100, 103) is not the answer."""
         status = self._parser.get_status_code()
-        if status >= 200:
+        if status > _LARGEST_STATUS:
+            self._fail(EngineAway(Trouble.GARBAGE, f"its answer's status is {status}"))
+        elif status >= 200:
             self._head = Head(status, tuple(self._headers))
+            # It is not sent again, and its answer may take minutes.
+            self._request = b""
             self._tell()
         else:
             self._headers.clear()
 
     def on_body(self, body: bytes) -> None:
         """Take a piece."""
+        self._bytes_beside = 0
         self._pieces.append(body)
         self._held += len(body)
         if self._held > _HIGH_WATER and not self._is_paused and self._connection is not None:

@@ -19,6 +19,8 @@ from provisioner.errors import InputError, RefusedError
 # What 8 random bytes are in hexadecimal: shorter ones can be guessed.
 _SHORTEST_TOKEN = 16
 _WAITING_CONNECTIONS = 4096
+# A client whose power or network is cut says nothing any more; within 60 + 4 * 15 seconds its connection is given up.
+_KEEP_ALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 4))
 
 
 def known_callers(service: ServiceSpec) -> Callers:
@@ -53,6 +55,10 @@ def listening(address: ListenAddress) -> socket.socket:
     opened = socket.socket(family, socket.SOCK_STREAM)
     try:
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # What is accepted there has it from here.
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in _KEEP_ALIVE:
+            opened.setsockopt(socket.IPPROTO_TCP, option, value)
         opened.bind((str(address.ip), address.port))
         opened.listen(_WAITING_CONNECTIONS)
     except OSError as error:

@@ -131,7 +131,18 @@ class Service:
         acts = FleetActs(
             self._fleet, keeper, in_flight, gateway.table, gateway.parts.health.trouble, from_threads(desk)
         )
-        control = Control(self._fleet.spec, keeper, journal, acts, desk, waker.reports, in_flight, about, ledger)
+        control = Control(
+            self._fleet.spec,
+            keeper,
+            journal,
+            acts,
+            desk,
+            waker.reports,
+            in_flight,
+            about,
+            ledger,
+            limits=gateway.parts.limits,
+        )
         figures = Figures(
             self._fleet,
             counts,

@@ -73,6 +73,27 @@ class TestWhatCannotBeUnderstood:
 
         asyncio.run(scenario())
 
+    @pytest.mark.parametrize("modes", ["small", "chat, small"])
+    def test_what_would_have_to_be_translated_is_json(self, tmp_path: Path, modes: str) -> None:
+        async def scenario() -> None:
+            async with a_site(tmp_path, {"llm-gpu-01": NodeAt(modes=modes)}) as site:
+                url, form = site.url + "/ollama/api/chat?model=tiny", aiohttp.FormData()
+                form.add_field("model", "tiny", content_type="text/plain")
+                for asked in (site.http.get(url), site.http.post(url), site.http.post(url, data=form)):
+                    async with asked as answer:
+                        assert answer.status == 400
+                        assert "is not JSON" in (await answer.json())["error"]
+                assert site.engines["llm-gpu-01"].requests == []
+
+        asyncio.run(scenario())
+
+    def test_another_method_is_told_which_there_are(self, tmp_path: Path) -> None:
+        async def scenario() -> None:
+            async with a_site(tmp_path) as site, site.http.delete(site.url + "/v1/chat/completions") as answer:
+                assert (answer.status, answer.headers["Allow"]) == (405, "GET, POST")
+
+        asyncio.run(scenario())
+
     def test_an_unknown_model_is_told_which_there_are(self, tmp_path: Path) -> None:
         async def scenario() -> None:
             async with a_site(tmp_path) as site:

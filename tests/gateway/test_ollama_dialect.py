@@ -295,6 +295,13 @@ class TestWhatIsTold:
         with pytest.raises(Unreadable):
             OllamaAnswer("/api/chat", "m", streams=True).piece(said)
 
+    @pytest.mark.parametrize("part", ["name", "arguments"])
+    @pytest.mark.parametrize("calls", [1, 100])
+    def test_calls_of_tools_do_not_grow_without_end(self, part: str, calls: int) -> None:
+        calling = [{"index": number % calls, "function": {part: "x" * 50_000}} for number in range(200)]
+        with pytest.raises(Unreadable, match="without end"):
+            told(*(event(delta={"tool_calls": [each]}) for each in calling))
+
     @pytest.mark.parametrize("said", [b"", b"[]", b"{}", b'{"choices": []}', b'{"choices": [5]}', b'{"data": [{}]}'])
     @pytest.mark.parametrize("path", ["/api/chat", "/api/generate", "/api/embed", "/api/embeddings"])
     def test_documents_that_are_none_are_named(self, said: bytes, path: str) -> None:

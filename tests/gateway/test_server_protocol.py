@@ -7,7 +7,9 @@ from typing import cast
 
 import pytest
 
+import provisioner.gateway.server_protocol as server_protocol
 from provisioner.gateway.server_protocol import HeadWithBody
+from tests.gateway.site import until
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n"
 
@@ -19,6 +21,9 @@ class Wire(asyncio.Transport):
         super().__init__()
         self.written: list[bytes] = []
         self.is_shut = False
+        self.left = 0
+        self.looks = 0
+        self.is_aborted = False
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         assert not self.is_shut
@@ -29,6 +34,13 @@ class Wire(asyncio.Transport):
 
     def is_closing(self) -> bool:
         return self.is_shut
+
+    def get_write_buffer_size(self) -> int:
+        self.looks += 1
+        return self.left
+
+    def abort(self) -> None:
+        self.is_aborted = True
 
     def get_extra_info(self, name: str, default: object = None) -> object:
         return name
@@ -76,6 +88,26 @@ def test_a_close_loses_nothing_and_writes_nothing_afterwards() -> None:
         wire.is_shut = True
         await asyncio.sleep(0)
         assert wire.written == []
+
+    asyncio.run(scenario())
+
+
+def test_a_close_does_not_wait_for_ever_for_who_takes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_protocol, "UNREAD_SECONDS", 0.01)
+
+    async def scenario() -> None:
+        wire, answers = both()
+        wire.left = 3
+        answers.close()
+        # As long as something is taken, it goes on.
+        for left in (2, 1):
+            before, wire.left = wire.looks, left
+            await until(lambda before=before: wire.looks > before)
+            assert not wire.is_aborted
+        await until(lambda: wire.is_aborted)
+        wire, answers = both()
+        answers.close()
+        assert wire.looks == 1
 
     asyncio.run(scenario())
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import resource
+import select
+import socket
 from collections.abc import Iterator, MutableMapping
 from typing import Any
 
 import pytest
 
 from provisioner.domain.service import read_listen_address
+from provisioner.serving.door import listening
 from provisioner.serving.hosts import HostGuard
 from provisioner.serving.process import allow_many_files
 
@@ -65,3 +69,19 @@ def test_a_service_allows_itself_more_connections_than_a_shell_does(few_files: i
         pytest.skip("no more than 256 files are allowed here at all")
     allow_many_files()
     assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] > 256
+
+
+def test_a_client_whose_power_is_cut_does_not_keep_its_connection() -> None:
+    with (
+        contextlib.closing(listening(read_listen_address("127.0.0.1:0"))) as door,
+        socket.create_connection(door.getsockname()[:2]),
+    ):
+        assert select.select([door], [], [], 5)[0]
+        accepted, _ = door.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+            idle, pause, count = (
+                accepted.getsockopt(socket.IPPROTO_TCP, option)
+                for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+            )
+            assert idle + pause * count <= 120
