@@ -34,6 +34,7 @@ ENGINE_LINES = f"""\
 MODE_LINES = """\
   ml: {engine: vllm, model: Qwen/Qwen2.5-7B-Instruct, context: 8192}
   fast: {engine: vllm, model: Qwen/Qwen2.5-7B-Instruct, context: 8192, arguments: {tp: 1}}
+  short: {engine: vllm, model: Qwen/Qwen2.5-7B-Instruct-AWQ, context: 8192, arguments: {q: awq}}
   removed: {engine: vllm, model: Qwen/Qwen2.5-7B-Instruct, arguments: {swap-space: 4}}
   foreign: {engine: vllm, model: Qwen/Qwen2.5-7B-Instruct, arguments: {max-total-tokens: 4096}}
   chat: {engine: ollama, models: ["llama3.1:8b", "mistral:7b"], context: 4096}
@@ -50,14 +51,17 @@ KEY = SecretReference(SecretSource.ENV, "LLM_KEY")
 CARDS = {"v100": "10de:1db4", "t4": "10de:1eb8", "rtx3090": "10de:2204", "amd": "1002:744c"}
 
 
-def fleet_with(folder: Path, *modes: str, gpus: str = "rtx3090", vllm: str = "0.33.0") -> tuple[FleetSpec, NodeSpec]:
+def fleet_with(
+    folder: Path, *modes: str, gpus: str = "rtx3090", vllm: str = "0.33.0", driver: str = "auto"
+) -> tuple[FleetSpec, NodeSpec]:
     text = FLEET.replace(f"  llama.cpp: {{source: llama.tar.gz, sha256: {SUM}}}\n", ENGINE_LINES.replace("VLLM", vllm))
     text = text.replace("modes:\n", f"modes:\n{MODE_LINES}", 1)
     text = text.replace(
         "gpus: [rtx3090], modes: [small], gateway", f"gpus: [{gpus}], modes: [{', '.join(modes)}], gateway"
     )
     slots = "".join(
-        f"      {name}: {{mapping: {name}, vram: 24GiB}}\n" for name in (*CARDS, "second", "third", "fourth")
+        f"      {name}: {{mapping: {name}, vram: 24GiB, driver: {driver}}}\n"
+        for name in (*CARDS, "second", "third", "fourth")
     )
     text = text.replace("      rtx3090: {mapping: rtx3090, vram: 24GiB}\n", slots)
     fleet = fleet_from(folder, text)
@@ -188,6 +192,7 @@ class Row:
     next_step: str = ""
     vllm: str = "0.33.0"
     compute: tuple[int, int] | None = None
+    driver: str = "auto"
 
 
 REFUSALS = {
@@ -200,6 +205,18 @@ REFUSALS = {
     "a V100 with one that is reported not to": Row("ml", "v100", vllm="0.19.1", compute=(7, 0)),
     "a V100 with TGI": Row("tgi", "v100", "holds no code for compute capability 7.0", compute=(7, 0)),
     "a V100 with a build for CUDA 13": Row("small", "v100", "CUDA 13 holds no code", compute=(7, 0)),
+    "a driver that its CUDA is too new for": Row(
+        "ml",
+        "rtx3090",
+        "vLLM 0.33.0 needs NVIDIA driver 580 or later; this is 535",
+        "driver: auto",
+        driver="535-server",
+    ),
+    "an older vLLM with that driver": Row("ml", "rtx3090", vllm="0.19.1", driver="535-server"),
+    "a driver that somebody else brings": Row("ml", "rtx3090", driver="none"),
+    "a quantisation by its short name": Row(
+        "short", "v100", "quantisation awq of vLLM 0.10.2 needs compute capability 7.5", vllm="0.10.2", compute=(7, 0)
+    ),
     "a flag that is gone": Row("removed", "rtx3090", "has no --swap-space", "swap-space: "),
     "another engine's flag": Row("foreign", "rtx3090", "no flag of vLLM but of TGI", "context"),
     "no GPU for vLLM": Row("ml", "", "the node has none", "ollama or llama.cpp"),
@@ -210,7 +227,9 @@ REFUSALS = {
 
 @pytest.mark.parametrize("row", REFUSALS.values(), ids=REFUSALS.keys())
 def test_what_cannot_run_is_refused_at_plan(tmp_path: Path, row: Row) -> None:
-    fleet, node = fleet_with(tmp_path, *row.mode.split(", "), gpus=row.gpus or "rtx3090", vllm=row.vllm)
+    fleet, node = fleet_with(
+        tmp_path, *row.mode.split(", "), gpus=row.gpus or "rtx3090", vllm=row.vllm, driver=row.driver
+    )
     if not row.gpus:
         node = replace(node, gpus=())
     found = engine_refusal(fleet, node, ENGINES, row.compute)
