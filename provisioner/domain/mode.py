@@ -78,7 +78,8 @@ class EngineTraits:
     can ask its clients for an API key. `spans_nodes` means that several nodes can
     serve one model together; with `needs_equal_gpus` those must be alike. `lacks`
     says of a key that it does not know why, where that is not plain. Without
-    `uses_gpus` it computes on the CPU whatever cards there are.
+    `uses_gpus` it computes on the CPU whatever cards there are; with
+    `needs_cuda` what we lay down of it has use for NVIDIA's alone.
     """
 
     software: Software
@@ -92,6 +93,7 @@ class EngineTraits:
     needs_equal_gpus: bool = False
     lacks: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     uses_gpus: bool = True
+    needs_cuda: bool = False
 
 
 class Pull(Enum):

@@ -35,6 +35,7 @@ class Tgi(OneModelEngine):
         port=3000,
         published="digests: docker buildx imagetools inspect ghcr.io/huggingface/text-generation-inference:VERSION",
         takes_key=True,
+        needs_cuda=True,
     )
     port = traits.port
     playbook = "deploy-tgi"

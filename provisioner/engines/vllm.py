@@ -63,6 +63,7 @@ class Vllm(OneModelEngine):
         takes_key=True,
         spans_nodes=True,
         needs_equal_gpus=True,
+        needs_cuda=True,
     )
     port = traits.port
     playbook = "deploy-vllm"

@@ -18,6 +18,7 @@ from provisioner.domain.snapshot import MappingSeen
 from provisioner.engines.base import Span
 from provisioner.engines.registry import ENGINES
 from provisioner.engines.vllm import refusal_of_span
+from provisioner.planning.card_makers import cards_of_another_maker
 from provisioner.planning.compute import compute_of
 from provisioner.planning.engine_steps import engine_steps
 from provisioner.planning.launches import setting_of, unit_of, units_of
@@ -319,6 +320,29 @@ def test_the_oldest_card_decides_what_can_be_computed(
 ) -> None:
     fleet, node = fleet_with(tmp_path, "ml", gpus=gpus)
     assert compute_of(fleet, node, {MappingId(name): mapping(name, *each) for name, each in ids.items()}) == compute
+
+
+@pytest.mark.parametrize(
+    ("mode", "driver", "ids", "reason"),
+    [
+        ("ml", "auto", ["1002:744c"], "vllm computes on NVIDIA's cards alone, and its GPU amd is AMD's (1002:744c)"),
+        ("chat, tgi", "auto", ["1002:744c"], 'mode "tgi" cannot run on it: what is laid down of tgi computes on'),
+        ("ml", "rocm", [], "driver: rocm is for AMD's"),
+        ("ml", "auto", [], ""),
+        ("ml", "auto", ["10de:2204"], ""),
+        ("chat, small", "rocm", ["1002:744c"], ""),
+    ],
+)
+def test_what_is_built_for_cuda_is_refused_on_another_makers_card(
+    tmp_path: Path, mode: str, driver: str, ids: list[str], reason: str
+) -> None:
+    fleet, node = fleet_with(tmp_path, *mode.split(", "), gpus="amd", driver=driver)
+    mappings = {MappingId("amd"): mapping("amd", *ids)} if ids else {}
+    found = cards_of_another_maker(fleet, node, ENGINES, mappings)
+    assert (found is None) is (reason == "")
+    if found is not None:
+        assert reason in found.reason
+        assert "with ollama or llama.cpp" in found.next_step
 
 
 class TestKeys:
