@@ -29,7 +29,7 @@ from provisioner.engines.base import (
 )
 from provisioner.engines.limits import cpu_quota_percent, memory_max_bytes
 from provisioner.engines.one_model import OneModelEngine
-from provisioner.engines.parallelism import shape_of
+from provisioner.engines.parallelism import BETWEEN_GPUS, shape_of
 from provisioner.engines.secrets import secrets_of
 from provisioner.engines.versions import numbers
 
@@ -248,16 +248,9 @@ def _meeting_place(span: Span) -> str:
 
 
 def _between_gpus(setting: Setting) -> dict[str, str]:
-    """Return what NCCL is told in a VM.
-
-    Cards that are passed through seldom reach each other directly, and where
-    they only seem to, the first exchange hangs; through shared memory it is
-    slower and works. Whoever has NVLink says NCCL_P2P_DISABLE: 0 in the mode.
-    """
-    told = {"NCCL_P2P_DISABLE": "1", "NCCL_IB_DISABLE": "1"}
-    if setting.span.is_shared:
-        told["VLLM_HOST_IP"] = setting.span.addresses[setting.span.rank]
-    return told
+    """Return what processes are told that share a model; those on several nodes also by which address they are met."""
+    own = {"VLLM_HOST_IP": setting.span.addresses[setting.span.rank]} if setting.span.is_shared else {}
+    return {**BETWEEN_GPUS, **own}
 
 
 def _given(setting: Setting, flag: str) -> ArgumentValue | None:
