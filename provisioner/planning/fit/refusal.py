@@ -107,6 +107,7 @@ def _judged(fleet: FleetSpec, node: NodeSpec, mode: ModeSpec, model: str, use: M
             share=_share(mode, use),
             ram_bytes=_memory(node, mode),
             context_is_given=bool(given),
+            nodes=len(together),
         )
     )
 
@@ -122,10 +123,9 @@ def _refusal(node: NodeSpec, mode: ModeSpec, model: str, report: FitReport) -> R
     where = "its GPUs" if node.gpus else "its memory"
     ways = [f"{change.text} ({change.fleet_line})" if change.fleet_line else change.text for change in report.changes]
     least = "; or ".join(ways[:3]) or "take a smaller model, or a node with more memory"
-    return Refusal(
-        f'mode "{mode.name}": {model} does not fit {where}: {reason(report)}',
-        f"{least}. The whole sum: provisioner fit {model} {_options(report)}",
-    )
+    # `fit` knows of one node only.
+    more = f". The whole sum: provisioner fit {model} {_options(report)}" if report.request.nodes == 1 else ""
+    return Refusal(f'mode "{mode.name}": {model} does not fit {where}: {reason(report)}', f"{least}{more}")
 
 
 def _options(report: FitReport) -> str:
