@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from math import prod
 
 from provisioner.domain.activity import EngineActivity
 from provisioner.domain.mode import ArgumentValue, EngineSpec, EngineTraits, Software
@@ -45,6 +46,7 @@ _PLACES = {
     "PATH": f"{FOLDER}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 }
 _SLEEP = "enable-sleep-mode"
+_TENSOR, _PIPELINE, _DATA = "tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size"
 # entrypoints/serve/middleware/authenticate.py of the wheel 0.33.0; earlier ones know /v1 alone.
 _GUARDED = ("/v1", "/v2", "/inference", "/cohere")
 
@@ -81,7 +83,7 @@ class Vllm(OneModelEngine):
         )
 
     def refusal(self, setting: Setting) -> Refusal | None:
-        """Refuse a node without a GPU, and sleep where nobody would reach the engine."""
+        """Refuse a node without a GPU, sleep where nobody would reach the engine, and silence about its use."""
         if not setting.gpus:
             return Refusal(
                 "vLLM's packages are built for GPUs, and the node has none",
@@ -93,6 +95,11 @@ class Vllm(OneModelEngine):
                 f"guest's loopback alone, and nobody reaches it at {setting.node.reach.address}",
                 "take enable-sleep-mode out of the mode's arguments, or reach the node through a tunnel "
                 "(connect: {address: 127.0.0.1})",
+            )
+        if _is_given(setting, "disable-log-stats"):
+            return Refusal(
+                "with disable-log-stats vLLM tells no numbers, and a node whose use nobody sees never sleeps",
+                "take disable-log-stats out of the mode's arguments",
             )
         return refusal_of_span(setting.software, with_ray=setting.span.with_ray) if setting.span.is_shared else None
 
@@ -159,12 +166,7 @@ class Vllm(OneModelEngine):
 
     def _parallel(self, setting: Setting) -> Mapping[str, ArgumentValue]:
         span, nodes = setting.span, max(1, len(setting.span.addresses))
-        shape = shape_of(len(setting.gpus))
-        own: dict[str, ArgumentValue] = {}
-        if shape.tensor > 1:
-            own["tensor-parallel-size"] = shape.tensor
-        if shape.pipeline * nodes > 1:
-            own["pipeline-parallel-size"] = shape.pipeline * nodes
+        own: dict[str, ArgumentValue] = {name: size for name, size in _division(setting, nodes).items() if size > 1}
         if span.is_shared and span.with_ray:
             own["distributed-executor-backend"] = "ray"
         elif span.is_shared:
@@ -224,6 +226,24 @@ class Vllm(OneModelEngine):
             "vllm:generation_tokens_total",
         )
         return EngineActivity(int(running), int(waiting), ended + written)
+
+
+def _division(setting: Setting, nodes: int) -> dict[str, int]:
+    """Return how many GPUs share each layer, and how many groups of them the layers, as far as the mode does not say.
+
+    The engine multiplies its words with ours, and wants as many GPUs: so we deal out those that its words leave.
+    """
+    given = [_given(setting, name) for name in (_TENSOR, _PIPELINE, _DATA)]
+    if given == [None, None, None]:
+        shape = shape_of(len(setting.gpus))
+        return {_TENSOR: shape.tensor, _PIPELINE: shape.pipeline * nodes}
+    tensor, pipeline, _ = given
+    cards, said = len(setting.gpus) * nodes, prod(int(str(size)) for size in given if str(size).isdigit())
+    left = cards // said if said and cards % said == 0 else 1
+    if tensor is None and pipeline is None:
+        shape = shape_of(left)
+        return {_TENSOR: shape.tensor, _PIPELINE: shape.pipeline}
+    return {name: left for name, size in ((_TENSOR, tensor), (_PIPELINE, pipeline)) if size is None}
 
 
 def refusal_of_span(software: EngineSpec, *, with_ray: bool) -> Refusal | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from provisioner.domain.actions import CheckArguments, PullModels, Refusal, RunPlaybook, StepKind
 from provisioner.domain.fleet import FleetSpec, NodeSpec, SecretReference, SecretSource
-from provisioner.domain.mode import EngineSpec, WebUiSpec
+from provisioner.domain.mode import ArgumentValue, EngineSpec, WebUiSpec
 from provisioner.domain.model_keeping import ModelKeeping
 from provisioner.domain.names import EngineName, MappingId, ModeName, NodeName
 from provisioner.domain.quantities import GIB
@@ -46,6 +47,7 @@ MODE_LINES = """\
   cloudy: {engine: ollama, model: "mistral:7b", arguments: {OLLAMA_NO_CLOUD: "0"}}
   loud: {engine: ollama, model: "mistral:7b", arguments: {OLLAMA_DEBUG: 1}}
   layered: {engine: llama.cpp, model: gemma-2-2b-it.gguf, gpu_layers: 20}
+  silent: {engine: vllm, model: Qwen/Qwen2.5-7B-Instruct, arguments: {disable-log-stats: true}}
   sleepy: {engine: vllm, model: Qwen/Qwen2.5-7B-Instruct, arguments: {enable-sleep-mode: true}}
 """
 KEY = SecretReference(SecretSource.ENV, "LLM_KEY")
@@ -152,6 +154,29 @@ class TestSteps:
         (step,) = engine_steps(fleet, node, ENGINES, StepKind.CHANGE)
         assert (f"on {len(node.gpus)} GPUs" in step.reason) == (len(node.gpus) > 1)
 
+    @pytest.mark.parametrize(
+        ("gpus", "arguments", "words"),
+        [
+            (3, {"tp": 3}, {"tensor-parallel-size": "3"}),
+            (2, {"pipeline-parallel-size": 2}, {"pipeline-parallel-size": "2"}),
+            (4, {"tp": 2}, {"tensor-parallel-size": "2", "pipeline-parallel-size": "2"}),
+            (4, {"pp": 2}, {"tensor-parallel-size": "2", "pipeline-parallel-size": "2"}),
+            (4, {"dp": 2}, {"tensor-parallel-size": "2", "data-parallel-size": "2"}),
+            (3, {"tp": 2}, {"tensor-parallel-size": "2"}),
+            (2, {"tp": 1, "pp": 1}, {"tensor-parallel-size": "1", "pipeline-parallel-size": "1"}),
+        ],
+        ids=str,
+    )
+    def test_a_mode_that_divides_by_itself_gets_the_rest(
+        self, tmp_path: Path, gpus: int, arguments: dict[str, ArgumentValue], words: dict[str, str]
+    ) -> None:
+        names = ["rtx3090", "second", "third", "fourth"][:gpus]
+        fleet, node = fleet_with(tmp_path, "ml", gpus=", ".join(names))
+        mode = replace(fleet.modes[ModeName("ml")], arguments=arguments)
+        argv = unit_of(replace(fleet, modes={**fleet.modes, mode.name: mode}), node, ENGINES).launch.argv
+        said = dict(pairwise(argv))
+        assert {name[2:]: size for name, size in said.items() if name.endswith("parallel-size")} == words
+
     def test_a_short_flag_takes_the_place_of_our_own_word(self, tmp_path: Path) -> None:
         fleet, node = fleet_with(tmp_path, "fast", gpus="rtx3090, second")
         argv = list(unit_of(fleet, node, ENGINES).launch.argv)
@@ -222,6 +247,7 @@ REFUSALS = {
     "another engine's flag": Row("foreign", "rtx3090", "no flag of vLLM but of TGI", "context"),
     "no GPU for vLLM": Row("ml", "", "the node has none", "ollama or llama.cpp"),
     "sleep that opens the engine to all": Row("sleepy", "rtx3090", "loopback", "tunnel"),
+    "silence about its use": Row("silent", "rtx3090", "never sleeps", "take disable-log-stats out"),
     "a second mode that cannot run": Row("chat, removed", "rtx3090", 'mode "removed" cannot run on it'),
 }
 
