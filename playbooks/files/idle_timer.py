@@ -252,13 +252,14 @@ def cards(ours: set[int]) -> Iterator[str]:
 def pids_of_engines() -> set[int]:
     """Return the processes of our engines' units."""
     found: set[int] = set()
-    files = list(GROUPS.glob("llm-*.service/cgroup.procs"))
+    listed = [file.read_text(encoding="utf-8") for file in GROUPS.glob("llm-*.service/cgroup.procs")]
     # One that runs in a container has only Docker's client in its own unit. Not told of, it is a stranger on the card.
+    # Where its cgroup is depends on who makes it, Docker or systemd; Docker knows.
     with suppress(Unknown, FileNotFoundError):
-        for number in ask("docker", "ps", "--no-trunc", "--quiet", "--filter", "name=^llm-").split():
-            files += GROUPS.glob(f"docker-{number}.scope/cgroup.procs")
-    for file in files:
-        found.update(int(word) for word in file.read_text(encoding="utf-8").split())
+        for number in ask("docker", "ps", "--quiet", "--filter", "name=^llm-").split():
+            listed.append(ask("docker", "top", number, "-eo", "pid"))
+    for text in listed:
+        found.update(int(word) for word in text.split() if word.isdigit())
     return found
 
 

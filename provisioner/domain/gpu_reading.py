@@ -185,7 +185,8 @@ class GpuFacts:
     no card of that maker is there. `strays` are lines of it that are no
     readings. `devices` names what exists of the device files that programs need.
     `log` holds the messages of graphics drivers since boot; None when the log
-    could not be read. `toolkits` are the versions of CUDA to build with, as NVIDIA
+    could not be read. `processes` are the programs that compute; None where
+    nobody lists them. `toolkits` are the versions of CUDA to build with, as NVIDIA
     names them, ``12-9``. `drift` is what the check at boot left behind.
     """
 
@@ -195,7 +196,7 @@ class GpuFacts:
     devices: frozenset[str] = frozenset()
     versions: DriverVersions = DriverVersions()
     readings: tuple[GpuReading, ...] = ()
-    processes: tuple[GpuProcess, ...] = ()
+    processes: tuple[GpuProcess, ...] | None = None
     answer: ToolAnswer | None = None
     strays: tuple[str, ...] = ()
     xids: tuple[Xid, ...] = ()

@@ -77,7 +77,9 @@ class EngineTraits:
     says where its makers list versions and checksums. `takes_key` means that it
     can ask its clients for an API key. `spans_nodes` means that several nodes can
     serve one model together; with `needs_equal_gpus` those must be alike. `lacks`
-    says of a key that it does not know why, where that is not plain.
+    says of a key that it does not know why, where that is not plain. Without
+    `uses_gpus` it computes on the CPU whatever cards there are; with
+    `needs_cuda` what we lay down of it has use for NVIDIA's alone.
     """
 
     software: Software
@@ -90,6 +92,8 @@ class EngineTraits:
     spans_nodes: bool = False
     needs_equal_gpus: bool = False
     lacks: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    uses_gpus: bool = True
+    needs_cuda: bool = False
 
 
 class Pull(Enum):

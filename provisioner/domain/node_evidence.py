@@ -10,7 +10,11 @@ from provisioner.domain.gpu_reading import GpuFacts
 
 @dataclass(frozen=True, slots=True)
 class UnitEvidence:
-    """What systemd says of the engine's unit; `pids` are those of all its processes."""
+    """What systemd says of the engine's unit.
+
+    `pids` are those of all its processes, wherever in the guest they run; none
+    means that they are not known.
+    """
 
     state: str
     restarts: int

@@ -52,6 +52,7 @@ class Exo(OneModelEngine):
         published="tags: https://github.com/exo-explore/exo/tags; of a file: sha256sum FILE",
         spans_nodes=True,
         lacks={"pull": "exo fetches a model whenever one is placed, and has no call that only fetches"},
+        uses_gpus=False,
     )
     port = traits.port
     playbook = "deploy-exo"

@@ -16,6 +16,7 @@ from provisioner.engines.arguments import command_line, flags_of, variables_of
 from provisioner.engines.base import DATA, AnswerUnreadable, Installation, Launch, Setting
 from provisioner.engines.limits import cpu_quota_percent, memory_max_bytes
 from provisioner.engines.one_model import OneModelEngine
+from provisioner.engines.parallelism import BETWEEN_GPUS
 from provisioner.engines.secrets import secrets_of
 
 _LOG_LEVEL = "LOG_LEVEL"
@@ -35,6 +36,7 @@ class Tgi(OneModelEngine):
         port=3000,
         published="digests: docker buildx imagetools inspect ghcr.io/huggingface/text-generation-inference:VERSION",
         takes_key=True,
+        needs_cuda=True,
     )
     port = traits.port
     playbook = "deploy-tgi"
@@ -86,19 +88,25 @@ class Tgi(OneModelEngine):
             own |= {"max-input-tokens": mode.context - 1, "max-total-tokens": mode.context}
         if mode.parallel is not None:
             own["max-batch-size"] = mode.parallel
-        if len(setting.gpus) > 1:
+        several = len(setting.gpus) > 1
+        if several:
             own |= {"sharded": "true", "num-shard": len(setting.gpus)}
         own["usage-stats"] = "off"
         # At level info its launcher begins its log with all its arguments, the key among them.
         quiet = {_LOG_LEVEL: "info,text_generation_launcher=warn"} if setting.node.api_key else {}
         return Launch(
             argv=command_line(own, mode.arguments),
-            environment={"HF_HOME": f"{DATA}/huggingface", **quiet, **variables},
+            environment={
+                "HF_HOME": f"{DATA}/huggingface",
+                **quiet,
+                **(BETWEEN_GPUS if several else {}),
+                **variables,
+            },
             secrets=secrets_of(setting, self.key_variable),
             needs_gpu=True,
             memory_max_bytes=memory_max_bytes(mode),
             cpu_quota_percent=cpu_quota_percent(mode),
-            shared_memory=len(setting.gpus) > 1,
+            shared_memory=several,
         )
 
     def fetched(self, setting: Setting) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from math import prod
 
 from provisioner.domain.activity import EngineActivity
 from provisioner.domain.mode import ArgumentValue, EngineSpec, EngineTraits, Software
@@ -29,7 +30,7 @@ from provisioner.engines.base import (
 )
 from provisioner.engines.limits import cpu_quota_percent, memory_max_bytes
 from provisioner.engines.one_model import OneModelEngine
-from provisioner.engines.parallelism import shape_of
+from provisioner.engines.parallelism import BETWEEN_GPUS, shape_of
 from provisioner.engines.secrets import secrets_of
 from provisioner.engines.versions import numbers
 
@@ -45,6 +46,7 @@ _PLACES = {
     "PATH": f"{FOLDER}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 }
 _SLEEP = "enable-sleep-mode"
+_TENSOR, _PIPELINE, _DATA = "tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size"
 # entrypoints/serve/middleware/authenticate.py of the wheel 0.33.0; earlier ones know /v1 alone.
 _GUARDED = ("/v1", "/v2", "/inference", "/cohere")
 
@@ -63,6 +65,7 @@ class Vllm(OneModelEngine):
         takes_key=True,
         spans_nodes=True,
         needs_equal_gpus=True,
+        needs_cuda=True,
     )
     port = traits.port
     playbook = "deploy-vllm"
@@ -80,7 +83,7 @@ class Vllm(OneModelEngine):
         )
 
     def refusal(self, setting: Setting) -> Refusal | None:
-        """Refuse a node without a GPU, and sleep where nobody would reach the engine."""
+        """Refuse a node without a GPU, sleep where nobody would reach the engine, and silence about its use."""
         if not setting.gpus:
             return Refusal(
                 "vLLM's packages are built for GPUs, and the node has none",
@@ -92,6 +95,11 @@ class Vllm(OneModelEngine):
                 f"guest's loopback alone, and nobody reaches it at {setting.node.reach.address}",
                 "take enable-sleep-mode out of the mode's arguments, or reach the node through a tunnel "
                 "(connect: {address: 127.0.0.1})",
+            )
+        if _is_given(setting, "disable-log-stats"):
+            return Refusal(
+                "with disable-log-stats vLLM tells no numbers, and a node whose use nobody sees never sleeps",
+                "take disable-log-stats out of the mode's arguments",
             )
         return refusal_of_span(setting.software, with_ray=setting.span.with_ray) if setting.span.is_shared else None
 
@@ -158,12 +166,7 @@ class Vllm(OneModelEngine):
 
     def _parallel(self, setting: Setting) -> Mapping[str, ArgumentValue]:
         span, nodes = setting.span, max(1, len(setting.span.addresses))
-        shape = shape_of(len(setting.gpus))
-        own: dict[str, ArgumentValue] = {}
-        if shape.tensor > 1:
-            own["tensor-parallel-size"] = shape.tensor
-        if shape.pipeline * nodes > 1:
-            own["pipeline-parallel-size"] = shape.pipeline * nodes
+        own: dict[str, ArgumentValue] = {name: size for name, size in _division(setting, nodes).items() if size > 1}
         if span.is_shared and span.with_ray:
             own["distributed-executor-backend"] = "ray"
         elif span.is_shared:
@@ -225,6 +228,24 @@ class Vllm(OneModelEngine):
         return EngineActivity(int(running), int(waiting), ended + written)
 
 
+def _division(setting: Setting, nodes: int) -> dict[str, int]:
+    """Return how many GPUs share each layer, and how many groups of them the layers, as far as the mode does not say.
+
+    The engine multiplies its words with ours, and wants as many GPUs: so we deal out those that its words leave.
+    """
+    given = [_given(setting, name) for name in (_TENSOR, _PIPELINE, _DATA)]
+    if given == [None, None, None]:
+        shape = shape_of(len(setting.gpus))
+        return {_TENSOR: shape.tensor, _PIPELINE: shape.pipeline * nodes}
+    tensor, pipeline, _ = given
+    cards, said = len(setting.gpus) * nodes, prod(int(str(size)) for size in given if str(size).isdigit())
+    left = cards // said if said and cards % said == 0 else 1
+    if tensor is None and pipeline is None:
+        shape = shape_of(left)
+        return {_TENSOR: shape.tensor, _PIPELINE: shape.pipeline}
+    return {name: left for name, size in ((_TENSOR, tensor), (_PIPELINE, pipeline)) if size is None}
+
+
 def refusal_of_span(software: EngineSpec, *, with_ray: bool) -> Refusal | None:
     """Return why a version cannot serve one model from several nodes, or None."""
     version, at = software.version, numbers(software.version)[:2]
@@ -247,16 +268,9 @@ def _meeting_place(span: Span) -> str:
 
 
 def _between_gpus(setting: Setting) -> dict[str, str]:
-    """Return what NCCL is told in a VM.
-
-    Cards that are passed through seldom reach each other directly, and where
-    they only seem to, the first exchange hangs; through shared memory it is
-    slower and works. Whoever has NVLink says NCCL_P2P_DISABLE: 0 in the mode.
-    """
-    told = {"NCCL_P2P_DISABLE": "1", "NCCL_IB_DISABLE": "1"}
-    if setting.span.is_shared:
-        told["VLLM_HOST_IP"] = setting.span.addresses[setting.span.rank]
-    return told
+    """Return what processes are told that share a model; those on several nodes also by which address they are met."""
+    own = {"VLLM_HOST_IP": setting.span.addresses[setting.span.rank]} if setting.span.is_shared else {}
+    return {**BETWEEN_GPUS, **own}
 
 
 def _given(setting: Setting, flag: str) -> ArgumentValue | None:

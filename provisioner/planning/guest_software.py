@@ -17,7 +17,7 @@ from provisioner.domain.names import EngineName, MappingId
 from provisioner.domain.refusal import Refusal
 from provisioner.domain.snapshot import MappingSeen
 from provisioner.engines.base import InferenceEngine
-from provisioner.planning.gpu.driver import PciIds, choose_driver, ids_of_mapping, wish_of
+from provisioner.planning.gpu.driver import PciIds, choose_driver, ids_of_mapping, toolkit_refusal, wish_of
 
 Engines = Mapping[EngineName, InferenceEngine]
 MODEL_MOUNT = "var-lib-llm.mount"
@@ -45,7 +45,7 @@ def software_refusal(
         # Nothing is known yet; the guest itself will show its cards.
         return None
     choice = choose_driver(wish, ids, secure_boot=node.options.secure_boot, node=node.name)
-    return choice if isinstance(choice, Refusal) else None
+    return choice if isinstance(choice, Refusal) else toolkit_refusal(node.software.cuda_toolkit, ids)
 
 
 def software_steps(

@@ -161,7 +161,7 @@ def _of_cards(facts: GpuFacts, engines: _Section | None) -> tuple[Signal, ...]:
     # A training that pauses at 0 % still has its program on the card.
     busy += [
         f"{process.name.rsplit('/', 1)[-1]} (pid {process.pid}), no engine of ours, is on the GPU"
-        for process in facts.processes
+        for process in facts.processes or ()
         if process.pid not in ours
     ]
     return (Signal(_GPU, Evidence.BUSY if busy else Evidence.QUIET, "; ".join(busy)),)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import cast
 
 from provisioner.domain.fleet import FleetSpec, NodeSpec
-from provisioner.domain.mode import ArgumentValue, Artifact, ModeSpec, Pull, WebUiSpec
+from provisioner.domain.mode import ArgumentValue, Artifact, ModeSpec, Pull, Software, WebUiSpec
 from provisioner.domain.names import EngineName, ModeName
 from provisioner.engines.base import InferenceEngine, Launch, Setting, Span
 from provisioner.engines.flags import canonical_arguments
@@ -36,6 +36,16 @@ class EngineUnit:
     def service(self) -> str:
         """The systemd unit."""
         return f"llm-{self.name}.service"
+
+    @property
+    def services_beside(self) -> tuple[str, ...]:
+        """The systemd units of what runs as long as it does."""
+        return tuple(f"llm-{_name_beside(self, launch)}.service" for launch in self.launch.beside)
+
+    @property
+    def container(self) -> str:
+        """By which name Docker knows it; empty where it runs in no container."""
+        return f"llm-{self.name}" if self.engine.traits.software is Software.IMAGE else ""
 
 
 def setting_of(fleet: FleetSpec, node: NodeSpec, mode: ModeSpec, compute: Compute = None) -> Setting:

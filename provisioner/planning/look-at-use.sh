@@ -75,7 +75,8 @@ printf '%s\n' "$found"
 echo '=== engines 0'
 cat /sys/fs/cgroup/system.slice/llm-*.service/cgroup.procs 2>/dev/null
 if command -v docker >/dev/null 2>&1; then
-	for id in $(timeout "$slow" docker ps --no-trunc --quiet --filter name=^llm- 2>/dev/null); do
-		cat "/sys/fs/cgroup/system.slice/docker-$id.scope/cgroup.procs" 2>/dev/null
+	# Where their cgroups are depends on who makes them, Docker or systemd; Docker knows.
+	for id in $(timeout "$slow" docker ps --quiet --filter name=^llm- 2>/dev/null); do
+		timeout "$slow" docker top "$id" -eo pid 2>/dev/null | tr -dc '0-9\n'
 	done
 fi

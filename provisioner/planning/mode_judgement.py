@@ -7,11 +7,13 @@ is said beside the step that lays the mode down.
 from __future__ import annotations
 
 from provisioner.domain.fleet import FleetSpec, NodeSpec
+from provisioner.domain.gpu_driver import DEFAULT_BRANCH, DriverKind
 from provisioner.domain.mode import ModeSpec
 from provisioner.domain.refusal import Refusal
 from provisioner.engines.arguments import flags_of, variables_of
 from provisioner.engines.base import InferenceEngine
 from provisioner.engines.flags import FlagProblem, GpuProblem, check_arguments, check_gpu, check_launch
+from provisioner.planning.gpu.driver import wish_of
 from provisioner.planning.launches import Compute, Engines, setting_of
 
 
@@ -41,7 +43,7 @@ def mode_refusal(
         reason = "; ".join(problem.found for problem in too_old)
         pins = "; ".join(dict.fromkeys(problem.instead for problem in too_old))
         return Refusal(f"it cannot be started as we start it: {reason}", f"under engines in the fleet file, {pins}")
-    unfit = [problem for problem in _gpu_problems(fleet, mode, compute) if problem.is_certain]
+    unfit = [problem for problem in _gpu_problems(fleet, node, mode, compute) if problem.is_certain]
     return Refusal(unfit[0].found, unfit[0].instead) if unfit else None
 
 
@@ -52,7 +54,7 @@ def cautions(
     doubts = [
         *(problem for problem in _flag_problems(fleet, mode) if not problem.is_certain),
         *(problem for problem in _launch_problems(fleet, node, engine, mode, compute) if not problem.is_certain),
-        *(problem for problem in _gpu_problems(fleet, mode, compute) if not problem.is_certain),
+        *(problem for problem in _gpu_problems(fleet, node, mode, compute) if not problem.is_certain),
     ]
     return (*engine.cautions(setting_of(fleet, node, mode, compute)), *map(str, doubts))
 
@@ -73,13 +75,24 @@ def _launch_problems(
     return tuple(problem for problem in told if problem.flag.lstrip("-") not in written)
 
 
-def _gpu_problems(fleet: FleetSpec, mode: ModeSpec, compute: Compute) -> tuple[GpuProblem, ...]:
-    software = fleet.engines[mode.engine]
+def _gpu_problems(fleet: FleetSpec, node: NodeSpec, mode: ModeSpec, compute: Compute) -> tuple[GpuProblem, ...]:
+    setting = setting_of(fleet, node, mode, compute)
+    # By the names that we use ourselves: `q: awq` asks the card for as much as `quantization: awq`.
+    said = setting.mode.arguments
     return check_gpu(
         mode.engine,
-        software.version,
+        setting.software.version,
         compute,
-        build=software.cuda_build,
-        quantization=str(mode.arguments.get("quantization", mode.arguments.get("quantize", ""))),
-        dtype=str(mode.arguments.get("dtype", "")),
+        _branch_of(fleet, node),
+        build=setting.software.cuda_build,
+        quantization=str(said.get("quantization", said.get("quantize", ""))),
+        dtype=str(said.get("dtype", "")),
     )
+
+
+def _branch_of(fleet: FleetSpec, node: NodeSpec) -> str:
+    """Return the branch of NVIDIA's driver that a node is given; empty where it gets none of us."""
+    wish = wish_of(fleet, node)
+    if isinstance(wish, Refusal) or wish.kind in (DriverKind.NONE, DriverKind.ROCM):
+        return ""
+    return str(wish.branch or DEFAULT_BRANCH)

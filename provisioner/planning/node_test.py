@@ -13,6 +13,7 @@ from provisioner.domain.fleet import GpuSpec, ModeSpec, NodeSpec
 from provisioner.domain.gpu_reading import GpuFacts, GpuProcess
 from provisioner.domain.node_evidence import EngineEvidence, NodeEvidence, UnitEvidence
 from provisioner.domain.quantities import GIB, MIB, duration_text
+from provisioner.engines.base import InferenceEngine
 from provisioner.planning.gpu.diagnosis import diagnosis
 from provisioner.planning.readiness import Check, CheckStatus
 
@@ -31,7 +32,7 @@ _MANY_RESTARTS = 3
 
 
 def node_checks(
-    node: NodeSpec, mode: ModeSpec, gpus: tuple[GpuSpec, ...], engine: str, evidence: NodeEvidence
+    node: NodeSpec, mode: ModeSpec, gpus: tuple[GpuSpec, ...], engine: InferenceEngine, evidence: NodeEvidence
 ) -> tuple[Check, ...]:
     """Return every finding: cards first, then the engine, each only as far as the one before it makes sense.
 
@@ -39,14 +40,14 @@ def node_checks(
         node: whose.
         mode: what it is for.
         gpus: the GPUs that the fleet gives it.
-        engine: the engine's name.
+        engine: what runs on it.
         evidence: what was learnt.
     """
     return tuple(_checks(node, mode, gpus, engine, evidence))
 
 
 def _checks(
-    node: NodeSpec, mode: ModeSpec, gpus: tuple[GpuSpec, ...], engine: str, evidence: NodeEvidence
+    node: NodeSpec, mode: ModeSpec, gpus: tuple[GpuSpec, ...], engine: InferenceEngine, evidence: NodeEvidence
 ) -> Iterator[Check]:
     facts = evidence.facts
     if not gpus:
@@ -59,7 +60,7 @@ def _checks(
         yield from _memory(node, gpus, facts)
     if evidence.unit is not None:
         yield _steady(node, evidence.unit)
-    yield _answers(node, mode, engine, evidence.engine)
+    yield _answers(node, mode, engine.name, evidence.engine)
     if evidence.engine.trouble:
         return
     if gpus:
@@ -105,36 +106,40 @@ def _answers(node: NodeSpec, mode: ModeSpec, engine: str, seen: EngineEvidence) 
     return Check("engine_answers", _OK, f"{engine} answers with {mode.model}", why, "")
 
 
-def on_gpu(node: NodeSpec, mode: ModeSpec, engine: str, evidence: NodeEvidence) -> Check:
+def on_gpu(node: NodeSpec, mode: ModeSpec, engine: InferenceEngine, evidence: NodeEvidence) -> Check:
     """Say whether the engine holds its model in GPU memory: by its own word, else by the driver's list of programs."""
     id_, why = "engine_on_gpu", "an engine whose GPU fails often goes on without a word, on the CPU and far slower"
     step = f"provisioner logs {node.name} says at load why; provisioner up {node.name} repairs a broken driver"
+    name = engine.name
     if mode.gpu_layers == 0:
         return Check(id_, _OK, f"mode {mode.name} asks for the CPU (gpu_layers: 0)", why, "")
+    if not engine.traits.uses_gpus:
+        return Check(id_, _OK, f"{name} computes on the CPU by its nature; the card lies idle", why, "")
     share = _own_word(evidence.engine)
     if share is not None:
-        found = f"{engine} holds {share:.0%} of its model in GPU memory"
+        found = f"{name} holds {share:.0%} of its model in GPU memory"
         if share == 0:
-            return Check(id_, _FAIL, f"{engine} computes on the CPU: none of its model is in GPU memory", why, step)
+            return Check(id_, _FAIL, f"{name} computes on the CPU: none of its model is in GPU memory", why, step)
         if share < 1 and mode.gpu_layers is None:
             less = f"provisioner fit {mode.model} says what would fit; or give the mode less context"
             return Check(id_, _WARN, f"{found}; the rest is computed on the CPU", why, less)
         return Check(id_, _OK, found, why, "")
     facts = evidence.facts
-    if facts is None or not facts.readings or facts.answer is None or facts.answer.exit_code != 0:
+    answered = facts is not None and facts.readings and facts.answer is not None and facts.answer.exit_code == 0
+    if facts is None or facts.processes is None or not answered:
         return Check(id_, _UNKNOWN, "neither engine nor driver tells what is in GPU memory", why, step)
-    own = _own_processes(facts, evidence.unit)
+    own = _own_processes(facts.processes, evidence.unit)
     if not own:
         others = ", ".join(sorted({process.name for process in facts.processes})) or "none"
-        return Check(id_, _FAIL, f"{engine} computes on the CPU: it is no program on the card ({others})", why, step)
+        return Check(id_, _FAIL, f"{name} computes on the CPU: it is no program on the card ({others})", why, step)
     sizes = [process.memory_bytes for process in own]
     if None in sizes:
-        return Check(id_, _OK, f"{engine} is a program on the card", why, "")
+        return Check(id_, _OK, f"{name} is a program on the card", why, "")
     held = sum(size or 0 for size in sizes)
     if held < _CONTEXT_BYTES:
-        found = f"{engine} holds only {held / MIB:.0f} MiB on the card, too little for any but a tiny model"
+        found = f"{name} holds only {held / MIB:.0f} MiB on the card, too little for any but a tiny model"
         return Check(id_, _WARN, found, why, step)
-    return Check(id_, _OK, f"{engine} holds {held / GIB:.1f} GiB on the card", why, "")
+    return Check(id_, _OK, f"{name} holds {held / GIB:.1f} GiB on the card", why, "")
 
 
 def _own_word(seen: EngineEvidence) -> float | None:
@@ -143,11 +148,11 @@ def _own_word(seen: EngineEvidence) -> float | None:
     return min(seen.gpu_bytes / seen.model_bytes, 1.0)
 
 
-def _own_processes(facts: GpuFacts, unit: UnitEvidence | None) -> list[GpuProcess]:
+def _own_processes(processes: tuple[GpuProcess, ...], unit: UnitEvidence | None) -> list[GpuProcess]:
     """Return the programs on the card that are the engine's; all of them where its processes are not known."""
     if unit is None or not unit.pids:
-        return list(facts.processes)
-    return [process for process in facts.processes if process.pid in unit.pids]
+        return list(processes)
+    return [process for process in processes if process.pid in unit.pids]
 
 
 def _pace(node: NodeSpec, seen: EngineEvidence) -> Iterator[Check]:

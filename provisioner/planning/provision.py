@@ -27,6 +27,7 @@ from provisioner.domain.snapshot import NodeSeen, Power, VmConfig
 from provisioner.domain.templates import is_half_cloned
 from provisioner.domain.vm_traits import Drift, Trait
 from provisioner.engines.base import InferenceEngine
+from provisioner.planning.card_makers import cards_of_another_maker
 from provisioner.planning.compute import compute_of
 from provisioner.planning.creation import creation_steps, new_seed_steps, no_clone, shaping_steps
 from provisioner.planning.engine_steps import engine_steps
@@ -154,6 +155,7 @@ def _refusal(
             made_otherwise(node, seen.config)
             or limits(fleet, node, seen)
             or software_refusal(fleet, node, seen.mappings, renew_driver=renew_driver)
+            or cards_of_another_maker(fleet, node, engines, seen.mappings)
             or engine_refusal(fleet, node, engines, compute_of(fleet, node, seen.mappings))
             or unlike_cards(fleet, node, engines, seen.mappings)
             or unfit_modes(fleet, node, seen.models)

@@ -6,6 +6,7 @@ from provisioner.domain.fleet import FleetSpec, NodeSpec
 from provisioner.domain.node_evidence import EngineEvidence, NodeEvidence, UnitEvidence
 from provisioner.engines.base import AnswerUnreadable, InferenceEngine
 from provisioner.errors import EngineError, ProvisionerError
+from provisioner.planning.launches import EngineUnit
 from provisioner.planning.node_test import on_gpu
 from provisioner.planning.readiness import CheckStatus
 from provisioner.ports.guest_shell import GuestAway, GuestShell
@@ -17,20 +18,33 @@ _ASK_SECONDS = 10.0
 _LOOK_SECONDS = 20.0
 
 
-def unit_evidence(shell: GuestShell, unit: str) -> UnitEvidence | None:
-    """Return what systemd says of a unit; None where it says nothing. Raises GuestAway."""
-    fields = "--property=ActiveState,NRestarts,ControlGroup"
-    result = shell.run(["systemctl", "show", fields, unit], seconds=_LOOK_SECONDS)
-    said = dict(line.split("=", 1) for line in result.out.splitlines() if "=" in line)
+def unit_evidence(shell: GuestShell, unit: EngineUnit) -> UnitEvidence | None:
+    """Return what systemd says of an engine's unit; None where it says nothing. Raises GuestAway."""
+    said = _shown(shell, unit.service)
     if "ActiveState" not in said:
         return None
-    group = said.get("ControlGroup", "")
-    pids: frozenset[int] = frozenset()
-    if group:
-        listed = shell.run(["cat", f"/sys/fs/cgroup{group}/cgroup.procs"], seconds=_LOOK_SECONDS)
-        pids = frozenset(int(word) for word in listed.out.split() if word.isdigit())
+    if unit.container:
+        # The unit holds Docker's client alone.
+        pids = _listed(shell, ["docker", "top", unit.container, "-eo", "pid"], privileged=True)
+    else:
+        # A helper may start what computes: Ray's workers are in the unit of Ray.
+        shown = [said, *(_shown(shell, service) for service in unit.services_beside)]
+        groups = [each["ControlGroup"] for each in shown if each.get("ControlGroup")]
+        command = ["cat", *(f"/sys/fs/cgroup{group}/cgroup.procs" for group in groups)]
+        pids = _listed(shell, command) if groups else frozenset()
     restarts = said.get("NRestarts", "0")
     return UnitEvidence(said["ActiveState"], int(restarts) if restarts.isdigit() else 0, pids)
+
+
+def _shown(shell: GuestShell, service: str) -> dict[str, str]:
+    fields = "--property=ActiveState,NRestarts,ControlGroup"
+    result = shell.run(["systemctl", "show", fields, service], seconds=_LOOK_SECONDS)
+    return dict(line.split("=", 1) for line in result.out.splitlines() if "=" in line)
+
+
+def _listed(shell: GuestShell, command: list[str], *, privileged: bool = False) -> frozenset[int]:
+    listed = shell.run(command, seconds=_LOOK_SECONDS, privileged=privileged)
+    return frozenset(int(word) for word in listed.out.split() if word.isdigit())
 
 
 def memory_evidence(web: Web, address: str, engine: InferenceEngine) -> EngineEvidence:
@@ -48,9 +62,7 @@ def memory_evidence(web: Web, address: str, engine: InferenceEngine) -> EngineEv
     )
 
 
-def require_on_gpu(
-    fleet: FleetSpec, node: NodeSpec, engine: InferenceEngine, unit: str, web: Web, open_shell: OpenShell
-) -> str:
+def require_on_gpu(fleet: FleetSpec, node: NodeSpec, unit: EngineUnit, web: Web, open_shell: OpenShell) -> str:
     """Make sure that an engine which has just answered did not do so on the CPU; return what was seen.
 
     Where no card answers its driver nothing is said: that is for the step that installs the driver, and for `test`.
@@ -58,8 +70,7 @@ def require_on_gpu(
     Args:
         fleet: the fleet.
         node: one with GPUs.
-        engine: what runs on it.
-        unit: its systemd unit.
+        unit: what runs on it.
         web: a way to the engine.
         open_shell: a way into the guest; its failure only means that nobody could look.
 
@@ -72,10 +83,11 @@ def require_on_gpu(
             seen = unit_evidence(shell, unit) if facts.readings else None
         if not facts.readings:
             return ""
-        memory = memory_evidence(web, f"http://{fleet.answering(node).reach.address}:{engine.port}", engine)
+        address = f"http://{fleet.answering(node).reach.address}:{unit.engine.port}"
+        memory = memory_evidence(web, address, unit.engine)
     except (ProvisionerError, GuestAway, NoAnswer, AnswerUnreadable) as reason:
         return f"whether it computes on the GPU could not be seen: {str(reason).splitlines()[0]}"
-    check = on_gpu(node, fleet.mode_of(node), engine.name, NodeEvidence(memory, facts, seen))
+    check = on_gpu(node, fleet.mode_of(node), unit.engine, NodeEvidence(memory, facts, seen))
     if check.status is CheckStatus.FAIL:
         error = EngineError(f"cannot accept that {check.found}", subject=node.subject, next_step=check.next_step)
         error.diagnosis = "engine_on_cpu"

@@ -19,7 +19,7 @@ from provisioner.errors import (
     NotReadyError,
     RefusedError,
 )
-from provisioner.planning.launches import unit_of
+from provisioner.planning.launches import EngineUnit, unit_of
 from provisioner.planning.native_drive import is_native
 from provisioner.planning.ownership import halted
 from provisioner.planning.vm_shape import cold_drifts, seed_volume
@@ -330,7 +330,7 @@ class Executor:
             try:
                 probe.await_health(seconds=seconds, still_worth_it=self._watch_power())
             except EngineError as error:
-                unit = self._service()
+                unit = self._unit().service
                 raise explained(error, self.fleet, self.node, self.engine, unit, self._shell_for_evidence) from error
         room = self._room(say)
         room.keep_to_budget()
@@ -352,7 +352,7 @@ class Executor:
             looks = (self._watch_power(), self.others(self.node.patience.boot_seconds))
             self.proof = probe.prove(seconds=seconds, still_worth_it=all_of(*looks), say=say, room=room)
         except EngineError as error:
-            unit = self._service()
+            unit = self._unit().service
             raise explained(error, self.fleet, self.node, self.engine, unit, self._shell_for_evidence) from error
         seen = self._on_gpu()
         if read_notes(self.vm.notes).mode_waits:
@@ -360,15 +360,14 @@ class Executor:
             self.vm.write_notes(lambda notes: replace(notes, mode_waits=False))
         return Outcome(False, "; ".join(filter(None, (f"answers at {self.proof.endpoint.url}", seen))))
 
-    def _service(self) -> str:
-        return unit_of(self.fleet, self.node, {self.engine.name: self.engine}).service
+    def _unit(self) -> EngineUnit:
+        return unit_of(self.fleet, self.node, {self.engine.name: self.engine})
 
     def _on_gpu(self) -> str:
         """Make sure that a node with GPUs answered with their help. Raises EngineError."""
         if not self.node.gpus:
             return ""
-        unit = self._service()
-        return require_on_gpu(self.fleet, self.node, self.engine, unit, self.web, self._shell_for_evidence)
+        return require_on_gpu(self.fleet, self.node, self._unit(), self.web, self._shell_for_evidence)
 
     def _shell(self) -> AbstractContextManager[GuestShell]:
         return self.guests.shell(self.node, self._host_key(), seconds=_SHELL_SECONDS)

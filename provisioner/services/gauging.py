@@ -174,7 +174,7 @@ class Gauging:
         if engine.loaded_path and not memory.model_bytes:
             # Nothing is loaded, so nothing computes anywhere.
             return None
-        check = on_gpu(node, mode, engine.name, NodeEvidence(memory, facts))
+        check = on_gpu(node, mode, engine, NodeEvidence(memory, facts))
         return None if check.status is CheckStatus.UNKNOWN else check.status is CheckStatus.FAIL
 
 

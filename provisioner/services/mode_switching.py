@@ -232,7 +232,8 @@ class ModeSwitching:
             proof = probe.prove(seconds=seconds, still_worth_it=watch.look, say=say, room=room)
             if node.gpus:
                 web = engine_web(self._fleet, self._world, node)
-                require_on_gpu(self._fleet, node, engine, service, web, lambda: nullcontext(shell))
+                unit = unit_of(self._fleet, node, self._world.engines)
+                require_on_gpu(self._fleet, node, unit, web, lambda: nullcontext(shell))
             return proof
         except EngineError as error:
             raise explained(error, self._fleet, node, engine, service, lambda: nullcontext(shell)) from error

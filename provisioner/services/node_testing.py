@@ -14,11 +14,12 @@ from provisioner.engines.base import AnswerUnreadable, InferenceEngine
 from provisioner.errors import EngineError, EngineKeyError, GpuUnusableError, InputError, ProvisionerError, RefusedError
 from provisioner.planning.bench_figures import measured_thing, rate
 from provisioner.planning.gpu.diagnosis import diagnosis
+from provisioner.planning.launches import unit_of
 from provisioner.planning.node_test import node_checks
 from provisioner.planning.readiness import Check, CheckStatus, failures
 from provisioner.ports.web import NoAnswer
 from provisioner.services.benchmarking import Benchmarking
-from provisioner.services.deployments import address_of, engine_of, unit_of
+from provisioner.services.deployments import address_of, engine_of
 from provisioner.services.engine_evidence import memory_evidence, unit_evidence
 from provisioner.services.engine_web import engine_web
 from provisioner.services.entering import Entering
@@ -126,7 +127,7 @@ class NodeTesting:
             facts, unit, inside = self._inside(node)
             step.changed, step.detail = False, inside or "looked at"
         evidence = NodeEvidence(answered, facts, unit, inside)
-        checks = node_checks(node, mode, self._fleet.gpus_of(node), engine.name, evidence)
+        checks = node_checks(node, mode, self._fleet.gpus_of(node), engine, evidence)
         return NodeTestReport(node.name, mode.name, checks, clock.monotonic() - begun)
 
     def test_in(self, node: NodeSpec, mode: str, on_event: OnEvent, *, smoke: bool = False) -> NodeTestReport:
@@ -202,7 +203,7 @@ class NodeTesting:
         """Return what a look inside the guest shows, or why there was none."""
         try:
             with self._entering.shell(node) as shell:
-                unit = unit_evidence(shell, unit_of(self._fleet, self._world, node))
+                unit = unit_evidence(shell, unit_of(self._fleet, node, self._world.engines))
                 return (gather_gpu_facts(shell, node) if node.gpus else None), unit, ""
         except ProvisionerError as error:
             return None, None, error.summary

@@ -95,12 +95,21 @@ if __name__ == "__main__":
 
 DOCKER = '''\
 #!/usr/bin/python3
-"""Docker's client as far as the playbook for TGI needs it; a container is a process with the asked-for account."""
+"""Docker's client as far as the playbook for TGI needs it; a container is a unit with the asked-for account.
+
+As with the real one, the daemon starts what the client asks for: it is none of the client's own processes.
+"""
 import json, os, pathlib, subprocess, sys
 
 STORE = pathlib.Path("/var/lib/docker/stand-in.json")
 images = json.loads(STORE.read_text()) if STORE.exists() else []
 words = sys.argv[1:]
+
+
+def systemctl(*words):
+    return subprocess.run(["systemctl", *words], capture_output=True, text=True).stdout
+
+
 if words[:2] == ["image", "inspect"]:
     sys.exit(0 if words[2] in images else 1)
 elif words[0] == "pull":
@@ -109,7 +118,16 @@ elif words[0] == "pull":
     STORE.parent.mkdir(exist_ok=True)
     STORE.write_text(json.dumps(images + [words[-1]]))
 elif words[0] in ("rm", "stop"):
-    sys.exit(0)
+    systemctl("stop", "docker-" + words[-1])
+elif words[0] == "ps":
+    for line in systemctl("list-units", "--plain", "--no-legend", "docker-llm-*").splitlines():
+        print(line.split()[0].removeprefix("docker-").removesuffix(".service"))
+elif words[0] == "top":
+    group = systemctl("show", "--value", "--property=ControlGroup", "docker-" + words[1]).strip()
+    if not group:
+        sys.exit("Error response from daemon: No such container: " + words[1])
+    print("PID")
+    print(pathlib.Path("/sys/fs/cgroup" + group, "cgroup.procs").read_text(), end="")
 elif words[0] == "run":
     valued = {"--name", "--pull", "--network", "--user", "--cap-drop", "--security-opt", "--tmpfs", "--volume", "--env",
               "--shm-size", "--ipc", "--ulimit", "--gpus", "--memory", "--cpus", "--entrypoint"}
@@ -131,9 +149,10 @@ elif words[0] == "run":
         command = ["mkdir", "-p", str(cache)]
     else:
         command = ["/opt/stand-in/server", *rest[1:]]
-    # As root it may; as the hardened client of a unit it may not, and there a real daemon would do it.
-    if os.environ.get("INVOCATION_ID") and not entry:
-        os.execvpe(command[0], command, environment)
+        unit = ["--wait", "--collect", "--quiet", "--unit", "docker-" + dict(given)["--name"]]
+        unit += ["--uid", str(uid), "--gid", str(gid)]
+        unit += ["--setenv=" + name + "=" + said for name, said in environment.items()]
+        os.execvp("systemd-run", ["systemd-run", *unit, "--", *command])
     sys.exit(subprocess.run(command, env=environment, user=uid, group=gid).returncode)
 '''
 

@@ -7,14 +7,22 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from provisioner.domain.names import EngineName, ModeName
+from provisioner.engines.base import Launch
+from provisioner.engines.registry import ENGINES
+from provisioner.planning.guest_use import use_command
+from provisioner.planning.launches import EngineUnit
+from provisioner.ports.guest_shell import CommandResult
+from provisioner.services.engine_evidence import unit_evidence
 from tests.booted_guest import BootedGuest, stand_ins, why_not
 from tests.booted_guest.guest import wait_for
 from tests.booted_guest.packages import lay_python_venv_into
@@ -96,6 +104,26 @@ def ollama(shelf: Path) -> dict[str, Any]:
         "engine_pulls": ["tiny:1b", "small"],
         "engine_system_packages": [],
     }
+
+
+class Inside:
+    """A way into the guest."""
+
+    def __init__(self, guest: BootedGuest) -> None:
+        self._guest = guest
+
+    def run(self, command: Sequence[str], *, seconds: float, privileged: bool = False) -> CommandResult:
+        done = self._guest.run(shlex.join(command), check=False, seconds=seconds)
+        return CommandResult(done.returncode, done.stdout, done.stderr)
+
+    def lines(self, command: Sequence[str], *, privileged: bool = False) -> Iterator[str]:
+        raise NotImplementedError
+
+    def __enter__(self) -> Inside:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Keep nothing open."""
 
 
 def told(guest: BootedGuest, port: int) -> dict[str, Any]:
@@ -332,6 +360,15 @@ def test_tgi_in_a_container_under_its_own_account(guest: BootedGuest) -> None:
     guest.run("test -d /var/lib/llm/huggingface/hub/models--org--model/blobs")
     assert guest.run("systemctl is-active llm-ml", check=False).stdout == "inactive\n"
     settles(guest, "deploy-tgi", wanted)
+    # Docker's daemon has started it: it is no process of the unit, and the engine's all the same.
+    assert str(server["pid"]) not in guest.run("cat /sys/fs/cgroup/system.slice/llm-tgi.service/cgroup.procs").stdout
+    seen = unit_evidence(Inside(guest), EngineUnit(ModeName("tgi"), ENGINES[EngineName("tgi")], Launch(()), ()))
+    assert seen is not None
+    assert server["pid"] in seen.pids
+    assert (
+        str(server["pid"])
+        in guest.run(shlex.join(use_command())).stdout.split("=== engines 0\n")[1].split("===")[0].split()
+    )
 
 
 def test_exo_is_built_from_its_source_under_its_own_account(guest: BootedGuest, shelf: Path) -> None:

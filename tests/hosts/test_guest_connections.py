@@ -18,7 +18,11 @@ from provisioner.adapters.ssh.login_key import LoginKey
 from provisioner.adapters.ssh.tunnel import Forward, Tunnel
 from provisioner.adapters.system_clock import SystemClock
 from provisioner.domain.fleet import ConnectSpec, FleetSpec, NodeSpec, SshAccess
+from provisioner.domain.names import EngineName, ModeName
+from provisioner.engines.base import Launch
+from provisioner.engines.registry import ENGINES
 from provisioner.errors import GuestError, InputError
+from provisioner.planning.launches import EngineUnit
 from provisioner.planning.live_numbers import live_command, live_numbers
 from provisioner.ports.guest_shell import GuestAway, GuestShell
 from provisioner.services.engine_evidence import unit_evidence
@@ -210,4 +214,5 @@ class TestNumbers:
         assert facts.cards == ()
 
     def test_a_machine_without_systemd_tells_nothing_of_units(self, shell: GuestShell) -> None:
-        assert unit_evidence(shell, "llm-small.service") is None
+        unit = EngineUnit(ModeName("small"), ENGINES[EngineName("llama.cpp")], Launch(()), ())
+        assert unit_evidence(shell, unit) is None

@@ -105,6 +105,10 @@ def version(guest: BootedGuest, package: str) -> str:
     return guest.run(f"dpkg-query -W -f '${{Version}}' {package}", check=False).stdout
 
 
+def persistence(guest: BootedGuest) -> str:
+    return guest.run("nvidia-smi --query-gpu=persistence_mode --format=csv,noheader").stdout.strip()
+
+
 def held(guest: BootedGuest) -> set[str]:
     return set(guest.run("apt-mark showhold").stdout.split())
 
@@ -144,6 +148,7 @@ def test_docker_is_told_of_the_toolkit_at_its_version(guest: BootedGuest, first_
 
 def test_drivers_work_and_are_held(guest: BootedGuest, first_run: Play) -> None:
     assert guest.run("nvidia-smi").stdout == "580.173.02\n"
+    assert persistence(guest) == "Enabled"
     assert guest.run("cat /sys/module/amdgpu/version").stdout == "6.16\n"
     assert version(guest, "rocminfo") == "7.2.3", "AMD's, though the distribution's is higher"
     driver = {f"linux-modules-nvidia-580-server-open-{KERNEL}", "nvidia-utils-580-server"}
@@ -163,6 +168,19 @@ def test_what_somebody_changed_is_told_and_mended(guest: BootedGuest, first_run:
     assert guest.run("cat /run/docker-started").stdout != started
     assert "libnvidia-container1" in held(guest)
     guest.run("systemctl is-active nvidia-persistenced")
+    assert persistence(guest) == "Enabled"
+
+
+def test_a_daemon_that_leaves_persistence_off_is_started_anew(guest: BootedGuest, first_run: Play) -> None:
+    dropped = "/etc/systemd/system/nvidia-persistenced.service.d/provisioner.conf"
+    guest.run(f"rm {dropped} && systemctl daemon-reload && systemctl disable --now nvidia-persistenced")
+    guest.run("systemd-run --quiet --property=Wants=nvidia-persistenced.service --unit=wants sleep infinity")
+    wait_for(lambda: guest.run("systemctl is-active nvidia-persistenced", check=False).returncode == 0, "Ubuntu's way")
+    assert persistence(guest) == "Disabled"
+    assert guest.play("install-nvidia-driver", EVERYTHING).changes != []
+    guest.run("systemctl stop wants")
+    assert persistence(guest) == "Enabled"
+    assert guest.play("install-nvidia-driver", EVERYTHING).changes == []
 
 
 def test_other_versions_take_the_place_of_held_ones(guest: BootedGuest, first_run: Play) -> None:
@@ -194,6 +212,7 @@ def test_half_an_upgrade_of_the_driver_is_mended_with_a_reboot(guest: BootedGues
     assert any(name.startswith("Reboot") for name in played.changes)
     assert guest.run("cat /sys/module/nvidia/version").stdout == "580.181.01\n"
     guest.run("test ! -e /run/provisioner/gpu-drift")
+    assert persistence(guest) == "Enabled"
 
 
 def kernels(*names: str) -> tuple[Deb, ...]:

@@ -46,16 +46,27 @@ own=VERSION
 loaded=$(cat /sys/module/nvidia/version 2>/dev/null) || {
   echo "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver."; exit 9; }
 [ "$loaded" = "$own" ] || { echo "Failed to initialize NVML: Driver/library version mismatch"; exit 18; }
-echo "$own"
+case $1 in
+*persistence_mode) [ -e /run/nvidia-persistenced/on ] && echo Enabled || echo Disabled ;;
+*) echo "$own" ;;
+esac
 """
+# As Ubuntu's packages have it, without an install section.
 _PERSISTENCED = """[Unit]
 Description=NVIDIA Persistence Daemon
+Wants=syslog.target
+StopWhenUnneeded=true
+Before=systemd-backlight@backlight:nvidia_0.service
 [Service]
-Type=oneshot
-RemainAfterExit=yes
-ExecStart=/bin/true
-[Install]
-WantedBy=multi-user.target
+Type=forking
+ExecStart=/usr/bin/nvidia-persistenced --user nvidia-persistenced --no-persistence-mode --verbose
+ExecStopPost=/bin/rm -rf /var/run/nvidia-persistenced
+"""
+# On is on until it ends.
+_DAEMON = """#!/bin/sh
+mkdir -p /run/nvidia-persistenced
+case " $* " in *" --no-persistence-mode "*) ;; *) touch /run/nvidia-persistenced/on ;; esac
+sleep infinity >/dev/null 2>&1 &
 """
 # As DKMS: without headers the module is only noted, and that is no error.
 _BUILD = """for headers in /usr/src/linux-headers-*; do
@@ -105,6 +116,7 @@ def driver(version: str, kernel: str) -> tuple[Deb, ...]:
         Deb(
             f"nvidia-compute-utils-{BRANCH}", version, (same,),
             files={"lib/systemd/system/nvidia-persistenced.service": _PERSISTENCED},
+            programs={"usr/bin/nvidia-persistenced": _DAEMON},
         ),
         Deb(
             f"nvidia-headless-no-dkms-{BRANCH}-open", version,

@@ -127,7 +127,8 @@ def check_gpu(
         found.append(
             GpuProblem(
                 f"{which} needs NVIDIA driver {least} or later; this is {driver}",
-                f"install driver branch {least} or later, or pin a version that was built for an older CUDA",
+                f"write driver: auto, or branch {least} or later, for the GPU, or pin a version that was built for an "
+                "older CUDA",
             )
         )
     return tuple(found)

@@ -125,6 +125,7 @@ def _judged(
             share=_share(mode, use),
             ram_bytes=_memory(node, mode),
             context_is_given=bool(given),
+            nodes=len(together),
         )
     )
 
@@ -141,10 +142,9 @@ def _refusal(fleet: FleetSpec, node: NodeSpec, mode: ModeSpec, model: str, repor
     ways = [f"{change.text} ({change.fleet_line})" if change.fleet_line else change.text for change in report.changes]
     path = fleet.models[model].local_path if report.request.subject.is_measured and model in fleet.models else None
     least = "; or ".join(ways[:3]) or "take a smaller model, or a node with more memory"
-    return Refusal(
-        f'mode "{mode.name}": {model} does not fit {where}: {reason(report)}',
-        f"{least}. The whole sum: provisioner fit {path or model} {_options(report)}",
-    )
+    # `fit` knows of one node only.
+    more = f". The whole sum: provisioner fit {path or model} {_options(report)}" if report.request.nodes == 1 else ""
+    return Refusal(f'mode "{mode.name}": {model} does not fit {where}: {reason(report)}', f"{least}{more}")
 
 
 def _options(report: FitReport) -> str:

@@ -40,6 +40,7 @@ class FitRequest:
         share: of each card, what the engine may take.
         ram_bytes: the memory of the node's VM, or None where nobody said.
         context_is_given: the context was asked for, not taken from the engine's defaults.
+        nodes: how many serve it together, with as many of the cards each.
     """
 
     subject: Subject
@@ -51,3 +52,4 @@ class FitRequest:
     share: float = 1.0
     ram_bytes: int | None = None
     context_is_given: bool = True
+    nodes: int = 1

@@ -87,9 +87,9 @@ def _by_tensors(request: FitRequest, gpus: Sequence[Gpu]) -> Laid:
     """Each layer over `tensor` cards, the layers over as many groups as are left: vLLM's way, and TGI's shards."""
     shape, weights = request.subject.shape, request.subject.weights_bytes
     count = len(gpus)
-    split = shape_of(count)
-    # TGI knows shards only.
-    tensor, pipeline = (split.tensor, split.pipeline) if request.engine.name == "vllm" else (count, 1)
+    # Layers are split inside of a node: between nodes that would be too slow. TGI knows shards only.
+    tensor = shape_of(max(1, count // request.nodes)).tensor if request.engine.name == "vllm" else count
+    pipeline = count // tensor
     cached = cache_bytes(shape, cache_request(request), tensor)
     overhead = request.engine.overhead(load_of(request, gpus, tensor))
     room = int(min(gpu.usable_bytes for gpu in gpus) * request.share)

@@ -252,7 +252,8 @@ def _surroundings(facts: GpuFacts, node: str) -> Iterator[Check]:
         yield Check("uvm", _FAIL, found, "nvidia-smi works without it, CUDA does not", f"{repair} loads nvidia_uvm")
     if facts.readings and any(reading.persists is False for reading in facts.readings):
         why = "without it the driver is loaded anew for each first use, which takes seconds"
-        yield Check("persistence", _WARN, "persistence mode is off", why, f"{repair} starts nvidia-persistenced")
+        step = f"{repair} starts nvidia-persistenced; provisioner ssh {node} -- journalctl -u nvidia-persistenced"
+        yield Check("persistence", _WARN, "persistence mode is off", why, step)
     drivers = [package for package in facts.packages if package.name.startswith(("linux-modules-nvidia", "libnvidia-"))]
     loose = [package.name for package in drivers if not package.is_held]
     if drivers and loose and len(loose) < len(drivers):

@@ -71,6 +71,22 @@ def choose_driver(
     return _nvidia(wish, [device for vendor, device in cards if vendor == NVIDIA], secure_boot, node)
 
 
+def toolkit_refusal(toolkit: str | None, cards: Iterable[PciIds]) -> Refusal | None:
+    """Return why a CUDA toolkit, ``12-9``, builds nothing for some cards; None where it does, or nobody knows."""
+    if toolkit is None:
+        return None
+    for generation in {generation_of(device) for vendor, device in cards if vendor == NVIDIA}:
+        last = SUPPORT[generation].last_cuda if generation is not None else None
+        if generation is not None and last is not None and int(toolkit.partition("-")[0]) > last:
+            return Refusal(
+                f"CUDA toolkit {toolkit} builds nothing for cards of generation {generation.value}, which ended with "
+                f"CUDA {last}",
+                # CUDA 12.9 is the last of 12, with which all generations of today's drivers ended that have ended.
+                "write cuda_toolkit: 12-9, or leave it out: no engine that we lay down needs it",
+            )
+    return None
+
+
 def _rocm(secure_boot: bool | None, node: str) -> DriverChoice | Refusal:
     if secure_boot:
         return Refusal(

@@ -11,6 +11,7 @@ from pathlib import Path
 from provisioner.domain.gpu_reading import (
     DriverVersions,
     GpuFacts,
+    GpuProcess,
     GuestCard,
     HeldPackage,
     ModuleFlavour,
@@ -74,7 +75,7 @@ def gpu_facts(text: str) -> GpuFacts:
         devices=frozenset(_lines(found, "devices")),
         versions=_versions(found),
         readings=readings or amd_readings(_text(found, "amd-smi"), _text(found, "rocm-smi")),
-        processes=read_processes(_text(found, "smi-processes")),
+        processes=_processes(found),
         answer=answer,
         strays=strays,
         xids=xids(log or ()),
@@ -113,6 +114,12 @@ def _tool_answer(found: dict[str, _Section]) -> ToolAnswer | None:
         if name in found:
             return ToolAnswer(found[name].exit_code, found[name].text.strip())
     return None
+
+
+def _processes(found: dict[str, _Section]) -> tuple[GpuProcess, ...] | None:
+    # AMD's tools are not asked for them, and a list that could not be had is not an empty one.
+    listed = found.get("smi-processes")
+    return read_processes(listed.text) if listed is not None and listed.exit_code == 0 else None
 
 
 def _cards(lines: list[str]) -> Iterator[GuestCard]:

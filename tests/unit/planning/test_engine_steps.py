@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from provisioner.domain.actions import CheckArguments, PullModels, Refusal, RunPlaybook, StepKind
 from provisioner.domain.fleet import FleetSpec, NodeSpec, SecretReference, SecretSource
-from provisioner.domain.mode import EngineSpec, WebUiSpec
+from provisioner.domain.mode import ArgumentValue, EngineSpec, WebUiSpec
 from provisioner.domain.model_keeping import ModelKeeping
 from provisioner.domain.names import EngineName, MappingId, ModeName, NodeName
 from provisioner.domain.quantities import GIB
@@ -18,6 +19,7 @@ from provisioner.domain.snapshot import MappingSeen
 from provisioner.engines.base import Span
 from provisioner.engines.registry import ENGINES
 from provisioner.engines.vllm import refusal_of_span
+from provisioner.planning.card_makers import cards_of_another_maker
 from provisioner.planning.compute import compute_of
 from provisioner.planning.engine_steps import engine_steps
 from provisioner.planning.launches import setting_of, unit_of, units_of
@@ -34,6 +36,7 @@ ENGINE_LINES = f"""\
 MODE_LINES = """\
   ml: {engine: vllm, model: Qwen/Qwen2.5-7B-Instruct, context: 8192}
   fast: {engine: vllm, model: Qwen/Qwen2.5-7B-Instruct, context: 8192, arguments: {tp: 1}}
+  short: {engine: vllm, model: Qwen/Qwen2.5-7B-Instruct-AWQ, context: 8192, arguments: {q: awq}}
   removed: {engine: vllm, model: Qwen/Qwen2.5-7B-Instruct, arguments: {swap-space: 4}}
   foreign: {engine: vllm, model: Qwen/Qwen2.5-7B-Instruct, arguments: {max-total-tokens: 4096}}
   chat: {engine: ollama, models: ["llama3.1:8b", "mistral:7b"], context: 4096}
@@ -44,20 +47,24 @@ MODE_LINES = """\
   cloudy: {engine: ollama, model: "mistral:7b", arguments: {OLLAMA_NO_CLOUD: "0"}}
   loud: {engine: ollama, model: "mistral:7b", arguments: {OLLAMA_DEBUG: 1}}
   layered: {engine: llama.cpp, model: gemma-2-2b-it.gguf, gpu_layers: 20}
+  silent: {engine: vllm, model: Qwen/Qwen2.5-7B-Instruct, arguments: {disable-log-stats: true}}
   sleepy: {engine: vllm, model: Qwen/Qwen2.5-7B-Instruct, arguments: {enable-sleep-mode: true}}
 """
 KEY = SecretReference(SecretSource.ENV, "LLM_KEY")
 CARDS = {"v100": "10de:1db4", "t4": "10de:1eb8", "rtx3090": "10de:2204", "amd": "1002:744c"}
 
 
-def fleet_with(folder: Path, *modes: str, gpus: str = "rtx3090", vllm: str = "0.33.0") -> tuple[FleetSpec, NodeSpec]:
+def fleet_with(
+    folder: Path, *modes: str, gpus: str = "rtx3090", vllm: str = "0.33.0", driver: str = "auto"
+) -> tuple[FleetSpec, NodeSpec]:
     text = FLEET.replace(f"  llama.cpp: {{source: llama.tar.gz, sha256: {SUM}}}\n", ENGINE_LINES.replace("VLLM", vllm))
     text = text.replace("modes:\n", f"modes:\n{MODE_LINES}", 1)
     text = text.replace(
         "gpus: [rtx3090], modes: [small], gateway", f"gpus: [{gpus}], modes: [{', '.join(modes)}], gateway"
     )
     slots = "".join(
-        f"      {name}: {{mapping: {name}, vram: 24GiB}}\n" for name in (*CARDS, "second", "third", "fourth")
+        f"      {name}: {{mapping: {name}, vram: 24GiB, driver: {driver}}}\n"
+        for name in (*CARDS, "second", "third", "fourth")
     )
     text = text.replace("      rtx3090: {mapping: rtx3090, vram: 24GiB}\n", slots)
     fleet = fleet_from(folder, text)
@@ -147,6 +154,29 @@ class TestSteps:
         (step,) = engine_steps(fleet, node, ENGINES, StepKind.CHANGE)
         assert (f"on {len(node.gpus)} GPUs" in step.reason) == (len(node.gpus) > 1)
 
+    @pytest.mark.parametrize(
+        ("gpus", "arguments", "words"),
+        [
+            (3, {"tp": 3}, {"tensor-parallel-size": "3"}),
+            (2, {"pipeline-parallel-size": 2}, {"pipeline-parallel-size": "2"}),
+            (4, {"tp": 2}, {"tensor-parallel-size": "2", "pipeline-parallel-size": "2"}),
+            (4, {"pp": 2}, {"tensor-parallel-size": "2", "pipeline-parallel-size": "2"}),
+            (4, {"dp": 2}, {"tensor-parallel-size": "2", "data-parallel-size": "2"}),
+            (3, {"tp": 2}, {"tensor-parallel-size": "2"}),
+            (2, {"tp": 1, "pp": 1}, {"tensor-parallel-size": "1", "pipeline-parallel-size": "1"}),
+        ],
+        ids=str,
+    )
+    def test_a_mode_that_divides_by_itself_gets_the_rest(
+        self, tmp_path: Path, gpus: int, arguments: dict[str, ArgumentValue], words: dict[str, str]
+    ) -> None:
+        names = ["rtx3090", "second", "third", "fourth"][:gpus]
+        fleet, node = fleet_with(tmp_path, "ml", gpus=", ".join(names))
+        mode = replace(fleet.modes[ModeName("ml")], arguments=arguments)
+        argv = unit_of(replace(fleet, modes={**fleet.modes, mode.name: mode}), node, ENGINES).launch.argv
+        said = dict(pairwise(argv))
+        assert {name[2:]: size for name, size in said.items() if name.endswith("parallel-size")} == words
+
     def test_a_short_flag_takes_the_place_of_our_own_word(self, tmp_path: Path) -> None:
         fleet, node = fleet_with(tmp_path, "fast", gpus="rtx3090, second")
         argv = list(unit_of(fleet, node, ENGINES).launch.argv)
@@ -188,6 +218,7 @@ class Row:
     next_step: str = ""
     vllm: str = "0.33.0"
     compute: tuple[int, int] | None = None
+    driver: str = "auto"
 
 
 REFUSALS = {
@@ -200,17 +231,32 @@ REFUSALS = {
     "a V100 with one that is reported not to": Row("ml", "v100", vllm="0.19.1", compute=(7, 0)),
     "a V100 with TGI": Row("tgi", "v100", "holds no code for compute capability 7.0", compute=(7, 0)),
     "a V100 with a build for CUDA 13": Row("small", "v100", "CUDA 13 holds no code", compute=(7, 0)),
+    "a driver that its CUDA is too new for": Row(
+        "ml",
+        "rtx3090",
+        "vLLM 0.33.0 needs NVIDIA driver 580 or later; this is 535",
+        "driver: auto",
+        driver="535-server",
+    ),
+    "an older vLLM with that driver": Row("ml", "rtx3090", vllm="0.19.1", driver="535-server"),
+    "a driver that somebody else brings": Row("ml", "rtx3090", driver="none"),
+    "a quantisation by its short name": Row(
+        "short", "v100", "quantisation awq of vLLM 0.10.2 needs compute capability 7.5", vllm="0.10.2", compute=(7, 0)
+    ),
     "a flag that is gone": Row("removed", "rtx3090", "has no --swap-space", "swap-space: "),
     "another engine's flag": Row("foreign", "rtx3090", "no flag of vLLM but of TGI", "context"),
     "no GPU for vLLM": Row("ml", "", "the node has none", "ollama or llama.cpp"),
     "sleep that opens the engine to all": Row("sleepy", "rtx3090", "loopback", "tunnel"),
+    "silence about its use": Row("silent", "rtx3090", "never sleeps", "take disable-log-stats out"),
     "a second mode that cannot run": Row("chat, removed", "rtx3090", 'mode "removed" cannot run on it'),
 }
 
 
 @pytest.mark.parametrize("row", REFUSALS.values(), ids=REFUSALS.keys())
 def test_what_cannot_run_is_refused_at_plan(tmp_path: Path, row: Row) -> None:
-    fleet, node = fleet_with(tmp_path, *row.mode.split(", "), gpus=row.gpus or "rtx3090", vllm=row.vllm)
+    fleet, node = fleet_with(
+        tmp_path, *row.mode.split(", "), gpus=row.gpus or "rtx3090", vllm=row.vllm, driver=row.driver
+    )
     if not row.gpus:
         node = replace(node, gpus=())
     found = engine_refusal(fleet, node, ENGINES, row.compute)
@@ -300,6 +346,29 @@ def test_the_oldest_card_decides_what_can_be_computed(
 ) -> None:
     fleet, node = fleet_with(tmp_path, "ml", gpus=gpus)
     assert compute_of(fleet, node, {MappingId(name): mapping(name, *each) for name, each in ids.items()}) == compute
+
+
+@pytest.mark.parametrize(
+    ("mode", "driver", "ids", "reason"),
+    [
+        ("ml", "auto", ["1002:744c"], "vllm computes on NVIDIA's cards alone, and its GPU amd is AMD's (1002:744c)"),
+        ("chat, tgi", "auto", ["1002:744c"], 'mode "tgi" cannot run on it: what is laid down of tgi computes on'),
+        ("ml", "rocm", [], "driver: rocm is for AMD's"),
+        ("ml", "auto", [], ""),
+        ("ml", "auto", ["10de:2204"], ""),
+        ("chat, small", "rocm", ["1002:744c"], ""),
+    ],
+)
+def test_what_is_built_for_cuda_is_refused_on_another_makers_card(
+    tmp_path: Path, mode: str, driver: str, ids: list[str], reason: str
+) -> None:
+    fleet, node = fleet_with(tmp_path, *mode.split(", "), gpus="amd", driver=driver)
+    mappings = {MappingId("amd"): mapping("amd", *ids)} if ids else {}
+    found = cards_of_another_maker(fleet, node, ENGINES, mappings)
+    assert (found is None) is (reason == "")
+    if found is not None:
+        assert reason in found.reason
+        assert "with ollama or llama.cpp" in found.next_step
 
 
 class TestKeys:

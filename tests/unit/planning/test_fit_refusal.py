@@ -11,7 +11,7 @@ from provisioner.domain.fleet import FleetSpec, NodeSpec
 from provisioner.domain.mode import ArgumentValue, Artifact, EngineSpec, ModeSpec
 from provisioner.domain.models.catalogue import find_model
 from provisioner.domain.models.model import Subject
-from provisioner.domain.names import EngineName, HypervisorName, ModeName
+from provisioner.domain.names import EngineName, HypervisorName, ModeName, NodeName
 from provisioner.domain.quantities import GIB
 from provisioner.planning.fit.refusal import fit_refusal, unfit_modes
 
@@ -66,6 +66,18 @@ def test_what_fits_is_let_through(
 )
 def test_what_nobody_knows_is_let_through(fleet: FleetSpec, node: NodeSpec, engine: str, model: str) -> None:
     assert fit_refusal(fleet, node, mode(engine, model)) is None
+
+
+def test_nodes_that_serve_together_split_layers_inside_of_each_alone(fleet: FleetSpec, node: NodeSpec) -> None:
+    names = [NodeName(f"llm-gpu-0{number}") for number in range(1, 5)]
+    together = replace(fleet, nodes={name: replace(node, name=name) for name in names})
+    # Ten key-value heads cannot be dealt out to four GPUs, four groups of layers can.
+    phi4 = mode("vllm", "microsoft/phi-4", context=8192, nodes=tuple(names))
+    assert fit_refusal(together, node, phi4) is None
+    large = mode("vllm", "meta-llama/Llama-3.1-405B-Instruct", context=8192, nodes=tuple(names))
+    refused = fit_refusal(together, node, large)
+    assert refused is not None
+    assert "provisioner fit" not in refused.next_step, "which knows of one node only"
 
 
 def test_a_gpu_whose_memory_nobody_said_is_let_through(fleet: FleetSpec, node: NodeSpec) -> None:

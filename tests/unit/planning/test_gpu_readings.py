@@ -91,6 +91,15 @@ def test_processes_are_read_with_commas_in_their_names() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("sections", "is_known"),
+    [("=== smi-processes 0\n\n", True), ("=== smi-processes 9\nFailed\n", False), ("=== rocm-smi 0\n{}\n", False)],
+    ids=["an empty list", "no list", "AMD's tools"],
+)
+def test_programs_that_nobody_lists_are_unknown_and_not_none(sections: str, is_known: bool) -> None:
+    assert gpu_facts(f"{sections}=== end 0\n").processes == (() if is_known else None)
+
+
 # Driver version, what --version prints, what /proc says: the wording changed more than once.
 VERSIONS = [
     ("418.226.00", None, "NVRM version: NVIDIA UNIX x86_64 Kernel Module  418.226.00  Wed Nov 24 2021", "proprietary"),

@@ -60,7 +60,7 @@ def test_everything_is_gathered_in_one_go(tmp_path: Path) -> None:
     facts = gpu_facts(gather(tmp_path, TOOL))
     assert facts.kernel == os.uname().release
     assert [reading.name for reading in facts.readings] == ["NVIDIA GeForce RTX 3090"]
-    assert [(process.pid, process.gpu_uuid) for process in facts.processes] == [(12, UUID)]
+    assert [(process.pid, process.gpu_uuid) for process in facts.processes or ()] == [(12, UUID)]
     assert (facts.versions.reported, facts.versions.cuda) == ("580.173.02", "13.0")
 
 
@@ -111,6 +111,6 @@ def test_a_machine_without_cards_answers_quickly_and_nothing_is_left_behind(tmp_
 
 def test_the_live_question_asks_less(tmp_path: Path) -> None:
     facts = gpu_facts(gather(tmp_path, TOOL, live=True))
-    assert len(facts.readings) == len(facts.processes) == 1
+    assert len(facts.readings) == len(facts.processes or ()) == 1
     assert len((tmp_path / "calls").read_text().splitlines()) == 2
     assert facts.kernel is None

@@ -186,6 +186,26 @@ def test_an_amd_card_gets_rocm(tmp_path: Path) -> None:
     assert driver_playbooks(work, driver.action) == (("install-rocm", {}),)
 
 
+@pytest.mark.parametrize(
+    ("toolkit", "device", "reason"),
+    [
+        ("13-0", "1db4", "CUDA toolkit 13-0 builds nothing for cards of generation Volta, which ended with CUDA 12"),
+        ("12-9", "1db4", ""),
+        ("13-0", "2204", ""),
+        ("13-0", "ffff", ""),
+    ],
+)
+def test_a_toolkit_that_builds_nothing_for_the_card_is_refused(
+    tmp_path: Path, toolkit: str, device: str, reason: str
+) -> None:
+    fleet = fleet_from(tmp_path, FLEET.replace("  idle_after: 20m", f"  idle_after: 20m\n  cuda_toolkit: {toolkit}"))
+    found = software_refusal(fleet, fleet.nodes[NAME], mapping(device))
+    assert (found is None) is (reason == "")
+    if found is not None:
+        assert found.reason == reason
+        assert "cuda_toolkit: 12-9" in found.next_step
+
+
 def test_persistence_that_is_off_is_repaired(tmp_path: Path) -> None:
     fleet = fleet_from(tmp_path)
     (_, driver) = steps(fleet)

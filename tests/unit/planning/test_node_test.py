@@ -15,12 +15,15 @@ from provisioner.domain.gpu_reading import (
     GuestCard,
     ToolAnswer,
 )
+from provisioner.domain.names import EngineName
 from provisioner.domain.node_evidence import EngineEvidence, NodeEvidence, UnitEvidence
 from provisioner.domain.quantities import GIB, MIB
-from provisioner.planning.node_test import node_checks
+from provisioner.engines.registry import ENGINES
+from provisioner.planning.node_test import node_checks, on_gpu
 from provisioner.planning.readiness import Check, CheckStatus
 
 OK, WARN, FAIL, UNKNOWN = CheckStatus.OK, CheckStatus.WARN, CheckStatus.FAIL, CheckStatus.UNKNOWN
+LLAMA_CPP, EXO = ENGINES[EngineName("llama.cpp")], ENGINES[EngineName("exo")]
 MODEL = "gemma-2-2b-it.gguf"
 CARD = GuestCard("0000:01:00.0", "10de", "2204", "nvidia")
 READING = GpuReading(index=0, name="NVIDIA GeForce RTX 3090", bus_id="0000:01:00.0", memory_bytes=24 * GIB)
@@ -38,7 +41,7 @@ ANSWERS = EngineEvidence(models=(MODEL,), probe_seconds=0.1)
 
 
 def checks(fleet: FleetSpec, node: NodeSpec, evidence: NodeEvidence) -> dict[str, Check]:
-    found = node_checks(node, fleet.mode_of(node), fleet.gpus_of(node), "llama.cpp", evidence)
+    found = node_checks(node, fleet.mode_of(node), fleet.gpus_of(node), LLAMA_CPP, evidence)
     return {check.id: check for check in found}
 
 
@@ -128,10 +131,24 @@ class TestOnGpu:
         assert found["engine_on_gpu"].status is UNKNOWN
         assert FAIL in {check.status for check in found.values()}
 
+    def test_where_nobody_lists_programs_nothing_is_known(
+        self, fleet: FleetSpec, node: NodeSpec, well: NodeEvidence
+    ) -> None:
+        evidence = replace(well, facts=replace(WELL, processes=None))
+        assert checks(fleet, node, evidence)["engine_on_gpu"].status is UNKNOWN
+
+    def test_an_engine_that_knows_no_gpus_is_where_it_should_be(
+        self, fleet: FleetSpec, node: NodeSpec, well: NodeEvidence
+    ) -> None:
+        evidence = replace(well, facts=replace(WELL, processes=()))
+        check = on_gpu(node, fleet.mode_of(node), EXO, evidence)
+        assert check.status is OK
+        assert check.found == "exo computes on the CPU by its nature; the card lies idle"
+
     def test_a_mode_that_asks_for_the_cpu_gets_it(self, fleet: FleetSpec, node: NodeSpec, well: NodeEvidence) -> None:
         mode = replace(fleet.mode_of(node), gpu_layers=0)
         evidence = replace(well, facts=replace(WELL, processes=()))
-        found = node_checks(node, mode, fleet.gpus_of(node), "llama.cpp", evidence)
+        found = node_checks(node, mode, fleet.gpus_of(node), LLAMA_CPP, evidence)
         assert {check.status for check in found} == {OK}
 
 

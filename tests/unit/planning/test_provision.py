@@ -11,8 +11,9 @@ import pytest
 from provisioner.domain.actions import Plan, StepKind
 from provisioner.domain.conventions import TAG
 from provisioner.domain.fleet import FleetSpec, NodeSpec, VmOptions
+from provisioner.domain.mode import EngineSpec
 from provisioner.domain.model_keeping import ModelDisk, ModelKeeping
-from provisioner.domain.names import HypervisorName, MappingId, StorageName, Vmid
+from provisioner.domain.names import EngineName, HypervisorName, MappingId, StorageName, Vmid
 from provisioner.domain.notes import write_notes
 from provisioner.domain.quantities import GIB
 from provisioner.domain.snapshot import ClusterSnapshot, MappingSeen, NodeSeen, Power, StorageSeen, VmConfig, VmSeen
@@ -185,6 +186,21 @@ def test_every_state_has_its_steps_or_its_refusal(fleet: FleetSpec, node: NodeSp
     cold = {trait.value for step in found.steps for trait in step.at_cold_start}
     assert cold == set(row.cold)
     assert {step.name for step in found.steps if step.needs_cold_start} <= {"change", "restart"}
+
+
+def test_an_engine_for_another_makers_cards_is_refused(fleet: FleetSpec, node: NodeSpec) -> None:
+    vllm = EngineName("vllm")
+    mode = replace(fleet.mode_of(node), engine=vllm, model="org/model")
+    fleet = replace(
+        fleet,
+        engines={**fleet.engines, vllm: EngineSpec(vllm, "0.33.0")},
+        modes={**fleet.modes, mode.name: mode},
+    )
+    amd = MappingSeen(CARD, (), ("node=pve1,path=0000:01:00,id=1002:744c",))
+    found = plan(fleet, node, Row("a card of AMD's", seen={"mappings": {CARD: amd}}))
+    assert found.refusal is not None
+    assert "computes on NVIDIA's cards alone" in found.refusal.reason
+    assert found.steps == ()
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)

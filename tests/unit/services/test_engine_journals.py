@@ -10,6 +10,7 @@ import pytest
 from provisioner.domain.fleet import FleetSpec, NodeSpec
 from provisioner.domain.names import HypervisorName
 from provisioner.errors import EngineError, NotReadyError, RefusedError
+from provisioner.planning.launches import unit_of
 from provisioner.services.engine_evidence import require_on_gpu
 from provisioner.services.engine_journals import EngineJournals
 from provisioner.services.events import ignore
@@ -143,15 +144,13 @@ class TestOnTheGpu:
         self, fleet: FleetSpec, node: NodeSpec, awake: FakeWorld, fault: str
     ) -> None:
         awake.guests.gpu_faults.add(fault)
-        engine = awake.engines[fleet.mode_of(node).engine]
-        shell = FakeShell(awake.guests, node)
-        assert require_on_gpu(fleet, node, engine, "llm-small.service", awake.web, lambda: shell) == ""
+        unit, shell = unit_of(fleet, node, awake.engines), FakeShell(awake.guests, node)
+        assert require_on_gpu(fleet, node, unit, awake.web, lambda: shell) == ""
 
     def test_a_guest_that_lets_nobody_in_is_no_failure(
         self, fleet: FleetSpec, node: NodeSpec, awake: FakeWorld
     ) -> None:
         awake.cluster.shut_down_vm(PVE1, node.vmid, seconds=60)
-        engine = awake.engines[fleet.mode_of(node).engine]
-        shell = FakeShell(awake.guests, node)
-        told = require_on_gpu(fleet, node, engine, "llm-small.service", awake.web, lambda: shell)
+        unit, shell = unit_of(fleet, node, awake.engines), FakeShell(awake.guests, node)
+        told = require_on_gpu(fleet, node, unit, awake.web, lambda: shell)
         assert told.startswith("whether it computes on the GPU could not be seen: ")
