@@ -129,6 +129,9 @@ class Waking:
                 for each in waiting:
                     telling = self._telling_guest(each, step.say, seconds=longest, still_worth_it=all_of(*looks))
                     looks.append(inside.enter_context(telling))
+                    for under_way in (start, *beside):
+                        # Models may have been fetched meanwhile; the engine has its own time, all of it.
+                        under_way.count_anew()
                 room = ModelRoom(
                     self._fleet, node, engine, engine_web(self._fleet, self._world, node), clock,
                     lambda: Entering(self._fleet, self._world).shell(node), step.say,
@@ -301,6 +304,11 @@ class _Start:
         """Power on, once its GPUs are free; Proxmox has accepted it when this returns, or somebody else starts it."""
         self._ticket = self._slots.start_node(self._node, say, self._on_event)
         self._pending = self._ticket is not None
+
+    def count_anew(self) -> None:
+        """Give guest and engine all their patience from now on; a start that has not ended is still waited for."""
+        if self._ended is not None:
+            self._ended = self.clock.monotonic()
 
     def has_begun_anew(self, say: Callable[[str], None]) -> bool:
         """Start a VM again that somebody is shutting down, once it is off; say whether that was needed.
