@@ -30,9 +30,11 @@ import sys
 import threading
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from fnmatch import fnmatch
 from pathlib import Path
 
 JOBS = Path(os.environ.get("LLM_JOBS", "/run/llm-jobs"))
@@ -41,6 +43,10 @@ SPARE_BYTES = 256 * 1024**2
 CHUNK = 1024**2
 # An own server pulls models while another engine has the GPU; nothing else listens there.
 PULL_PORT = 11499
+# The same weights once more, in a format that no engine reads where safetensors lie beside them.
+DOUBLES = ("pytorch_model*.bin", "*.pth", "*.gguf", "*.h5", "*.msgpack", "*.onnx", "*.onnx_data", "*.ot")
+# As first published, before they were brought into the shape in which they lie beside it.
+ORIGINAL = "original/*"
 
 
 class Failed(Exception):
@@ -218,13 +224,14 @@ def weights(progress: Progress, name: str, ids: str, cache: str, secrets: str, m
     repository, _, revision = model.partition("@")
     share(cache)
     environment = {**os.environ, **read_env(Path(secrets))}
-    need_room(Path(cache), 0, repository)
+    kept = blobs_of(cache, repository)
+    total = sum(wanted_files(repository, revision, environment).values())
+    need_room(Path(cache), max(total - tree_bytes(kept), 0), repository)
     command = ["docker", "run", "--rm", "--pull", "never", "--network", "host", "--user", ids, "--cap-drop", "ALL"]
     command += ["--volume", f"{cache}:{cache}", "--env", f"HF_HOME={cache}", "--env", "HF_TOKEN", "--env", "HOME=/tmp"]
     command += ["--entrypoint", "text-generation-server", name, "download-weights", repository]
     command += ["--revision", revision] if revision else []
-    kept = Path(cache) / "hub" / ("models--" + repository.replace("/", "--")) / "blobs"
-    run(progress, command, environment, watched=kept, by_files=True, what=repository)
+    run(progress, command, environment, watched=kept, by_files=True, total=total or None, what=repository)
     Path(mark).parent.mkdir(parents=True, exist_ok=True)
     Path(mark).touch()
 
@@ -240,23 +247,51 @@ def huggingface(progress: Progress, folder: str, account: str, cache: str, secre
     share(cache)
     environment = {**os.environ, "HF_HOME": cache, "HF_HUB_DISABLE_PROGRESS_BARS": "1", **read_env(Path(secrets))}
     environment.pop("HF_HUB_OFFLINE", None)
-    ask = (
-        "import sys; from huggingface_hub import HfApi; "
-        "print(sum(f.size or 0 for f in HfApi().model_info(sys.argv[1], revision=sys.argv[2] or None, "
-        "files_metadata=True).siblings))"
-    )
-    kept = Path(cache) / "hub" / ("models--" + repository.replace("/", "--"))
     progress.say("asking for its size")
-    total = int(
-        run(progress, [*as_account(account), f"{folder}/bin/python", "-c", ask, repository, revision], environment)
-    )
-    need_room(Path(cache), max(total - tree_bytes(kept / "blobs"), 0), repository)
-    command = [*as_account(account), f"{folder}/bin/hf", "download", repository]
+    files = wanted_files(repository, revision, environment)
+    total = sum(files.values())
+    kept = blobs_of(cache, repository)
+    need_room(Path(cache), max(total - tree_bytes(kept), 0), repository)
+    # Whoever could not be asked is asked again by the client, whose words tell why.
+    command = [*as_account(account), f"{folder}/bin/hf", "download", repository, *files]
     command += ["--revision", revision] if revision else []
-    run(progress, command, environment, watched=kept / "blobs", by_files=True, total=total, what=repository)
+    run(progress, command, environment, watched=kept, by_files=True, total=total or None, what=repository)
     mark = Path(cache) / "pulled" / model.replace("/", "--")
     mark.parent.mkdir(exist_ok=True)
     mark.touch()
+
+
+def blobs_of(cache: str, repository: str) -> Path:
+    """Return where the cache keeps the bytes of a repository."""
+    return Path(cache) / "hub" / ("models--" + repository.replace("/", "--")) / "blobs"
+
+
+def wanted_files(repository: str, revision: str, environment: Mapping[str, str]) -> dict[str, int]:
+    """Return the files of a repository that engines read, with their sizes; none where nobody tells."""
+    place = environment.get("HF_ENDPOINT") or "https://huggingface.co"
+    at = urllib.parse.quote(revision or "main", safe="")
+    headers = {"Authorization": f"Bearer {environment['HF_TOKEN']}"} if environment.get("HF_TOKEN") else {}
+    question = urllib.request.Request(f"{place}/api/models/{repository}/revision/{at}?blobs=true", headers=headers)
+    try:
+        with urllib.request.urlopen(question, timeout=60) as answer:
+            files = {str(each["rfilename"]): int(each.get("size") or 0) for each in json.load(answer)["siblings"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return {name: files[name] for name in read_by_engines(files)}
+
+
+def read_by_engines(names: Iterable[str]) -> list[str]:
+    """Return those of a repository's files that an engine reads: of weights in several formats, the safetensors."""
+    names = list(names)
+    with_safetensors = {name.rpartition("/")[0] for name in names if name.endswith(".safetensors")}
+
+    def is_double(name: str) -> bool:
+        folder, _, file = name.rpartition("/")
+        if "" in with_safetensors and fnmatch(name, ORIGINAL):
+            return True
+        return folder in with_safetensors and any(fnmatch(file, pattern) for pattern in DOUBLES)
+
+    return [name for name in names if not is_double(name)]
 
 
 def share(cache: str) -> None:
