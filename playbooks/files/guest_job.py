@@ -2,6 +2,7 @@
 """Long work in a guest that outlives the connection: fetches files, models, packages and images.
 
     guest_job.py start NAME STALL_SECONDS KIND ARGUMENT...
+    guest_job.py size MODELS
 
 Starts the job as a transient unit ``llm-job-NAME``, or joins it where it is under
 way. In ``/run/llm-jobs/NAME`` stand its ``progress`` (one line) and, once it has
@@ -16,6 +17,11 @@ business. Whatever was fetched stays, and the next start goes on from there.
     ollama BINARY FOLDER ACCOUNT PORT MODEL    a model, by Ollama's own API
     huggingface FOLDER ACCOUNT CACHE ENV MODEL a model, into the Hugging Face cache
     weights IMAGE IDS CACHE ENV MARK MODEL     the same, by the program in a TGI image
+
+``size`` prints how many bytes such jobs have still to bring. MODELS is a JSON list:
+
+    ["file", URL or bytes, PART, FILE]         PART is what has come of FILE so far
+    ["repository", CACHE, ENV, MARK, MODEL]    there once MARK is
 """
 
 from __future__ import annotations
@@ -472,6 +478,44 @@ def work(name: str, stall_seconds: str, kind: str, *arguments: str) -> int:
     return 1 if result else 0
 
 
+def size_of_file(source: str, part: str, file: str) -> int:
+    """Return how many bytes of a file are still to come."""
+    if Path(file).exists():
+        return 0
+    return bytes_at(source) if not Path(part).exists() else max(bytes_at(source) - Path(part).stat().st_size, 0)
+
+
+def bytes_at(source: str) -> int:
+    """Return the size of what a URL leads to; a number is the size itself. Raises OSError, TypeError."""
+    if source.isdigit():
+        return int(source)
+    # The question that the fetch itself asks: not everybody who serves files answers HEAD.
+    with urllib.request.urlopen(source, timeout=60) as answer:
+        return int(answer.headers.get("Content-Length"))
+
+
+def size_of_repository(cache: str, secrets: str, mark: str, model: str) -> int:
+    """Return how many bytes of a repository are still to come. Raises Failed where nobody tells."""
+    if Path(mark).exists():
+        return 0
+    repository, _, revision = model.partition("@")
+    files = wanted_files(repository, revision, {**os.environ, **read_env(Path(secrets))})
+    if not files:
+        raise Failed(f"nobody tells the size of {repository}")
+    return max(sum(files.values()) - tree_bytes(blobs_of(cache, repository)), 0)
+
+
+def tell_size(models: str) -> int:
+    """Print how many bytes are still to come."""
+    told = {"file": size_of_file, "repository": size_of_repository}
+    try:
+        print(sum(told[kind](*words) for kind, *words in json.loads(models)))
+    except (Failed, OSError, TypeError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
 def start(name: str, *arguments: str) -> int:
     """Start the job, or join it."""
     folder, unit = JOBS / name, f"llm-job-{name}"
@@ -487,4 +531,4 @@ def start(name: str, *arguments: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit((start if sys.argv[1] == "start" else work)(*sys.argv[2:]))
+    sys.exit({"start": start, "size": tell_size, "work": work}[sys.argv[1]](*sys.argv[2:]))

@@ -154,6 +154,7 @@ class Executor:
                 return Outcome(False, "left until the node was restarted: it is in use")
             case actions.RunPlaybook(playbook, variables):
                 given = with_secrets(variables, lambda reference: self.secret(reference))
+                self._room(say).make_for(self.playbooks, playbook, variables)
                 outcome = self.playbooks.run(playbook, self.node, self._host_key(), given, say)
                 what = ", ".join(outcome.changed) if outcome.changed else "everything was in place"
                 return Outcome(bool(outcome.changed), f"{outcome.tasks} tasks, {len(outcome.changed)} changed: {what}")

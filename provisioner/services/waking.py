@@ -219,6 +219,7 @@ class Waking:
             rare = RareModels(self._fleet, self._world)
             if rare.are_missing(node, shell):
                 rare.fetch(node, shell, say)
+            rare.keep_to_budget(node, shell, say)
             switch_units(shell, node, off=[unit.service for unit in units], on=wanted)
             yield DeathWatch(shell, node, wanted, self._world.clock).look
 

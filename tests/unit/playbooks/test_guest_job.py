@@ -292,6 +292,46 @@ def test_a_disk_without_room_for_a_repository_is_seen_before_it_comes(
     assert commands == []
 
 
+def told_size(job: ModuleType, capsys: pytest.CaptureFixture[str], *models: list[str]) -> int:
+    assert job.tell_size(json.dumps(models)) == 0
+    return int(capsys.readouterr().out)
+
+
+def test_how_much_is_to_come_is_told_before_it_comes(
+    job: ModuleType, tmp_path: Path, hub: list[tuple[str, str | None]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    part, file, mark = tmp_path / "m.part", tmp_path / "m.gguf", tmp_path / "mark"
+    (tmp_path / "ml.env").write_text('HF_TOKEN="hf_right"\n')
+    with published(Publisher()) as publisher:
+        remote = ["file", publisher.url, str(part), str(file)]
+        local = ["file", str(10**12), str(part), str(file)]
+        repository = ["repository", str(tmp_path), str(tmp_path / "ml.env"), str(mark), "org/a"]
+        assert told_size(job, capsys) == 0
+        assert told_size(job, capsys, remote, local, repository) == len(DATA) + 10**12 + 23
+        assert hub[-1][1] == "Bearer hf_right"
+        # Of what has come already only the rest is to come.
+        part.write_bytes(DATA[:1000])
+        blobs = job.blobs_of(str(tmp_path), "org/a")
+        blobs.mkdir(parents=True)
+        (blobs / "sum.incomplete").write_bytes(b"x" * 20)
+        assert told_size(job, capsys, remote, repository) == len(DATA) - 1000 + 3
+        file.touch()
+        mark.touch()
+        assert told_size(job, capsys, remote, local, repository) == 0
+
+
+@pytest.mark.parametrize(
+    "model", [["file", "http://127.0.0.1:9/m", "/none", "/none"], ["repository", "/none", "/none", "/none", "org/a"]]
+)
+def test_a_size_that_nobody_tells_is_no_size(
+    job: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], model: list[str]
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    assert job.tell_size(json.dumps([model])) == 1
+    told = capsys.readouterr()
+    assert (told.out, told.err != "") == ("", True)
+
+
 def test_a_repository_of_which_nobody_tells_is_left_to_the_client(
     job: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
