@@ -15,7 +15,8 @@ business. Whatever was fetched stays, and the next start goes on from there.
     build FOLDER MARK ACCOUNT HOME PATH COMMAND  software from its source
     image IMAGE MARK                           a container image
     ollama BINARY FOLDER ACCOUNT PORT MODEL    a model, by Ollama's own API
-    huggingface FOLDER ACCOUNT CACHE ENV MODEL a model, into the Hugging Face cache
+    huggingface FOLDER ACCOUNT CACHE ENV MODEL a model, NAME[@REVISION], into the Hugging Face cache; all but its
+                                               weights with #tokenizer behind it
     weights IMAGE IDS CACHE ENV MARK MODEL     the same, by the program in a TGI image
 
 ``size`` prints how many bytes such jobs have still to bring. MODELS is a JSON list:
@@ -53,6 +54,7 @@ PULL_PORT = 11499
 DOUBLES = ("pytorch_model*.bin", "*.pth", "*.gguf", "*.h5", "*.msgpack", "*.onnx", "*.onnx_data", "*.ot")
 # As first published, before they were brought into the shape in which they lie beside it.
 ORIGINAL = "original/*"
+WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.ckpt", *DOUBLES)
 
 
 class Failed(Exception):
@@ -227,7 +229,7 @@ def image(progress: Progress, name: str, mark: str) -> None:
 
 def weights(progress: Progress, name: str, ids: str, cache: str, secrets: str, mark: str, model: str) -> None:
     """Fetch a repository with the program that serves it; the token stays in the environment."""
-    repository, _, revision = model.partition("@")
+    repository, revision, _ = parts_of(model)
     share(cache)
     environment = {**os.environ, **read_env(Path(secrets))}
     kept = blobs_of(cache, repository)
@@ -249,12 +251,12 @@ def as_account(account: str) -> list[str]:
 
 def huggingface(progress: Progress, folder: str, account: str, cache: str, secrets: str, model: str) -> None:
     """Fetch a repository into the cache that the engine reads."""
-    repository, _, revision = model.partition("@")
+    repository, revision, part = parts_of(model)
     share(cache)
     environment = {**os.environ, "HF_HOME": cache, "HF_HUB_DISABLE_PROGRESS_BARS": "1", **read_env(Path(secrets))}
     environment.pop("HF_HUB_OFFLINE", None)
     progress.say("asking for its size")
-    files = wanted_files(repository, revision, environment)
+    files = wanted_files(repository, revision, environment, part)
     total = sum(files.values())
     kept = blobs_of(cache, repository)
     need_room(Path(cache), max(total - tree_bytes(kept), 0), repository)
@@ -267,28 +269,48 @@ def huggingface(progress: Progress, folder: str, account: str, cache: str, secre
     mark.touch()
 
 
+def parts_of(model: str) -> tuple[str, str, str]:
+    """Return repository, revision and the part that is wanted, of NAME[@REVISION][#PART]."""
+    name, _, part = model.partition("#")
+    repository, _, revision = name.partition("@")
+    return repository, revision, part
+
+
 def blobs_of(cache: str, repository: str) -> Path:
     """Return where the cache keeps the bytes of a repository."""
     return Path(cache) / "hub" / ("models--" + repository.replace("/", "--")) / "blobs"
 
 
-def wanted_files(repository: str, revision: str, environment: Mapping[str, str]) -> dict[str, int]:
-    """Return the files of a repository that engines read, with their sizes; none where nobody tells."""
+def wanted_files(repository: str, revision: str, environment: Mapping[str, str], part: str = "") -> dict[str, int]:
+    """Return the files of a repository that engines read, with their sizes; none where nobody tells.
+
+    Raises Failed where nobody tells of what only a part is wanted: the client would fetch all of it.
+    """
     place = environment.get("HF_ENDPOINT") or "https://huggingface.co"
     at = urllib.parse.quote(revision or "main", safe="")
     headers = {"Authorization": f"Bearer {environment['HF_TOKEN']}"} if environment.get("HF_TOKEN") else {}
-    question = urllib.request.Request(f"{place}/api/models/{repository}/revision/{at}?blobs=true", headers=headers)
+    url = f"{place}/api/models/{repository}/revision/{at}?blobs=true"
     try:
-        with urllib.request.urlopen(question, timeout=60) as answer:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=60) as answer:
             files = {str(each["rfilename"]): int(each.get("size") or 0) for each in json.load(answer)["siblings"]}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        if part:
+            # The words of Hugging Face's own client: also what is private is not found.
+            is_absent = isinstance(error, urllib.error.HTTPError) and error.code in (401, 404)
+            said = f"Repository Not Found for url: {url}" if is_absent else f"{url}: {error}"
+            raise Failed(f"cannot fetch the {part} of {repository}: {said}") from error
         return {}
-    return {name: files[name] for name in read_by_engines(files)}
+    return {name: files[name] for name in read_by_engines(files, part)}
 
 
-def read_by_engines(names: Iterable[str]) -> list[str]:
-    """Return those of a repository's files that an engine reads: of weights in several formats, the safetensors."""
+def read_by_engines(names: Iterable[str], part: str = "") -> list[str]:
+    """Return those of a repository's files that an engine reads: of weights in several formats, the safetensors.
+
+    Of a part, all but the weights.
+    """
     names = list(names)
+    if part:
+        return [name for name in names if not any(fnmatch(name, pattern) for pattern in (ORIGINAL, *WEIGHTS))]
     with_safetensors = {name.rpartition("/")[0] for name in names if name.endswith(".safetensors")}
 
     def is_double(name: str) -> bool:
@@ -498,8 +520,8 @@ def size_of_repository(cache: str, secrets: str, mark: str, model: str) -> int:
     """Return how many bytes of a repository are still to come. Raises Failed where nobody tells."""
     if Path(mark).exists():
         return 0
-    repository, _, revision = model.partition("@")
-    files = wanted_files(repository, revision, {**os.environ, **read_env(Path(secrets))})
+    repository, revision, part = parts_of(model)
+    files = wanted_files(repository, revision, {**os.environ, **read_env(Path(secrets))}, part)
     if not files:
         raise Failed(f"nobody tells the size of {repository}")
     return max(sum(files.values()) - tree_bytes(blobs_of(cache, repository)), 0)

@@ -54,7 +54,7 @@ def hot_models(fleet: FleetSpec, node: NodeSpec) -> dict[str, str]:
                 reason = f'pinned by mode "{mode.name}"'
             elif mode.pull is Pull.UP:
                 reason = f'mode "{mode.name}" has it ready at all times'
-            elif mode is current and model == mode.model:
+            elif mode is current and model in (mode.model, mode.tokenizer):
                 reason = f'the node serves it now (mode "{mode.name}")'
             else:
                 continue

@@ -233,10 +233,11 @@ def test_a_wrong_checksum_is_named_and_what_runs_stays(guest: BootedGuest, ollam
 
 
 def test_vllm_from_packages_with_a_gated_model(guest: BootedGuest, shelf: Path) -> None:
-    listing = shelf / "api/models/gated/model/revision/main"
-    listing.parent.mkdir(parents=True)
     files = {"config.json": 1, "model.safetensors": 3 * 2**20, "original/consolidated.00.pth": 10**15}
-    listing.write_text(json.dumps({"siblings": [{"rfilename": name, "size": files[name]} for name in files]}))
+    for repository in ("gated/model", "org/words"):
+        listing = shelf / f"api/models/{repository}/revision/main"
+        listing.parent.mkdir(parents=True)
+        listing.write_text(json.dumps({"siblings": [{"rfilename": name, "size": files[name]} for name in files]}))
     # As with a mirror of one's own; jobs get what systemd itself has.
     guest.run(f"systemctl set-environment HF_ENDPOINT=http://127.0.0.1:{WEB}")
     wanted: dict[str, Any] = {
@@ -251,7 +252,7 @@ def test_vllm_from_packages_with_a_gated_model(guest: BootedGuest, shelf: Path) 
             )
         ],
         "engine_active": "ml",
-        "engine_pulls": ["gated/model"],
+        "engine_pulls": ["gated/model", "org/words#tokenizer"],
         "engine_system_packages": [],
     }  # fmt: skip
     said = guest.play("deploy-vllm", wanted, code=2).text
@@ -268,9 +269,10 @@ def test_vllm_from_packages_with_a_gated_model(guest: BootedGuest, shelf: Path) 
     assert server["environment"]["HF_TOKEN"] == "hf_right"
     assert guest.run("stat -c '%a %U' /etc/llm/ml.env").stdout == "600 root\n"
     guest.run("! grep -rE 'hf_right|sk-right' /etc/systemd /run/llm-ml /run/llm-jobs")
-    blobs = "/var/lib/llm/huggingface/hub/models--gated--model/blobs"
+    hub = "/var/lib/llm/huggingface/hub"
     # The same weights once more would not even fit.
-    assert guest.run(f"ls {blobs}").stdout.split() == ["config.json", "model.safetensors"]
+    assert guest.run(f"ls {hub}/models--gated--model/blobs").stdout.split() == ["config.json", "model.safetensors"]
+    assert guest.run(f"ls {hub}/models--org--words/blobs").stdout.split() == ["config.json"]
     # It has the GPU now: the others are gone, and do not come back at the next boot.
     assert guest.run("systemctl is-active llm-chat", check=False).stdout == "inactive\n"
     settles(guest, "deploy-vllm", wanted)

@@ -50,4 +50,5 @@ def _stored(path: str) -> tuple[str, str] | None:
     folder, _, name = path.rpartition("/")
     if folder == _FILES:
         return "models", name
-    return ("huggingface", name.partition("@")[0].replace("--", "/")) if folder.endswith("/pulled") else None
+    repository = name.partition("#")[0].partition("@")[0].replace("--", "/")
+    return ("huggingface", repository) if folder.endswith("/pulled") else None

@@ -339,3 +339,19 @@ def test_a_repository_of_which_nobody_tells_is_left_to_the_client(
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     job.huggingface(job.Progress(tmp_path, 10), "/opt/v", "vllm", str(tmp_path), "/none", "org/a")
     assert [command[-3:] for command in commands] == [["/opt/v/bin/hf", "download", "org/a"]]
+
+
+def test_of_a_tokenizer_no_weights_come(
+    job: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hub: list[tuple[str, str | None]]
+) -> None:
+    commands = ran_by(job, monkeypatch)
+    job.huggingface(job.Progress(tmp_path, 10), "/opt/v", "vllm", str(tmp_path), "/none", "org/a@v1#tokenizer")
+    assert hub[0][0].startswith("/api/models/org/a/revision/v1?")
+    (command,) = commands
+    assert command[-5:] == ["org/a", "config.json", "tokenizer.json", "--revision", "v1"]
+    assert (tmp_path / "pulled/org--a@v1#tokenizer").exists()
+    # Where nobody tells what else there is, the client would fetch everything.
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(job.Failed, match=r"cannot fetch the tokenizer of org/a: http://127.0.0.1:9/.*refused"):
+        job.huggingface(job.Progress(tmp_path, 10), "/opt/v", "vllm", str(tmp_path), "/none", "org/a#tokenizer")
+    assert len(commands) == 1
