@@ -2,6 +2,7 @@
 """Long work in a guest that outlives the connection: fetches files, models, packages and images.
 
     guest_job.py start NAME STALL_SECONDS KIND ARGUMENT...
+    guest_job.py size MODELS
 
 Starts the job as a transient unit ``llm-job-NAME``, or joins it where it is under
 way. In ``/run/llm-jobs/NAME`` stand its ``progress`` (one line) and, once it has
@@ -14,8 +15,14 @@ business. Whatever was fetched stays, and the next start goes on from there.
     build FOLDER MARK ACCOUNT HOME PATH COMMAND  software from its source
     image IMAGE MARK                           a container image
     ollama BINARY FOLDER ACCOUNT PORT MODEL    a model, by Ollama's own API
-    huggingface FOLDER ACCOUNT CACHE ENV MODEL a model, into the Hugging Face cache
+    huggingface FOLDER ACCOUNT CACHE ENV MODEL a model, NAME[@REVISION], into the Hugging Face cache; all but its
+                                               weights with #tokenizer behind it
     weights IMAGE IDS CACHE ENV MARK MODEL     the same, by the program in a TGI image
+
+``size`` prints how many bytes such jobs have still to bring. MODELS is a JSON list:
+
+    ["file", URL or bytes, PART, FILE]         PART is what has come of FILE so far
+    ["repository", CACHE, ENV, MARK, MODEL]    there once MARK is
 """
 
 from __future__ import annotations
@@ -30,9 +37,11 @@ import sys
 import threading
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from fnmatch import fnmatch
 from pathlib import Path
 
 JOBS = Path(os.environ.get("LLM_JOBS", "/run/llm-jobs"))
@@ -41,6 +50,11 @@ SPARE_BYTES = 256 * 1024**2
 CHUNK = 1024**2
 # An own server pulls models while another engine has the GPU; nothing else listens there.
 PULL_PORT = 11499
+# The same weights once more, in a format that no engine reads where safetensors lie beside them.
+DOUBLES = ("pytorch_model*.bin", "*.pth", "*.gguf", "*.h5", "*.msgpack", "*.onnx", "*.onnx_data", "*.ot")
+# As first published, before they were brought into the shape in which they lie beside it.
+ORIGINAL = "original/*"
+WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.ckpt", *DOUBLES)
 
 
 class Failed(Exception):
@@ -215,16 +229,17 @@ def image(progress: Progress, name: str, mark: str) -> None:
 
 def weights(progress: Progress, name: str, ids: str, cache: str, secrets: str, mark: str, model: str) -> None:
     """Fetch a repository with the program that serves it; the token stays in the environment."""
-    repository, _, revision = model.partition("@")
+    repository, revision, _ = parts_of(model)
     share(cache)
     environment = {**os.environ, **read_env(Path(secrets))}
-    need_room(Path(cache), 0, repository)
+    kept = blobs_of(cache, repository)
+    total = sum(wanted_files(repository, revision, environment).values())
+    need_room(Path(cache), max(total - tree_bytes(kept), 0), repository)
     command = ["docker", "run", "--rm", "--pull", "never", "--network", "host", "--user", ids, "--cap-drop", "ALL"]
     command += ["--volume", f"{cache}:{cache}", "--env", f"HF_HOME={cache}", "--env", "HF_TOKEN", "--env", "HOME=/tmp"]
     command += ["--entrypoint", "text-generation-server", name, "download-weights", repository]
     command += ["--revision", revision] if revision else []
-    kept = Path(cache) / "hub" / ("models--" + repository.replace("/", "--")) / "blobs"
-    run(progress, command, environment, watched=kept, by_files=True, what=repository)
+    run(progress, command, environment, watched=kept, by_files=True, total=total or None, what=repository)
     Path(mark).parent.mkdir(parents=True, exist_ok=True)
     Path(mark).touch()
 
@@ -236,27 +251,75 @@ def as_account(account: str) -> list[str]:
 
 def huggingface(progress: Progress, folder: str, account: str, cache: str, secrets: str, model: str) -> None:
     """Fetch a repository into the cache that the engine reads."""
-    repository, _, revision = model.partition("@")
+    repository, revision, part = parts_of(model)
     share(cache)
     environment = {**os.environ, "HF_HOME": cache, "HF_HUB_DISABLE_PROGRESS_BARS": "1", **read_env(Path(secrets))}
     environment.pop("HF_HUB_OFFLINE", None)
-    ask = (
-        "import sys; from huggingface_hub import HfApi; "
-        "print(sum(f.size or 0 for f in HfApi().model_info(sys.argv[1], revision=sys.argv[2] or None, "
-        "files_metadata=True).siblings))"
-    )
-    kept = Path(cache) / "hub" / ("models--" + repository.replace("/", "--"))
     progress.say("asking for its size")
-    total = int(
-        run(progress, [*as_account(account), f"{folder}/bin/python", "-c", ask, repository, revision], environment)
-    )
-    need_room(Path(cache), max(total - tree_bytes(kept / "blobs"), 0), repository)
-    command = [*as_account(account), f"{folder}/bin/hf", "download", repository]
+    files = wanted_files(repository, revision, environment, part)
+    total = sum(files.values())
+    kept = blobs_of(cache, repository)
+    need_room(Path(cache), max(total - tree_bytes(kept), 0), repository)
+    # Whoever could not be asked is asked again by the client, whose words tell why.
+    command = [*as_account(account), f"{folder}/bin/hf", "download", repository, *files]
     command += ["--revision", revision] if revision else []
-    run(progress, command, environment, watched=kept / "blobs", by_files=True, total=total, what=repository)
+    run(progress, command, environment, watched=kept, by_files=True, total=total or None, what=repository)
     mark = Path(cache) / "pulled" / model.replace("/", "--")
     mark.parent.mkdir(exist_ok=True)
     mark.touch()
+
+
+def parts_of(model: str) -> tuple[str, str, str]:
+    """Return repository, revision and the part that is wanted, of NAME[@REVISION][#PART]."""
+    name, _, part = model.partition("#")
+    repository, _, revision = name.partition("@")
+    return repository, revision, part
+
+
+def blobs_of(cache: str, repository: str) -> Path:
+    """Return where the cache keeps the bytes of a repository."""
+    return Path(cache) / "hub" / ("models--" + repository.replace("/", "--")) / "blobs"
+
+
+def wanted_files(repository: str, revision: str, environment: Mapping[str, str], part: str = "") -> dict[str, int]:
+    """Return the files of a repository that engines read, with their sizes; none where nobody tells.
+
+    Raises Failed where nobody tells of what only a part is wanted: the client would fetch all of it.
+    """
+    place = environment.get("HF_ENDPOINT") or "https://huggingface.co"
+    at = urllib.parse.quote(revision or "main", safe="")
+    headers = {"Authorization": f"Bearer {environment['HF_TOKEN']}"} if environment.get("HF_TOKEN") else {}
+    url = f"{place}/api/models/{repository}/revision/{at}?blobs=true"
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=60) as answer:
+            files = {str(each["rfilename"]): int(each.get("size") or 0) for each in json.load(answer)["siblings"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        if part:
+            # The words of Hugging Face's own client: also what is private is not found.
+            is_absent = isinstance(error, urllib.error.HTTPError) and error.code in (401, 404)
+            said = f"Repository Not Found for url: {url}" if is_absent else f"{url}: {error}"
+            raise Failed(f"cannot fetch the {part} of {repository}: {said}") from error
+        return {}
+    return {name: files[name] for name in read_by_engines(files, part)}
+
+
+def read_by_engines(names: Iterable[str], part: str = "") -> list[str]:
+    """Return those of a repository's files that an engine reads: of weights in several formats, the safetensors.
+
+    Of a part, all but the weights.
+    """
+    names = list(names)
+    if part:
+        return [name for name in names if not any(fnmatch(name, pattern) for pattern in (ORIGINAL, *WEIGHTS))]
+    with_safetensors = {name.rpartition("/")[0] for name in names if name.endswith(".safetensors")}
+
+    def is_double(name: str) -> bool:
+        folder, _, file = name.rpartition("/")
+        if "" in with_safetensors and fnmatch(name, ORIGINAL):
+            return True
+        return folder in with_safetensors and any(fnmatch(file, pattern) for pattern in DOUBLES)
+
+    return [name for name in names if not is_double(name)]
 
 
 def share(cache: str) -> None:
@@ -437,6 +500,44 @@ def work(name: str, stall_seconds: str, kind: str, *arguments: str) -> int:
     return 1 if result else 0
 
 
+def size_of_file(source: str, part: str, file: str) -> int:
+    """Return how many bytes of a file are still to come."""
+    if Path(file).exists():
+        return 0
+    return bytes_at(source) if not Path(part).exists() else max(bytes_at(source) - Path(part).stat().st_size, 0)
+
+
+def bytes_at(source: str) -> int:
+    """Return the size of what a URL leads to; a number is the size itself. Raises OSError, TypeError."""
+    if source.isdigit():
+        return int(source)
+    # The question that the fetch itself asks: not everybody who serves files answers HEAD.
+    with urllib.request.urlopen(source, timeout=60) as answer:
+        return int(answer.headers.get("Content-Length"))
+
+
+def size_of_repository(cache: str, secrets: str, mark: str, model: str) -> int:
+    """Return how many bytes of a repository are still to come. Raises Failed where nobody tells."""
+    if Path(mark).exists():
+        return 0
+    repository, revision, part = parts_of(model)
+    files = wanted_files(repository, revision, {**os.environ, **read_env(Path(secrets))}, part)
+    if not files:
+        raise Failed(f"nobody tells the size of {repository}")
+    return max(sum(files.values()) - tree_bytes(blobs_of(cache, repository)), 0)
+
+
+def tell_size(models: str) -> int:
+    """Print how many bytes are still to come."""
+    told = {"file": size_of_file, "repository": size_of_repository}
+    try:
+        print(sum(told[kind](*words) for kind, *words in json.loads(models)))
+    except (Failed, OSError, TypeError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
 def start(name: str, *arguments: str) -> int:
     """Start the job, or join it."""
     folder, unit = JOBS / name, f"llm-job-{name}"
@@ -452,4 +553,4 @@ def start(name: str, *arguments: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit((start if sys.argv[1] == "start" else work)(*sys.argv[2:]))
+    sys.exit({"start": start, "size": tell_size, "work": work}[sys.argv[1]](*sys.argv[2:]))

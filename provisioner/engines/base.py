@@ -183,6 +183,13 @@ class InferenceEngine(Protocol):
         """Return how it is started for a mode."""
         ...
 
+    def pulls(self, mode: ModeSpec) -> tuple[str, ...]:
+        """Return what is fetched by name for a mode, as its playbook takes it: all that it will ask for when it starts.
+
+        The mode's arguments go by the names that we use ourselves.
+        """
+        ...
+
     def fetched(self, setting: Setting) -> tuple[str, ...]:
         """Return the files that are in a guest once a mode's models are, with `MODELS` and `DATA` in them.
 

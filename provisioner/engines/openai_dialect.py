@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from provisioner.domain.mode import ModeSpec
 from provisioner.engines.base import AnswerUnreadable, JsonRequest, Setting
 from provisioner.engines.json_answers import document_of
 
@@ -39,6 +40,10 @@ class OpenAiEngine:
     def guards(self, path: str) -> bool:
         """Return that nothing is, unless it says otherwise."""
         return False
+
+    def pulls(self, mode: ModeSpec) -> tuple[str, ...]:
+        """Return its models, by their names."""
+        return mode.models
 
     def fetched(self, setting: Setting) -> tuple[str, ...]:
         """Return nothing, unless it says otherwise."""

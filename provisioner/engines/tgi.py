@@ -8,12 +8,13 @@ answer of ``/health`` is the model's.
 from __future__ import annotations
 
 from provisioner.domain.activity import EngineActivity
-from provisioner.domain.mode import ArgumentValue, EngineSpec, EngineTraits, Software
+from provisioner.domain.mode import ArgumentValue, EngineSpec, EngineTraits, ModeSpec, Software
 from provisioner.domain.names import EngineName
 from provisioner.domain.refusal import Refusal
 from provisioner.engines import metrics_text
 from provisioner.engines.arguments import command_line, flags_of, variables_of
 from provisioner.engines.base import DATA, AnswerUnreadable, Installation, Launch, Setting
+from provisioner.engines.huggingface import marks, model_repository
 from provisioner.engines.limits import cpu_quota_percent, memory_max_bytes
 from provisioner.engines.one_model import OneModelEngine
 from provisioner.engines.parallelism import BETWEEN_GPUS
@@ -109,9 +110,13 @@ class Tgi(OneModelEngine):
             shared_memory=several,
         )
 
+    def pulls(self, mode: ModeSpec) -> tuple[str, ...]:
+        """Return the model's repository."""
+        return (model_repository(mode),)
+
     def fetched(self, setting: Setting) -> tuple[str, ...]:
         """Return the mark that the job leaves which fetches it with what the image brings."""
-        return (f"{DATA}/tgi/pulled/{setting.mode.model.replace('/', '--')}",)
+        return marks(f"{DATA}/tgi/pulled", self.pulls(setting.mode))
 
     def activity(self, answer: str, now: float) -> EngineActivity:
         """Read ``/metrics``. What nothing has happened to yet is not listed, but the rest of its numbers are."""

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from math import prod
 
 from provisioner.domain.activity import EngineActivity
-from provisioner.domain.mode import ArgumentValue, EngineSpec, EngineTraits, Software
+from provisioner.domain.mode import ArgumentValue, EngineSpec, EngineTraits, ModeSpec, Software
 from provisioner.domain.names import EngineName
 from provisioner.domain.refusal import Refusal
 from provisioner.engines import metrics_text
@@ -28,6 +28,7 @@ from provisioner.engines.base import (
     Setting,
     Span,
 )
+from provisioner.engines.huggingface import marks, model_repository, tokenizer_repository
 from provisioner.engines.limits import cpu_quota_percent, memory_max_bytes
 from provisioner.engines.one_model import OneModelEngine
 from provisioner.engines.parallelism import BETWEEN_GPUS, shape_of
@@ -160,9 +161,13 @@ class Vllm(OneModelEngine):
             always=span.is_shared,
         )
 
+    def pulls(self, mode: ModeSpec) -> tuple[str, ...]:
+        """Return the model's repository, and that of its tokenizer where it is another."""
+        return tuple(filter(None, (model_repository(mode), tokenizer_repository(mode))))
+
     def fetched(self, setting: Setting) -> tuple[str, ...]:
-        """Return the mark that the job leaves which fetches it from Hugging Face."""
-        return (f"{DATA}/huggingface/pulled/{setting.mode.model.replace('/', '--')}",)
+        """Return the marks that the jobs leave which fetch them from Hugging Face."""
+        return marks(f"{DATA}/huggingface/pulled", self.pulls(setting.mode))
 
     def _parallel(self, setting: Setting) -> Mapping[str, ArgumentValue]:
         span, nodes = setting.span, max(1, len(setting.span.addresses))

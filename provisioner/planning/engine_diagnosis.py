@@ -179,7 +179,8 @@ _RULES = (
     _rule(
         "gpu_out_of_memory",
         r"CUDA out of memory|cudaMalloc failed: out of memory|CUDA error: out of memory|CUDA_ERROR_OUT_OF_MEMORY|"
-        r"HIP out of memory|less than desired GPU memory utilization|unable to allocate (?:CUDA|ROCm|Vulkan)\w* buffer|"
+        r"HIP out of memory|less than desired GPU memory utilization|"
+        r"unable to allocate (?:CUDA|ROCm|Vulkan)(?!_Host)\w* buffer|"
         r"model requires more (?:GPU|system) memory",
         "GPU memory ran out while the model was loaded",
         "see what else holds the card (provisioner top {node} --once), or choose a smaller or more quantised model or "
@@ -188,7 +189,8 @@ _RULES = (
     _rule(
         "out_of_memory",
         r"Failed with result 'oom-kill'|killed by the OOM killer|signaled to shutdown with signal 9|"
-        r"(?:failed|unable) to allocate (?:CPU|CUDA_Host)\w* buffer|std::bad_alloc|Cannot allocate memory",
+        r"(?:failed|unable) to allocate (?:CPU|(?:CUDA|ROCm|Vulkan)_Host)\w* buffer|"
+        r"std::bad_alloc|Cannot allocate memory",
         "the guest's memory ran out",
         "give the node more `memory` or the mode a smaller model, or raise `memory_limit`; then provisioner up {node}",
     ),

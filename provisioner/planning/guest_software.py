@@ -62,7 +62,7 @@ def software_steps(
     Args:
         fleet: what is wanted.
         node: where.
-        mappings: those that were looked at; none for a node that runs.
+        mappings: those of the node's GPUs that its hypervisor has.
         engines: those that are known.
         kind: whether the steps are known to change something.
         renew_driver: upgrade kernel and driver too.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import cast
 
 from provisioner.domain.fleet import FleetSpec, NodeSpec
@@ -118,7 +119,7 @@ def engine_variables(
     wanted = hot_models_of(fleet, node, engine)
     # What an engine fetches into its own store, room has to be made for first where models have a budget.
     fetches_itself = bool(engine.stored_path) and node.models.budget_bytes is not None
-    pulls = () if engine.traits.serves_files or fetches_itself else wanted
+    pulls = () if engine.traits.serves_files or fetches_itself else _hot_pulls(fleet, node, engine)
     return {
         "engine_version": software.version,
         "engine_archives": [_file(each) for each in installation.archives],
@@ -143,7 +144,7 @@ def fetching_variables(
         "engine_launches": [],
         "engine_active": "",
         "engine_files": _files(fleet, mode.models),
-        "engine_pulls": [] if engine.traits.serves_files else list(mode.models),
+        "engine_pulls": [] if engine.traits.serves_files else _pulls(fleet, node, engine, mode),
         # Whose private file has the token.
         "engine_token_unit": str(unit.name),
     }
@@ -160,12 +161,27 @@ def hot_models_of(fleet: FleetSpec, node: NodeSpec, engine: InferenceEngine) -> 
     Without its model an engine does not start, so that of the mode which the node is in is among them; but for those
     that fetch into a store of their own, once they run.
     """
-    modes = [mode for mode in fleet.modes_of(node) if mode.engine == engine.name]
+    modes = _modes(fleet, node, engine)
+    return tuple(dict.fromkeys(model for mode, is_hot in modes for model in (mode.models if is_hot else mode.pinned)))
+
+
+def _hot_pulls(fleet: FleetSpec, node: NodeSpec, engine: InferenceEngine) -> tuple[str, ...]:
+    """Return the same as the engine's playbook takes it, with what else those modes ask for by name."""
+    modes = _modes(fleet, node, engine)
+    pulls = (_pulls(fleet, node, engine, mode) if is_hot else mode.pinned for mode, is_hot in modes)
+    return tuple(dict.fromkeys(chain.from_iterable(pulls)))
+
+
+def _pulls(fleet: FleetSpec, node: NodeSpec, engine: InferenceEngine, mode: ModeSpec) -> list[str]:
+    return list(engine.pulls(setting_of(fleet, node, mode).mode))
+
+
+def _modes(fleet: FleetSpec, node: NodeSpec, engine: InferenceEngine) -> Iterator[tuple[ModeSpec, bool]]:
+    """Yield the modes of an engine, each with whether all its models are there before anybody asks."""
     current = None if engine.stored_path else fleet.mode_of(node)
-    hot = (
-        model for mode in modes for model in (mode.models if mode.pull is Pull.UP or mode is current else mode.pinned)
-    )
-    return tuple(dict.fromkeys(hot))
+    for mode in fleet.modes_of(node):
+        if mode.engine == engine.name:
+            yield mode, mode.pull is Pull.UP or mode is current
 
 
 def page_variables(fleet: FleetSpec, node: NodeSpec, page: WebUiSpec, engines: Engines) -> dict[str, object]:

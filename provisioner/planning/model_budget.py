@@ -38,6 +38,8 @@ class Room:
     kept: tuple[str, ...] = ()
     free_bytes: int = 0
     """What the disk has for a new model once they are gone, within the budget."""
+    is_for_disk: bool = False
+    """The disk has less for them than the budget leaves."""
     waits_for_engine: bool = False
     """It would be enough if an engine that does not run could be told to delete."""
 
@@ -52,7 +54,7 @@ def hot_models(fleet: FleetSpec, node: NodeSpec) -> dict[str, str]:
                 reason = f'pinned by mode "{mode.name}"'
             elif mode.pull is Pull.UP:
                 reason = f'mode "{mode.name}" has it ready at all times'
-            elif mode is current and model == mode.model:
+            elif mode is current and model in (mode.model, mode.tokenizer):
                 reason = f'the node serves it now (mode "{mode.name}")'
             else:
                 continue
@@ -88,6 +90,7 @@ def room_for(
         now: UNIX seconds.
     """
     room = min(budget_bytes - seen.used_bytes, seen.free_bytes)
+    is_for_disk = seen.free_bytes < budget_bytes - seen.used_bytes
     short = needed_bytes - room
     closed = set(unreachable)
     why_kept = {id(model): _why_kept(model, keep, closed) for model in seen.models}
@@ -104,7 +107,7 @@ def room_for(
         stay = sorted(seen.models, key=lambda model: -model.bytes)
         kept = tuple(f"{each.name} ({_size(each.bytes)}): {why_kept[id(each)]}" for each in stay if why_kept[id(each)])
         closed_bytes = sum(each.bytes for each in stay if why_kept[id(each)] == _ENGINE_IS_OFF)
-        return Room((), short, kept, max(room, 0), waits_for_engine=short <= closed_bytes)
+        return Room((), short, kept, max(room, 0), is_for_disk, waits_for_engine=short <= closed_bytes)
     return Room(tuple(going), 0, (), max(room + sum(each.model.bytes for each in going), 0))
 
 

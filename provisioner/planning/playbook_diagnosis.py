@@ -1,4 +1,4 @@
-"""Why did a playbook's task fail? What the task said, as a named cause with a next step. Pure.
+"""Why did a playbook's task fail, or a pull? What it said, as a named cause with a next step. Pure.
 
 Only what happens to people, and for which more can be said than to read the words: downloads, disks, models, packages.
 The words are those of our own jobs in the guest, of apt, pip and Docker, and of Hugging Face's client.
@@ -48,7 +48,8 @@ _RULES = (
         "no_network",
         r"temporary failure in name resolution|Temporary failure resolving|Name or service not known|"
         r"nodename nor servname|Could not resolve|Network is unreachable|No route to host|Could not connect to|"
-        r"Failed to establish a new connection|dial tcp\b.*(?:i/o timeout|no such host|connection timed out)|"
+        r"Failed to establish a new connection|"
+        r"dial tcp\b.*(?:i/o timeout|no such host|server misbehaving|connection timed out)|"
         r"urlopen error (?:timed out|\[Errno (?:-2|-3|101|110|111|113)\])",
         "provisioner ssh {node} -- getent hosts huggingface.co: check gateway and nameservers of the node, and what "
         "the firewall lets out",

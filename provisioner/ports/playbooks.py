@@ -51,6 +51,13 @@ class Playbooks(Protocol):
         """Return a digest of what a playbook would do: it changes with the playbook and with its variables."""
         ...
 
+    def size_question(self, playbook: str, variables: Mapping[str, object]) -> tuple[str, ...]:
+        """Return the command that tells in a guest, as root, how many bytes of models a playbook has still to fetch.
+
+        It prints the number, and fails where nobody can tell; empty for a playbook that fetches none.
+        """
+        ...
+
     def run(
         self,
         playbook: str,

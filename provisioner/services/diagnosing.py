@@ -34,8 +34,8 @@ def explained(
         unit: the systemd unit that it runs as.
         open_shell: a way into the guest; its failure only means that nothing is added.
     """
-    if isinstance(error, EngineKeyError):
-        # That says it all.
+    if isinstance(error, EngineKeyError) or error.diagnosis:
+        # That says it all; what the journal holds beside it may be of another day.
         return error
     try:
         journal = _journal(unit, open_shell)

@@ -154,6 +154,7 @@ class Executor:
                 return Outcome(False, "left until the node was restarted: it is in use")
             case actions.RunPlaybook(playbook, variables):
                 given = with_secrets(variables, lambda reference: self.secret(reference))
+                self._room(say).make_for(self.playbooks, playbook, variables)
                 outcome = self.playbooks.run(playbook, self.node, self._host_key(), given, say)
                 what = ", ".join(outcome.changed) if outcome.changed else "everything was in place"
                 return Outcome(bool(outcome.changed), f"{outcome.tasks} tasks, {len(outcome.changed)} changed: {what}")
@@ -326,15 +327,15 @@ class Executor:
         if self.left_for_next_start:
             return Outcome(False, "left until the node was restarted: it is in use")
         probe = EngineProbe(self.fleet, self.node, self.engine, self.web, self.clock)
-        if self.engine.stored_path:
-            try:
-                probe.await_health(seconds=seconds, still_worth_it=self._watch_power())
-            except EngineError as error:
-                unit = self._unit().service
-                raise explained(error, self.fleet, self.node, self.engine, unit, self._shell_for_evidence) from error
         room = self._room(say)
-        room.keep_to_budget()
-        fetched = probe.store(room).ensure(models, say) if models else ()
+        try:
+            if self.engine.stored_path:
+                probe.await_health(seconds=seconds, still_worth_it=self._watch_power())
+            room.keep_to_budget()
+            fetched = probe.store(room).ensure(models, say) if models else ()
+        except EngineError as error:
+            unit = self._unit().service
+            raise explained(error, self.fleet, self.node, self.engine, unit, self._shell_for_evidence) from error
         gone = [f"evicted {eviction}" for eviction in room.evicted]
         said = [f"fetched {', '.join(fetched)}" if fetched else "they are there", *gone, *filter(None, (room.left,))]
         return Outcome(bool(fetched or gone), ", ".join(said))

@@ -1,13 +1,21 @@
-"""What is played on each node, for those who play it themselves: the same playbooks and variables as `up` would use."""
+"""What is played on each node, for those who play it themselves: the same playbooks and variables as `up` would use.
+
+Which driver a node gets its cards tell, as far as their mappings name them; what else the guest would show only `up`
+looks at, so that the driver of cards that no mapping names is not among what is exported.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from provisioner.domain.actions import Plan, RunPlaybook
+from provisioner.domain.actions import Action, ConvergeGuest, InstallDriver, Plan, RunPlaybook
+from provisioner.domain.fleet import NodeSpec
+from provisioner.domain.gpu_driver import DriverChoice
 from provisioner.domain.node_plays import NodePlays
 from provisioner.domain.notes import read_notes
 from provisioner.errors import NotReadyError, ProvisionerError, RefusedError
+from provisioner.planning.gpu.driver import choose_driver
+from provisioner.planning.gpu.installing import DriverWork, driver_playbooks
 
 
 def node_plays(plan: Plan) -> NodePlays:
@@ -22,9 +30,7 @@ def node_plays(plan: Plan) -> NodePlays:
         raise RefusedError(
             f"cannot export: {plan.refusal.reason}", subject=node.subject, next_step=plan.refusal.next_step
         )
-    plays = tuple(
-        (step.action.playbook, step.action.variables) for step in plan.steps if isinstance(step.action, RunPlaybook)
-    )
+    plays = tuple(play for step in plan.steps for play in _plays(step.action, node))
     if not plays:
         raise RefusedError(
             "cannot export: nothing is configured on it by us",
@@ -39,6 +45,17 @@ def node_plays(plan: Plan) -> NodePlays:
             next_step=f"provisioner up {node.name}",
         )
     return NodePlays(node, host_key, plays)
+
+
+def _plays(action: Action, node: NodeSpec) -> Iterator[tuple[str, Mapping[str, object]]]:
+    match action:
+        case RunPlaybook(playbook, variables) | ConvergeGuest(playbook, variables):
+            yield playbook, variables
+        case InstallDriver(wish, ids, toolkit) if ids:
+            choice = choose_driver(wish, ids, secure_boot=node.options.secure_boot, node=node.name)
+            if isinstance(choice, DriverChoice):
+                work = DriverWork(choice, ("it is played by hand",), needs_toolkit=toolkit is not None)
+                yield from driver_playbooks(work, action)
 
 
 def all_plays(

@@ -188,7 +188,7 @@ class ModeSwitching:
                     self._sleeping.require_quiet(node, Act.SWITCH)
                 with running_step(on_event, node, "fetch", self._world.clock) as step:
                     # What serves now goes on meanwhile.
-                    step.detail = rare.fetch(wanted, shell, step.say)
+                    step.detail = rare.fetch(wanted, shell, step.say, before=node)
             # Closed before it is asked: a request that came in between would be cut off.
             with self._sleeping.gate_closed(node):
                 if is_up and not force:
@@ -198,9 +198,10 @@ class ModeSwitching:
                     self._sleeping.require_quiet(node, Act.SWITCH)
                 with running_step(on_event, node, "switch", self._world.clock) as step:
                     step.detail = decision.reason
+                    rare.keep_to_budget(wanted, shell, step.say, before=node)
                     try:
                         self._bring(decision, node, wanted, shell, is_up=is_up)
-                        proof = self._prove(wanted, shell, step.say)
+                        proof = self._prove(wanted, shell, step.say, before=node)
                     except (EngineError, GuestError) as failure:
                         raise self._rolled_back(failure, decision, node, wanted, shell, step.say) from failure
                 self._note(wanted, waits=False)
@@ -217,8 +218,13 @@ class ModeSwitching:
             return
         ModelMemory(self._fleet, wanted, self._world).leave_only_wanted()
 
-    def _prove(self, node: NodeSpec, shell: GuestShell, say: Callable[[str], None]) -> Proof:
+    def _prove(
+        self, node: NodeSpec, shell: GuestShell, say: Callable[[str], None], *, before: NodeSpec | None = None
+    ) -> Proof:
         """Wait until a mode answers. Raises EngineError, with what the engine's journal says."""
+        if before is not None and self._world.engines[self._fleet.mode_of(before).engine].stored_path:
+            # Should it have to come back, its engine fetches anew what had to go.
+            before = None
         engine = self._world.engines[self._fleet.mode_of(node).engine]
         service = self._service(node)
         probe = EngineProbe(self._fleet, node, engine, engine_web(self._fleet, self._world, node), self._world.clock)
@@ -226,7 +232,7 @@ class ModeSwitching:
         try:
             room = ModelRoom(
                 self._fleet, node, engine, engine_web(self._fleet, self._world, node), self._world.clock,
-                lambda: nullcontext(shell), say,
+                lambda: nullcontext(shell), say, before=before,
             )  # fmt: skip
             seconds = node.patience.engine_seconds
             proof = probe.prove(seconds=seconds, still_worth_it=watch.look, say=say, room=room)

@@ -13,6 +13,7 @@ from provisioner.domain.fleet import NodeSpec
 from provisioner.domain.quantities import GIB
 from provisioner.engines.base import AnswerUnreadable, InferenceEngine, PullFailed, PullProgress, StoredModel
 from provisioner.errors import EngineError
+from provisioner.planning.playbook_diagnosis import FailedTask, failed_task
 from provisioner.ports.clock import Clock
 from provisioner.ports.web import NoAnswer, Web
 
@@ -23,6 +24,8 @@ _STUCK_SECONDS = 300.0
 # Each that gets further may be followed by another; these are those that get nowhere.
 _MOST_VAIN_TRIES = 3
 _PAUSE_SECONDS = 2.0
+# Of the causes those that may be gone when it is asked again.
+_PASSING = frozenset({"no_network", "download_stalled"})
 
 
 Room = Callable[[str, int], int | None]
@@ -117,7 +120,7 @@ class ModelPulling:
                 self._one_try(model, parts, say)
                 return
             except PullFailed as failed:
-                raise self._failure(f'cannot fetch model "{model}": {failed}', _next_step(str(failed))) from failed
+                raise self._failed(model, str(failed)) from failed
             except (NoAnswer, AnswerUnreadable, _Stuck) as reason:
                 vain = 0 if parts.done > before else vain + 1
                 if vain >= _MOST_VAIN_TRIES:
@@ -156,22 +159,31 @@ class ModelPulling:
         if free is not None and needed > free:
             raise PullFailed(f"no space left on device: {needed / GIB:.2f} GiB to come, {free / GIB:.2f} GiB free")
 
+    def _failed(self, model: str, words: str) -> EngineError:
+        """Return the error of a pull that its engine gave up, with the cause that its words show."""
+        found = _cause(words) or failed_task(words, self._node.name)
+        error = self._failure(f'cannot fetch model "{model}": {words}', found.next_step if found else "")
+        error.diagnosis = found.cause if found else None
+        error.retryable = found is None or found.cause in _PASSING
+        return error
+
     def _failure(self, summary: str, next_step: str = "") -> EngineError:
         return EngineError(
             f"{summary} ({self._engine.name} at {self._address})",
             subject=self._node.subject,
             next_step=next_step
             or f"provisioner up {self._node.name} goes on where it was cut off; provisioner logs {self._node.name}",
-            retryable=not next_step,
+            retryable=True,
         )
 
 
-def _next_step(words: str) -> str:
-    """Return what to do about a failure that asking again does not mend, by the engine's own words."""
+def _cause(words: str) -> FailedTask | None:
+    """Return why asking again does not help, where more can be said of it than of a playbook's download."""
     if "model_budget" in words:
-        return "raise model_budget, or write pull: demand for a mode whose models are rarely used"
+        step = "raise model_budget, or write pull: demand for a mode whose models are rarely used"
+        return FailedTask("model_budget_spent", step)
     if "no space left" in words:
-        return "grow the node's disk in the fleet file, or take models out of its modes"
+        return FailedTask("disk_full", "grow the node's disk in the fleet file, or take models out of its modes")
     if "does not exist" in words or "not found" in words:
-        return "write a model's name as its library has it, such as llama3.1:8b"
-    return ""
+        return FailedTask("model_missing", "write a model's name as its library has it, such as llama3.1:8b")
+    return None

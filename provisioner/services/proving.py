@@ -25,7 +25,7 @@ _PROBE_SECONDS = 1.0
 # What we may add after the engine is ready is at most one pause.
 _PACE = Pace(first=0.05, growth=1.0, longest=0.05)
 _CHAT_SECONDS = 60.0
-# What is left to load a model when nearly all patience went into the boot.
+# What is left to load a model when nearly all patience went into the one before it.
 _LEAST_LOAD_SECONDS = 60.0
 _MEMORY_PACE = Pace(first=0.2, longest=2.0)
 _PROMPT = "Say hello."
@@ -168,7 +168,7 @@ class EngineProbe:
         """Wait until the model has answered; one that its engine can fetch and does not have is fetched now.
 
         Args:
-            seconds: how long to wait.
+            seconds: how long to wait for the engine, and as long again for it to load; fetching takes its own time.
             still_worth_it: called between looks; raises when waiting has become pointless.
             say: told about the progress of what takes long.
             room: makes room for a model that is fetched now.
@@ -196,9 +196,11 @@ class EngineProbe:
             # On demand, or because somebody deleted it: what is asked for first is worth waiting for.
             wanted = dict.fromkeys((self._mode.model, *self._mode.pinned))
             self.store(room).ensure(tuple(wanted), say or _say_nothing)
-        self._rouse(healthy_at + seconds)
+        # What had to be fetched took as long as its line is slow; loading has its own time, all of it.
+        deadline = self._clock.monotonic() + seconds
+        self._rouse(deadline)
         self._require_model()
-        self._load(healthy_at + seconds)
+        self._load(deadline)
         reply = self._chat()
         return Proof(self.endpoint, reply, healthy_at, self._clock.monotonic())
 

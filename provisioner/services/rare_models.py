@@ -41,8 +41,10 @@ class RareModels:
         marks = engine.fetched(setting_of(self._fleet, node, mode))
         return not all(_is_there(shell, node, mark) for mark in marks)
 
-    def fetch(self, node: NodeSpec, shell: GuestShell, say: Callable[[str], None]) -> str:
-        """Have the models of a node's mode in its guest; return in words what came.
+    def fetch(
+        self, node: NodeSpec, shell: GuestShell, say: Callable[[str], None], *, before: NodeSpec | None = None
+    ) -> str:
+        """Have the models of a node's mode in its guest, with room made for them first; return in words what came.
 
         The same job does it as at `up`, with the same checks; whatever serves meanwhile goes on.
 
@@ -50,10 +52,11 @@ class RareModels:
             node: in the mode that is wanted.
             shell: a way into its guest.
             say: told about the progress.
+            before: the node in the mode that serves meanwhile.
 
         Raises:
             PlaybookError: they could not be fetched; the reason is named.
-            RefusedError: what must stay is more than the budget allows.
+            RefusedError: what must stay leaves too little of the budget for them; none has come.
         """
         mode = self._fleet.mode_of(node)
         engine = self._world.engines[mode.engine]
@@ -63,11 +66,38 @@ class RareModels:
         given = with_secrets(variables, lambda reference: self._world.secret(reference, subject=node.subject))
         host_key = Entering(self._fleet, self._world).host_key(node)
         playbooks = self._world.playbooks[self._fleet.cluster_of(node).name]
+        self._room(node, shell, say, before).make_for(playbooks, engine.playbook, variables)
         playbooks.run(engine.playbook, node, host_key, given, say)
-        web = engine_web(self._fleet, self._world, node)
-        room = ModelRoom(self._fleet, node, engine, web, self._world.clock, lambda: nullcontext(shell), say)
-        room.keep_to_budget()
         return f"fetched {', '.join(mode.models)}"
+
+    def keep_to_budget(
+        self, node: NodeSpec, shell: GuestShell, say: Callable[[str], None], *, before: NodeSpec | None = None
+    ) -> None:
+        """Hold the models of a node to their budget before it serves what came on demand, whoever fetched it and when.
+
+        Nobody may have told how large that is, and a run that was killed has not looked afterwards.
+
+        Args:
+            node: in the mode that is wanted.
+            shell: a way into its guest.
+            say: told about what goes.
+            before: the node in the mode that serves meanwhile.
+
+        Raises:
+            RefusedError: what must stay is more than the budget allows.
+        """
+        mode = self._fleet.mode_of(node)
+        if mode.pull is Pull.DEMAND and not self._world.engines[mode.engine].stored_path:
+            self._room(node, shell, say, before).keep_to_budget()
+
+    def _room(
+        self, node: NodeSpec, shell: GuestShell, say: Callable[[str], None], before: NodeSpec | None
+    ) -> ModelRoom:
+        engine = self._world.engines[self._fleet.mode_of(node).engine]
+        web = engine_web(self._fleet, self._world, node)
+        return ModelRoom(
+            self._fleet, node, engine, web, self._world.clock, lambda: nullcontext(shell), say, before=before
+        )
 
 
 def _is_there(shell: GuestShell, node: NodeSpec, mark: str) -> bool:

@@ -110,10 +110,10 @@ else:
     else:
         flat = name.replace("/", "--")
         for account in os.listdir(top):
-            # Whoever fetched it noted that it is there; a revision may stand behind the name.
+            # Whoever fetched it noted that it is there; behind its name may stand a revision, and a part.
             marks = join(top, account, "pulled")
             for mark in os.listdir(marks) if os.path.isdir(marks) else ():
-                if mark.partition("@")[0] == flat:
+                if mark.partition("#")[0].partition("@")[0] == flat:
                     os.remove(join(marks, mark))
         shutil.rmtree(join(top, "huggingface", "hub", "models--" + flat))
 """

@@ -136,6 +136,9 @@ class Waking:
                 for each in waiting:
                     telling = self._telling_guest(each, step.say, seconds=longest, still_worth_it=all_of(*looks))
                     looks.append(inside.enter_context(telling))
+                    for under_way in (start, *beside):
+                        # Models may have been fetched meanwhile; the engine has its own time, all of it.
+                        under_way.count_anew()
                 room = ModelRoom(
                     self._fleet, node, engine, engine_web(self._fleet, self._world, node), clock,
                     lambda: Entering(self._fleet, self._world).shell(node), step.say,
@@ -230,6 +233,7 @@ class Waking:
             rare = RareModels(self._fleet, self._world)
             if rare.are_missing(node, shell):
                 rare.fetch(node, shell, say)
+            rare.keep_to_budget(node, shell, say)
             switch_units(shell, node, off=[unit.service for unit in units], on=wanted)
             yield DeathWatch(shell, node, wanted, self._world.clock).look
 
@@ -320,6 +324,11 @@ class _Start:
         """
         self._ticket = self._slots.start_node(self._node, say, self._on_event, self._still_wanted)
         self._pending = self._ticket is not None
+
+    def count_anew(self) -> None:
+        """Give guest and engine all their patience from now on; a start that has not ended is still waited for."""
+        if self._ended is not None:
+            self._ended = self.clock.monotonic()
 
     def has_begun_anew(self, say: Callable[[str], None]) -> bool:
         """Start a VM again that somebody is shutting down, once it is off; say whether that was needed.

@@ -139,6 +139,9 @@ class FakeGuests:
 
     # Playbooks
 
+    def size_question(self, playbook: str, variables: Mapping[str, object]) -> tuple[str, ...]:
+        return ()
+
     def recipe(self, playbook: str, variables: Mapping[str, object]) -> str:
         return json.dumps([playbook, variables], sort_keys=True)
 

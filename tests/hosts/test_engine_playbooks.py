@@ -260,7 +260,14 @@ def test_a_wrong_checksum_is_named_and_what_runs_stays(guest: BootedGuest, ollam
     assert told(guest, 11434)["argv"][-1] == "serve"
 
 
-def test_vllm_from_packages_with_a_gated_model(guest: BootedGuest) -> None:
+def test_vllm_from_packages_with_a_gated_model(guest: BootedGuest, shelf: Path) -> None:
+    files = {"config.json": 1, "model.safetensors": 3 * 2**20, "original/consolidated.00.pth": 10**15}
+    for repository in ("gated/model", "org/words"):
+        listing = shelf / f"api/models/{repository}/revision/main"
+        listing.parent.mkdir(parents=True)
+        listing.write_text(json.dumps({"siblings": [{"rfilename": name, "size": files[name]} for name in files]}))
+    # As with a mirror of one's own; jobs get what systemd itself has.
+    guest.run(f"systemctl set-environment HF_ENDPOINT=http://127.0.0.1:{WEB}")
     wanted: dict[str, Any] = {
         "engine_version": "0.33.0",
         "engine_packages": ["vllm==0.33.0"],
@@ -273,7 +280,7 @@ def test_vllm_from_packages_with_a_gated_model(guest: BootedGuest) -> None:
             )
         ],
         "engine_active": "ml",
-        "engine_pulls": ["gated/model"],
+        "engine_pulls": ["gated/model", "org/words#tokenizer"],
         "engine_system_packages": [],
     }  # fmt: skip
     said = guest.play("deploy-vllm", wanted, code=2).text
@@ -290,7 +297,10 @@ def test_vllm_from_packages_with_a_gated_model(guest: BootedGuest) -> None:
     assert server["environment"]["HF_TOKEN"] == "hf_right"
     assert guest.run("stat -c '%a %U' /etc/llm/ml.env").stdout == "600 root\n"
     guest.run("! grep -rE 'hf_right|sk-right' /etc/systemd /run/llm-ml /run/llm-jobs")
-    guest.run("test -s /var/lib/llm/huggingface/hub/models--gated--model/blobs/weights")
+    hub = "/var/lib/llm/huggingface/hub"
+    # The same weights once more would not even fit.
+    assert guest.run(f"ls {hub}/models--gated--model/blobs").stdout.split() == ["config.json", "model.safetensors"]
+    assert guest.run(f"ls {hub}/models--org--words/blobs").stdout.split() == ["config.json"]
     # It has the GPU now: the others are gone, and do not come back at the next boot.
     assert guest.run("systemctl is-active llm-chat", check=False).stdout == "inactive\n"
     settles(guest, "deploy-vllm", wanted)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import requests
 
+from provisioner.adapters.ansible.model_sizes import size_question
 from provisioner.adapters.ssh.command_line import SshCommand, trusting
 from provisioner.adapters.ssh.fabric_shell import FabricShells
 from provisioner.adapters.ssh.login_key import LoginKey
@@ -216,3 +217,11 @@ class TestNumbers:
     def test_a_machine_without_systemd_tells_nothing_of_units(self, shell: GuestShell) -> None:
         unit = EngineUnit(ModeName("small"), ENGINES[EngineName("llama.cpp")], Launch(()), ())
         assert unit_evidence(shell, unit) is None
+
+
+def test_a_question_as_long_as_a_program_comes_through(shell: GuestShell, tmp_path: Path) -> None:
+    own = tmp_path / "own.gguf"
+    own.write_bytes(b"x" * 1000)
+    files = [{"name": "own", "source": str(own), "sha256": "a" * 64}]
+    answer = shell.run(size_question("deploy-llama-cpp", {"engine_files": files, "engine_launches": []}), seconds=30)
+    assert (answer.exit_code, answer.out, answer.err) == (0, "1000\n", "")

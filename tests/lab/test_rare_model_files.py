@@ -88,3 +88,73 @@ def test_a_mode_that_was_chosen_while_the_node_was_off_gets_its_model_as_it_wake
     seen: list[Event] = []
     assert fleet.wake(NODE, on_event=seen.append).model == "rarely/used"
     assert any("rarely/used comes now" in event.detail for event in seen)
+
+
+def within(site: Site, budget: str) -> Fleet:
+    """A fleet with a budget; every model takes 4.58 GiB, that of `ml` stays."""
+    fleet = site.fleet(lambda text: with_rare(text).replace("  disk: 3GiB", f"  disk: 20GiB\n  model_budget: {budget}"))
+    fleet.up(NODE)
+    return fleet
+
+
+def told(fleet: Fleet, mode: str) -> list[str]:
+    seen: list[Event] = []
+    fleet.mode(NODE, mode, on_event=seen.append)
+    return [event.detail for event in seen]
+
+
+def at(words: str, lines: list[str]) -> int:
+    return next(place for place, line in enumerate(lines) if words in line)
+
+
+def test_room_is_made_before_a_model_is_fetched(site: Site) -> None:
+    fleet = within(site, "10GiB")
+    told(fleet, "rare")
+    told(fleet, "ml")
+    lines = told(fleet, "file")
+    assert at("evicting model rarely/used (4.58 GiB", lines) < at("Pretend to run deploy-llama-cpp", lines)
+
+
+def test_a_model_that_the_budget_does_not_allow_never_comes_however_often_it_is_wanted(site: Site) -> None:
+    fleet = within(site, "5GiB")
+    for _ in range(2):
+        with pytest.raises(
+            RefusedError, match=r"the 4\.58 GiB that are to come: 4\.17 GiB too much for model_budget 5GiB"
+        ):
+            told(fleet, "rare")
+    assert fleet.mode(NODE, "ml").did == "in place"
+
+
+def test_one_that_came_without_a_look_at_the_budget_is_looked_at_before_it_serves(site: Site) -> None:
+    # As after a run that was killed between the two, or where nobody told the size.
+    told(within(site, "10GiB"), "rare")
+    fleet = site.fleet(lambda text: text.replace("model_budget: 10GiB", "model_budget: 9GiB"))
+    fleet.mode(NODE, "ml")
+    with pytest.raises(RefusedError, match=r"0\.17 GiB too much for model_budget 9GiB"):
+        told(fleet, "rare")
+
+
+def test_what_serves_keeps_its_model_until_the_other_has_answered(site: Site) -> None:
+    fleet = within(site, "10GiB")
+    told(fleet, "rare")
+    with pytest.raises(
+        RefusedError, match=r'rarely/used \(4\.58 GiB\): the node serves it now \(mode "rare"\)'
+    ) as caught:
+        told(fleet, "file")
+    assert "another mode in between" in caught.value.next_step
+    # As it says: what no longer serves may go.
+    told(fleet, "ml")
+    told(fleet, "file")
+
+
+def test_up_makes_room_for_a_model_that_is_hot_now_before_it_is_fetched(site: Site) -> None:
+    told(within(site, "10GiB"), "rare")
+    new = "  hot: {engine: vllm, model: newly/hot}\n"
+    fleet = site.fleet(
+        lambda text: text.replace("modes:\n", f"modes:\n{new}", 1).replace("[ml, rare", "[ml, hot, rare")
+    )
+    fleet.mode(NODE, "ml")
+    seen: list[Event] = []
+    fleet.up(NODE, on_event=seen.append)
+    lines = [event.detail for event in seen]
+    assert at("evicting model rarely/used", lines) < at("Pretend to run deploy-vllm", lines)

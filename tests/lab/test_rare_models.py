@@ -7,7 +7,7 @@ import urllib.request
 
 import pytest
 
-from provisioner.errors import RefusedError
+from provisioner.errors import EngineError, RefusedError
 from provisioner.services.events import Event
 from tests.fleets import SUM
 from tests.lab.support import NODE, Site
@@ -64,3 +64,22 @@ def test_hot_models_that_are_more_than_the_budget_are_refused_and_none_is_lost(s
     assert 'llama3.1:8b (4.58 GiB): pinned by mode "chat"' in caught.value.summary
     assert "pull: demand" in caught.value.next_step
     assert stored(url) == before
+
+
+def failed(site: Site, model: str) -> EngineError:
+    with pytest.raises(EngineError) as caught:
+        site.fleet(lambda text: with_budget(text).replace("mistral:7b", model)).up(NODE)
+    return caught.value
+
+
+def test_why_up_cannot_fetch_a_model_is_named(site: Site) -> None:
+    error = failed(site, "nobody/model:1b")
+    assert (error.diagnosis, error.retryable) == ("model_missing", False)
+    assert "as its library has it" in error.next_step
+
+
+def test_of_a_pull_without_a_known_cause_the_engines_journal_is_asked(site: Site) -> None:
+    error = failed(site, "torn/model:1b")
+    assert "unexpected EOF" in error.summary
+    assert "its log ends" in error.summary
+    assert error.retryable

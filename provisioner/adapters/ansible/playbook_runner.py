@@ -24,6 +24,7 @@ from pathlib import Path
 
 import yaml
 
+from provisioner.adapters.ansible.model_sizes import size_question
 from provisioner.adapters.ansible.variables import variables_text
 from provisioner.adapters.files.shipped import shipped_folder
 from provisioner.adapters.processes import dying_with_us
@@ -126,6 +127,10 @@ class AnsiblePlaybooks:
         named = (file for folder in ("tasks", "templates") for file in sorted((books / folder).glob("*")))
         parts += [file.read_text(encoding="utf-8") for file in named if file.name in text]
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+    def size_question(self, playbook: str, variables: Mapping[str, object]) -> tuple[str, ...]:
+        """Return the command that tells in a guest how many bytes of models a playbook has still to fetch."""
+        return size_question(playbook, variables)
 
     def run(
         self,

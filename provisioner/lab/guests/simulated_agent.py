@@ -187,7 +187,9 @@ class SimulatedAgent:
             case "journalctl":
                 return _Finished(0, journalctl(words[1:], self._journal()))
             case "python3" if tells_of_models(words):
-                return _Finished(0, models_answer(words, self._disk.stored))
+                said = models_answer(words, self._disk)
+                self._save()
+                return _Finished(0, said)
             case "sh" if tells_of_gpus(words):
                 return _Finished(0, self._gpus(words))
             case "cat" if words[1:] == [_PROCESSES]:

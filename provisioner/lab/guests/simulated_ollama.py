@@ -15,6 +15,8 @@ _PARTS = 4
 _WORDS = ("a", " small", " light", " woke", " in", " the", " rack")
 NOBODY = "nobody/"
 """The name of a publisher who has nothing: what starts with it exists nowhere."""
+TORN = "torn/"
+"""The name of one whose line breaks: what starts with it never comes whole."""
 
 
 class SimulatedOllama:
@@ -101,6 +103,8 @@ class SimulatedOllama:
         if name.startswith(NOBODY):
             # As the real one does: the status was sent long ago, so the failure stands inside a 200.
             await say(error="pull model manifest: file does not exist")
+        elif name.startswith(TORN):
+            await say(error="max retries exceeded: unexpected EOF")
         else:
             for part in range(_PARTS + 1):
                 done = {"completed": MODEL_BYTES * part // _PARTS} if part else {}

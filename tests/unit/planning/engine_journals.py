@@ -125,6 +125,13 @@ JOURNALS = (
         "llama_model_load: error loading model: unable to allocate CPU buffer\n",
     ),
     Recorded(
+        # Main memory, of which a part is pinned for the card.
+        "out_of_memory",
+        "llama.cpp",
+        "llama_model_load: error loading model: unable to allocate CUDA_Host buffer\n"
+        "llama_load_model_from_file: failed to load model\n",
+    ),
+    Recorded(
         "out_of_memory",
         "llama.cpp",
         "llm-small.service: A process of this unit has been killed by the OOM killer.\n"

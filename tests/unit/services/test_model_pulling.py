@@ -106,6 +106,31 @@ def test_an_error_inside_the_answer_is_not_asked_for_again(store: Store, node: N
     assert not caught.value.retryable
 
 
+@pytest.mark.parametrize(
+    ("said", "cause", "next_step", "is_passing"),
+    [
+        ("pull model manifest: file does not exist", "model_missing", "as its library has it", False),
+        ("write /var/lib/llm/ollama/blobs/x: no space left on device", "disk_full", "grow the node's disk", False),
+        (
+            'pull model manifest: Get "https://registry.ollama.ai/v2/": dial tcp: lookup registry.ollama.ai on '
+            "127.0.0.53:53: no such host",
+            "no_network",
+            "check gateway and nameservers",
+            True,
+        ),
+        ("max retries exceeded: unexpected EOF", None, "goes on where it was cut off", True),
+    ],
+)
+def test_why_a_pull_failed_is_named_with_what_to_do(
+    store: Store, node: NodeSpec, said: str, cause: str | None, next_step: str, is_passing: bool
+) -> None:
+    store.error = said
+    with pytest.raises(EngineError) as caught:
+        pulling(store, node).ensure(("llama3.1:8b",), print)
+    assert (caught.value.diagnosis, caught.value.retryable) == (cause, is_passing)
+    assert next_step in caught.value.next_step
+
+
 def test_room_is_asked_for_before_a_part_comes_and_a_refusal_ends_it(store: Store, node: NodeSpec) -> None:
     asked: list[tuple[str, int]] = []
 

@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 
 import pytest
 
+from provisioner.adapters.files.shipped import shipped_folder
 from provisioner.domain.fleet import FleetSpec, NodeSpec
+from provisioner.domain.mode import ModeSpec, Pull
 from provisioner.domain.model_keeping import ModelKeeping
+from provisioner.domain.names import EngineName, ModeName
 from provisioner.domain.quantities import GIB
 from provisioner.engines.base import PullFailed
 from provisioner.engines.registry import ENGINES
-from provisioner.errors import EngineError
+from provisioner.errors import EngineError, RefusedError
 from provisioner.ports.guest_shell import CommandResult
 from provisioner.ports.web import Answer, NoAnswer
-from provisioner.services.model_room import ModelRoom
+from provisioner.services.model_room import SPARE_BYTES, ModelRoom
 from tests.fakes.clock import FakeClock
+
+QUESTION = ("python3", "-c", "...", "size", "...")
+
+
+@dataclass
+class Asking:
+    """Of the port Playbooks what asks for sizes."""
+
+    def size_question(self, playbook: str, variables: Mapping[str, object]) -> tuple[str, ...]:
+        assert playbook == "deploy-vllm"
+        return QUESTION if variables else ()
 
 
 @dataclass
@@ -29,9 +44,14 @@ class Guest:
     is_up: bool = True
     loaded: tuple[str, ...] = ()
     deletes: bool = True
+    coming: int = 0
+    free: int = 100 * GIB
     log: list[str] = field(default_factory=list)
 
     def run(self, command: Sequence[str], *, seconds: float, privileged: bool = False) -> CommandResult:
+        if command == QUESTION:
+            self.log.append("size")
+            return CommandResult(0, f"{self.coming}\n", "") if self.coming else CommandResult(1, "", "x\nno way out\n")
         if command[0] == "df":
             return CommandResult(0, "Avail\n123\n", "")
         act = command[3]
@@ -39,7 +59,7 @@ class Guest:
         if act == "delete":
             self.models = [each for each in self.models if each["name"] != command[6]]
         used = sum(int(str(each["bytes"])) for each in self.models)
-        return CommandResult(0, json.dumps({"models": self.models, "used": used, "free": 100 * GIB}), "")
+        return CommandResult(0, json.dumps({"models": self.models, "used": used, "free": self.free}), "")
 
     def get(self, url: str, *, seconds: float) -> Answer:
         if not self.is_up:
@@ -120,3 +140,64 @@ def test_an_engine_that_does_not_delete_is_an_error(fleet: FleetSpec, node: Node
     with pytest.raises(EngineError, match='take model "a:1" off its disk: HTTP 500 permission denied'):
         found.room("new", 25 * GIB)
     assert found.room.evicted == []
+
+
+VARIABLES = {"engine_pulls": ["org/new"]}
+
+
+def test_room_is_made_before_a_playbook_fetches(fleet: FleetSpec, node: NodeSpec) -> None:
+    guest = Guest([stored("org/a", 3, "huggingface"), stored("org/b", 1, "huggingface")], coming=15 * GIB)
+    found = scene(fleet, node, guest)
+    found.room.make_for(Asking(), "deploy-vllm", VARIABLES)  # type: ignore[arg-type]
+    assert [each.model.name for each in found.room.evicted] == ["org/a"]
+    assert guest.log[:2] == ["size", "look"]
+
+
+def test_what_the_jobs_leave_free_is_no_room(fleet: FleetSpec, node: NodeSpec) -> None:
+    spec = importlib.util.spec_from_file_location("guest_job", shipped_folder("playbooks") / "files/guest_job.py")
+    assert spec is not None
+    assert spec.loader is not None
+    job = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(job)
+    assert job.SPARE_BYTES == SPARE_BYTES
+    guest = Guest([stored("org/a", 3, "huggingface")], coming=5 * GIB, free=5 * GIB + SPARE_BYTES - 1)
+    found = scene(fleet, node, guest)
+    found.room.make_for(Asking(), "deploy-vllm", VARIABLES)  # type: ignore[arg-type]
+    assert [each.model.name for each in found.room.evicted] == ["org/a"]
+
+
+def test_too_little_room_is_refused_before_anything_comes_or_goes(fleet: FleetSpec, node: NodeSpec) -> None:
+    guest = Guest([stored("org/a", 3, "huggingface"), stored("org/b", 1, "huggingface")], coming=31 * GIB)
+    found = scene(fleet, node, guest)
+    with pytest.raises(
+        RefusedError, match=r"the 31\.00 GiB that are to come: 1\.00 GiB too much for model_budget 30GiB"
+    ):
+        found.room.make_for(Asking(), "deploy-vllm", VARIABLES)  # type: ignore[arg-type]
+    guest.coming, guest.free = 25 * GIB, GIB
+    with pytest.raises(RefusedError, match=r"4\.25 GiB too much for its disk") as caught:
+        found.room.make_for(Asking(), "deploy-vllm", VARIABLES)  # type: ignore[arg-type]
+    assert "larger model_disk" in caught.value.next_step
+    assert len(guest.models) == 2
+
+
+def test_a_size_that_nobody_tells_is_said_and_holds_nothing_up(fleet: FleetSpec, node: NodeSpec) -> None:
+    found = scene(fleet, node, Guest([stored("org/a", 3, "huggingface")]))
+    found.room.make_for(Asking(), "deploy-vllm", VARIABLES)  # type: ignore[arg-type]
+    assert found.said == ["how much is to come cannot be told (no way out): room is made afterwards"]
+    found.room.make_for(Asking(), "deploy-vllm", {})  # type: ignore[arg-type]
+    assert found.guest.log == ["size"]
+
+
+def test_what_may_have_to_come_back_stays(fleet: FleetSpec, node: NodeSpec) -> None:
+    rare = ModeSpec(ModeName("rare"), EngineName("vllm"), "org/a", pull=Pull.DEMAND)
+    fleet = replace(fleet, modes={**fleet.modes, rare.name: rare})
+    guest = Guest([stored("org/a", 3, "huggingface"), stored("org/b", 1, "huggingface")], coming=15 * GIB)
+    found = scene(fleet, node, guest)
+    found.room.before = replace(found.room.node, modes=(*node.modes, rare.name), noted_mode=rare.name)
+    found.room.node = replace(found.room.before, noted_mode=None)
+    found.room.make_for(Asking(), "deploy-vllm", VARIABLES)  # type: ignore[arg-type]
+    assert [each.model.name for each in found.room.evicted] == ["org/b"]
+    guest.coming = 25 * GIB
+    with pytest.raises(RefusedError, match=r"org/a .* serves it now") as caught:
+        found.room.make_for(Asking(), "deploy-vllm", VARIABLES)  # type: ignore[arg-type]
+    assert "another mode in between" in caught.value.next_step

@@ -58,6 +58,7 @@ def shell(tmp_path: Path) -> LocalShell:
     (hub / "snapshots/1/weights").symlink_to("../../blobs/aa")
     for account in ("huggingface", "tgi"):
         written(tmp_path / account / "pulled/org--some--name@v1", 0, 0)
+        written(tmp_path / account / "pulled/org--some--name#tokenizer", 0, 0)
         written(tmp_path / account / "pulled/org--some", 0, 0)
     for digest, blocks in (("c1", 1), ("c2", 1), ("c3", 1), ("w1", 7), ("both", 2), ("w3", 4)):
         written(tmp_path / f"ollama/blobs/sha256-{digest}", blocks, 200)
