@@ -95,7 +95,7 @@ def test_a_mode_that_does_not_answer_is_taken_back_with_both_told(modes: Scene) 
     begun = time.monotonic()
     error = modes.error("mode", NODE, "bad")
     print(f"mode bad, rolled back: {time.monotonic() - begun:.1f} s")
-    assert (error["error"], error.get("diagnosis")) == ("EngineError", "model_damaged"), error
+    assert (error["error"], error.get("diagnosis")) == ("EngineError", "model_damaged"), error["summary"]
     assert 'cannot switch to mode "bad"' in error["summary"]
     assert 'mode "small" is back and answers' in error["summary"]
     assert serves("tiny.gguf")
@@ -103,7 +103,7 @@ def test_a_mode_that_does_not_answer_is_taken_back_with_both_told(modes: Scene) 
 
 def test_an_engine_that_is_killed_for_its_memory_is_named_so(modes: Scene) -> None:
     error = modes.error("mode", NODE, "starved")
-    assert (error["error"], error.get("diagnosis")) == ("EngineError", "out_of_memory"), error
+    assert (error["error"], error.get("diagnosis")) == ("EngineError", "out_of_memory"), error["summary"]
     assert 'mode "small" is back and answers' in error["summary"]
 
 
