@@ -206,6 +206,13 @@ def test_a_running_vm_gets_its_disk_for_models_at_once(case: Case) -> None:
     assert config.waiting == ()
 
 
+def test_a_start_that_was_accepted_arrives_no_more(case: Case) -> None:
+    start = case.cluster.start_vm(PVE1, created(case))
+    assert not start.may_still_arrive
+    start.wait()
+    assert not start.may_still_arrive
+
+
 def test_notes_are_replaced(case: Case) -> None:
     vmid = created(case)
     case.cluster.set_notes(PVE1, vmid, "seed: sealed\nGrüße, 100 % #1\n")

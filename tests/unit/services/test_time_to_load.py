@@ -16,6 +16,7 @@ from provisioner.ports.web import Answer
 from provisioner.services.events import ignore
 from provisioner.services.proving import EngineProbe
 from provisioner.services.provisioning import Provisioning
+from provisioner.services.slot_taking import always
 from provisioner.services.waking import _BootOverdue, _Start
 from tests.fakes.clock import FakeClock
 from tests.fakes.world import FakeWorld
@@ -79,7 +80,7 @@ def test_a_wake_that_had_to_fetch_gives_the_engine_all_its_time_afterwards(
     world: FakeWorld, fleet: FleetSpec, node: NodeSpec
 ) -> None:
     Provisioning(fleet, world).up(node, ignore)
-    start = _Start(world.cluster, _Slots(), node, world.clock, 100, ignore)  # type: ignore[arg-type]
+    start = _Start(world.cluster, _Slots(), node, world.clock, 100, ignore, always)  # type: ignore[arg-type]
     start.begin(print)
     world.clock.advance(1)
     start.look()
