@@ -256,8 +256,8 @@ def pids_of_engines() -> set[int]:
     # One that runs in a container has only Docker's client in its own unit. Not told of, it is a stranger on the card.
     # Where its cgroup is depends on who makes it, Docker or systemd; Docker knows.
     with suppress(Unknown, FileNotFoundError):
-        for number in ask("docker", "ps", "--quiet", "--filter", "name=^llm-").split():
-            listed.append(ask("docker", "top", number, "-eo", "pid"))
+        numbers = ask("docker", "ps", "--quiet", "--filter", "name=^llm-").split()
+        listed.extend(ask("docker", "top", number, "-eo", "pid") for number in numbers)
     for text in listed:
         found.update(int(word) for word in text.split() if word.isdigit())
     return found
