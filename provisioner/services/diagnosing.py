@@ -13,7 +13,8 @@ from provisioner.ports.guest_shell import GuestAway, GuestShell
 
 # Whoever waited for the engine has waited long enough; a guest that is there lets us in at once.
 LOGIN_SECONDS = 1.0
-_READ_SECONDS = 10.0
+# A guest whose engine dies again and again is busy, and one under software emulation is slow.
+_READ_SECONDS = 30.0
 # Several attempts of an engine that says much before it dies.
 _LINES = 400
 _TAIL = 8
