@@ -179,7 +179,12 @@ def test_what_was_asked_is_not_kept_while_the_answer_comes(tmp_path: Path) -> No
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
-        left = int(head.lower().partition(b"content-length: ")[2].split()[0])
+        length = head.lower().partition(b"content-length: ")[2].split()
+        if not length:
+            # Somebody looks whether it is healthy.
+            writer.close()
+            return
+        left = int(length[0])
         while left:
             left -= len(await reader.read(left))
         writer.write(HEAD + DONE.partition(b"\r\n0")[0] + b"\r\n")

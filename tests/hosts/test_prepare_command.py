@@ -144,6 +144,7 @@ def test_without_a_terminal_and_without_consent_the_plan_is_shown_and_nothing_do
     assert (Prepared(place.host).files(), everything(place.site)) == (before, rights)
 
 
+@pytest.mark.long
 def test_each_half_can_be_done_alone_and_json_tells_every_step(place: Place) -> None:
     rights = everything(place.site)
     done = place.command("pve1", "--only", "host", "--yes", "--json")
@@ -206,6 +207,7 @@ def test_wrong_words_are_named(place: Place, words: list[str], complaint: str) -
     assert complaint in done.stderr
 
 
+@pytest.mark.long
 def test_what_only_a_booted_iommu_allows_is_done_after_the_reboot(place: Place) -> None:
     """While the IOMMU is off there are no groups, and a mapping needs the card's group."""
     lab, host = place.site.lab, place.host

@@ -76,7 +76,7 @@ def prepared(tmp_path: Path) -> Prepared:
 @pytest.mark.parametrize(
     "task",
     [
-        "Write down what is about to change",
+        pytest.param("Write down what is about to change", marks=pytest.mark.long),
         "Write the files",
         pytest.param("Rebuild the initramfs", marks=pytest.mark.long),
     ],
@@ -95,6 +95,7 @@ def test_a_run_that_was_killed_is_continued_and_can_be_taken_back(prepared: Prep
     assert prepared.files() == before
 
 
+@pytest.mark.long
 def test_a_run_that_was_killed_half_way_can_be_taken_back_at_once(prepared: Prepared) -> None:
     before = prepared.files()
     prepared.killed_at("Rebuild the initramfs")

@@ -147,7 +147,8 @@ CHANGING = frozenset({"POST", "PUT", "DELETE"})
 
 
 @pytest.fixture(
-    params=[(0.0, CHANGING | {"GET"}), (0.15, CHANGING)], ids=["tasks are over at once", "tasks outlive the client"]
+    params=[(0.0, CHANGING | {"GET"}), pytest.param((0.15, CHANGING), marks=pytest.mark.long)],
+    ids=["tasks are over at once", "tasks outlive the client"],
 )
 def scene(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Victims]:
     task_seconds, methods = request.param
@@ -198,7 +199,7 @@ def test_a_node_whose_destroy_was_killed_can_be_brought_up_instead(scene: Victim
         scene.require_exactly_one_node(when)
 
 
-@pytest.mark.parametrize("drive", ["seed", "proxmox"])
+@pytest.mark.parametrize("drive", ["seed", pytest.param("proxmox", marks=pytest.mark.long)])
 def test_an_up_by_clone_killed_after_any_change_is_continued_by_the_next(tmp_path: Path, drive: str) -> None:
     killed = []
     with served_folder(tmp_path) as images, RunningLab(tmp_path / "lab", task_seconds=0.15) as lab:
