@@ -172,6 +172,8 @@ def test_an_idle_pass_shuts_the_guest_down_through_its_own_agent(setting: Scene,
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 def test_a_streamed_chat_wakes_the_guest_and_is_kept_alive_meanwhile(setting: Scene, client: Client) -> None:
+    if phase(client) != "asleep":
+        client.post(f"/api/nodes/{NODE}/sleep", {"force": True})
     setting.forget_requests()
     lines: list[Line] = []
     for at, line in asked_with_curl(client.url, SHORT):
